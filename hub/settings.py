@@ -1,0 +1,95 @@
+"""Everything that can be set, with its default, unit and bounds: one frozen struct.
+
+Each field is an environment variable too: `HUB_` and the field's name in capitals.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+import msgspec
+from msgspec import Meta
+
+from hub.errors import BadRequest
+
+Count = Annotated[int, Meta(ge=1, le=1_000_000)]
+Bytes = Annotated[int, Meta(ge=1024, le=1 << 30)]
+Seconds = Annotated[float, Meta(gt=0, le=10 * 365 * 86400)]
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True):
+    """The hub's settings. Times are seconds, sizes bytes."""
+
+    # -- where it listens and what it stands on
+    host: str = "127.0.0.1"
+    port: Annotated[int, Meta(ge=0, le=65535)] = 8000
+    # Empty: the embedded server. Otherwise redis://, rediss:// or unix://.
+    redis_url: str = ""
+    data_dir: str = ".hub"
+    # Of every Redis key and channel; no braces, they name the hash tag.
+    prefix: Annotated[str, Meta(pattern=r"^[^{}\s]{1,64}$")] = "hub"
+    # How often the embedded server's append-only file reaches the disk.
+    fsync: Annotated[str, Meta(pattern=r"^(everysec|always)$")] = "everysec"
+    # Origins of pages that may connect, comma-separated; "*" for all; empty: same origin only.
+    cors: str = ""
+    # Addresses or networks of proxies whose Forwarded / X-Forwarded-For is believed, comma-separated.
+    trusted_proxies: str = ""
+    log_level: Annotated[str, Meta(pattern=r"^(debug|info|warning|error)$")] = "info"
+
+    # -- Engine.IO
+    ping_interval: Seconds = 25.0
+    ping_timeout: Seconds = 20.0
+    max_payload: Bytes = 1_000_000
+    websocket_compression: bool = False
+    # The socket buffer of one client, above which it is parked and below which it is resumed.
+    buffer_high: Bytes = 256 * 1024
+    buffer_low: Annotated[int, Meta(ge=0, le=1 << 30)] = 64 * 1024
+    # Connections that one address may hold, loopback aside; 0: no limit.
+    connections_per_address: Annotated[int, Meta(ge=0, le=1_000_000)] = 1000
+    # Verbs that one connection may have waiting to be carried out; beyond it its socket is not read.
+    pending_verbs: Count = 1000
+
+    # -- bounds of what is remembered (PROTOCOL §5)
+    inbox_length: Count = 1000
+    log_length: Count = 10_000
+    log_age: Seconds = 86400.0
+    anonymous_life: Seconds = 600.0
+    named_life: Seconds = 86400.0
+    rooms_per_session: Count = 1000
+    history_limit: Annotated[int, Meta(ge=1, le=1000)] = 1000
+    # One batch of a replay, and one answer with history, whichever comes first.
+    replay_count: Count = 200
+    replay_bytes: Bytes = 512 * 1024
+    dedupe_life: Seconds = 120.0
+
+    # -- nodes
+    # A node that has not renewed its lease for so long is dead, and its sessions are parked.
+    lease: Seconds = 10.0
+    # A bus on which the node's own probe has not come back for so long is deaf.
+    bus_silence: Seconds = 4.0
+    # A command to Redis not answered within this makes its connection count as broken.
+    redis_timeout: Seconds = 10.0
+    # SIGTERM: clients are let go over this many seconds.
+    drain: Annotated[float, Meta(ge=0, le=3600)] = 1.0
+
+    def __post_init__(self) -> None:
+        if self.buffer_low >= self.buffer_high:
+            raise ValueError("buffer_low must be below buffer_high")
+
+
+def load(environ: Mapping[str, str], **given: Any) -> Settings:
+    """Return the settings: `given` (None: not given) wins over `HUB_*` variables, those over defaults.
+
+    Raises BadRequest, naming the setting and the bound that it breaks.
+    """
+    values: dict[str, Any] = {}
+    for name in Settings.__struct_fields__:
+        if given.get(name) is not None:
+            values[name] = given[name]
+        elif (text := environ.get(f"HUB_{name.upper()}")) is not None:
+            values[name] = text
+    try:
+        return msgspec.convert(values, Settings, strict=False)
+    except msgspec.ValidationError as error:
+        raise BadRequest(f"settings: {error}") from None
