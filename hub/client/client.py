@@ -221,7 +221,7 @@ class HubClient:
         event: str,
         data: Any,
         *,
-        id: str | None = None,
+        id: str | None = None,  # noqa: A002 (the protocol's word)
         volatile: bool = False,
         ttl: float | None = None,
         echo: bool = True,
@@ -286,9 +286,9 @@ class HubClient:
         try:
             await work
         except HubError as error:
-            log.error("the client has ended: %s", error)
+            log.error("the client has ended: %s", error)  # noqa: TRY400 (told to the caller in full)
             self._finish(error)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 (a task that dies unseen is worse)
             log.exception("the client has ended by a fault of its own")
             self._finish(HubError(repr(error)))
 

@@ -83,8 +83,7 @@ class Connection:
                 log.info("not connected: %s", error)
             finally:
                 await self._drop(link)
-            pause = min(BACKOFF_FIRST * 2 ** min(failures, 10), BACKOFF_LONGEST)
-            await asyncio.sleep(pause * random.uniform(0.5, 1))
+            await asyncio.sleep(_pause(failures))
 
     def stop(self, reason: HubError) -> None:
         """Let everybody who waits for a link know that there will be none."""
@@ -105,7 +104,7 @@ class Connection:
         """Send a verb, again while its outcome is unknown and time is left; return its answer."""
         loop = asyncio.get_running_loop()
         deadline = loop.time() + self._timeout
-        pause = BACKOFF_FIRST
+        failures = 0
         while True:
             try:
                 async with asyncio.timeout_at(deadline):
@@ -115,10 +114,8 @@ class Connection:
             except HubError as error:
                 if not (error.retryable and retry) or self._over is not None:
                     raise
-                if loop.time() + pause > deadline:
-                    raise
-            await asyncio.sleep(pause * random.uniform(0.5, 1))
-            pause = min(pause * 2, BACKOFF_LONGEST)
+            failures += 1
+            await asyncio.sleep(min(_pause(failures), max(0.0, deadline - loop.time())))
 
     async def _ask_once(self, link: Link, verb: str, fields: dict[str, Any]) -> dict[str, Any]:
         try:
@@ -154,3 +151,9 @@ class Connection:
             self.link = None
         self._delivery.clear()
         await link.shut(end=False)
+
+
+def _pause(failures: int) -> float:
+    """Return how long to wait before the next attempt."""
+    longest = min(BACKOFF_FIRST * 2 ** min(failures, 10), BACKOFF_LONGEST)
+    return longest * random.uniform(0.5, 1)  # noqa: S311 (it only has to differ)

@@ -159,27 +159,27 @@ class Link(socketio.AsyncClient):  # type: ignore[misc]
                 waiting.set_exception(reason or Unavailable("the connection was lost"))
                 waiting.exception()  # nobody may be there to ask for it
 
-    async def _handle_connect(self, namespace: str | None, data: Any) -> None:
+    async def _handle_connect(self, _namespace: str | None, data: Any) -> None:
         self.namespaces["/"] = data["sid"]
         if not self._reply.done():
             self._reply.set_result(data)
 
-    async def _handle_error(self, namespace: str | None, data: Any) -> None:
+    async def _handle_error(self, _namespace: str | None, data: Any) -> None:
         if not self._reply.done():
             self._reply.set_exception(_refusal(data))
             self._reply.exception()
 
-    async def _handle_disconnect(self, namespace: str | None) -> None:
+    async def _handle_disconnect(self, _namespace: str | None) -> None:
         self.end(Replaced("a newer connection took this session over, or the hub expelled it"))
 
-    async def _handle_event(self, namespace: str | None, id: int | None, data: Any) -> None:
+    async def _handle_event(self, _namespace: str | None, _id: int | None, data: Any) -> None:
         if self.closed.done():
             return
         if data[0] == "hub:session" and not self._session.done():
             self._session.set_result(msgspec.convert(data[1], Session))
         await self._arrived(data, lambda: self.asking)
 
-    async def _handle_eio_disconnect(self, reason: str) -> None:
+    async def _handle_eio_disconnect(self, _reason: str) -> None:
         self.connected = False
         self.namespaces.clear()
         self.end(None)

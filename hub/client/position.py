@@ -101,9 +101,9 @@ class Position:
         kept = _Kept(self.pid, self.offset, self._client_id)
         try:
             # Readable by its owner only: the pid is a secret.
-            with open(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
-                file.write(msgspec.json.encode(kept))
-            os.replace(beside, self._path)
+            beside.touch(mode=0o600)
+            beside.write_bytes(msgspec.json.encode(kept))
+            beside.replace(self._path)
         except OSError as error:
             log.warning("cannot write the position file %s: %s", self._path, error)
             return
