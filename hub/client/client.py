@@ -288,7 +288,7 @@ class HubClient:
         except HubError as error:
             log.error("the client has ended: %s", error)  # noqa: TRY400 (told to the caller in full)
             self._finish(error)
-        except Exception as error:  # noqa: BLE001 (a task that dies unseen is worse)
+        except Exception as error:
             log.exception("the client has ended by a fault of its own")
             self._finish(HubError(repr(error)))
 

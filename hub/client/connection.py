@@ -112,10 +112,12 @@ class Connection:
             except TimeoutError:
                 raise Unavailable(f"{verb}: no answer within {self._timeout} s") from None
             except HubError as error:
-                if not (error.retryable and retry) or self._over is not None:
+                pause = _pause(failures)
+                late = loop.time() + pause > deadline
+                if late or not (error.retryable and retry) or self._over is not None:
                     raise
             failures += 1
-            await asyncio.sleep(min(_pause(failures), max(0.0, deadline - loop.time())))
+            await asyncio.sleep(pause)
 
     async def _ask_once(self, link: Link, verb: str, fields: dict[str, Any]) -> dict[str, Any]:
         try:
@@ -155,5 +157,5 @@ class Connection:
 
 def _pause(failures: int) -> float:
     """Return how long to wait before the next attempt."""
-    longest = min(BACKOFF_FIRST * 2 ** min(failures, 10), BACKOFF_LONGEST)
-    return longest * random.uniform(0.5, 1)  # noqa: S311 (it only has to differ)
+    longest = min(BACKOFF_FIRST * 2.0 ** min(failures, 10), BACKOFF_LONGEST)
+    return float(longest * random.uniform(0.5, 1))  # noqa: S311 (it only has to differ)

@@ -85,7 +85,7 @@ async def raw() -> AsyncIterator[Callable[..., Any]]:
     sessions: list[Raw] = []
 
     async def connect(
-        url: str, transport: str = "websocket", auth: dict[str, Any] | None | bool = None,
+        url: str, transport: str = "websocket", auth: dict[str, Any] | bool | None = None,
         *, pong: bool = True,
     ) -> Raw:  # fmt: skip
         sessions.append(Raw(url, transport, pong=pong))
