@@ -1,18 +1,8 @@
 """Starts the Valkey server that comes with the hub, watches it, and never leaves it behind.
 
-One data directory belongs to one hub at a time, and holds:
-
-    hub.lock     locked by the hub while it lives (its process id is inside, for people)
-    redis.lock   locked by the server and its children while any of them lives; it names their
-                 process group, which the system cannot give to others as long as they do
-    redis.sock   where the server listens; a link to a directory of its own where this path
-                 would be longer than a socket's may be
-    redis.log    what the server says of itself; redis.log.1 the older part
-    appendonlydir/   the data
-
 The server ends with the hub even when the hub is killed: on Linux the kernel sends it SIGTERM,
-elsewhere a shell that waits on a pipe does. Should that fail, the next hub on the directory ends
-it before it starts its own.
+elsewhere a shell that waits on a pipe does. Should that fail, the next hub on the data directory
+ends it before it starts its own. What lies in the data directory, `hub.data_dir` says.
 """
 
 from __future__ import annotations
@@ -21,34 +11,31 @@ import asyncio
 import fcntl
 import logging
 import os
-import re
-import shutil
 import signal
 import sys
-import tempfile
 import time
 from pathlib import Path
-from typing import IO
 from urllib.parse import quote
 
+from hub.data_dir import DataDir, EmbeddedServerError
 from hub.errors import HubError
 from hub.settings import Settings
 
+__all__ = ["EmbeddedServer", "EmbeddedServerError"]
+
 log = logging.getLogger(__name__)
 
-# sun_path holds 108 bytes on Linux and 104 elsewhere, the closing zero included.
-SOCKET_PATH_MAX = 107 if sys.platform == "linux" else 103
-LOG_MAX = 4 * 1024 * 1024
 # From its start until it listens; loading its data afterwards may take as long as it takes.
 START_TIMEOUT = 30.0
 # From SIGTERM until SIGKILL: time to write the append-only file through to a slow disk.
 STOP_TIMEOUT = 10.0
-# Between a death and the restart: at first, and at most; a server that lived longer counts as sound.
+# Between a death and the restart: at first, and at most. A server that lived longer than the
+# second counts as sound, and the next pause is short again.
 BACKOFF, BACKOFF_MAX = 0.1, 5.0
 PROBE_INTERVAL = 0.02
 
-# Runs as the server's process before the server does: exec keeps all that it sets up. A Python
-# of its own, not preexec_fn, because code between fork and exec of a threaded process can hang.
+# Runs as the server's process before the server does; exec keeps all that it sets up. A Python
+# of its own and not preexec_fn, because code between fork and exec of a threaded process can hang.
 _LAUNCHER = """
 import ctypes, os, signal, sys
 parent, lock, *command = sys.argv[1:]
@@ -63,10 +50,7 @@ os.execv(command[0], command)
 """
 # Where the kernel offers nothing: the pipe on standard input ends when the hub does.
 _WATCHDOG = 'read -r _; kill -TERM "$1"'
-
-
-class EmbeddedServerError(HubError):
-    """The embedded server cannot run; the message says why, in a sentence for the operator."""
+KERNEL_WATCHES = sys.platform == "linux"
 
 
 class EmbeddedServer:
@@ -76,25 +60,23 @@ class EmbeddedServer:
     """
 
     def __init__(self, settings: Settings) -> None:
-        # Absolute: the server and the next hub may have other working directories.
-        self.data_dir = Path(settings.data_dir).absolute()
+        self.data = DataDir(settings.data_dir)
         self._fsync = settings.fsync
         self._process: asyncio.subprocess.Process | None = None
+        # The shell that ends the server where the kernel does not.
         self._watchdog: asyncio.subprocess.Process | None = None
         self._watcher: asyncio.Task[None] | None = None
-        # Open, and thereby locked, from start to stop.
-        self._hub_lock: IO[str] | None = None
-        self._socket = self.data_dir / "redis.sock"
 
     @property
     def url(self) -> str:
         """Where the server listens, for redis-py: unix:///…/redis.sock."""
-        return f"unix://{quote(str(self._socket))}"
+        return f"unix://{quote(str(self.data.socket))}"
 
     @property
     def process_id(self) -> int | None:
-        """The server's process, None while there is none."""
-        return self._process.pid if self._process is not None else None
+        """The server's process; None before the start, after the stop, and between two servers."""
+        process = self._process
+        return process.pid if process is not None and process.returncode is None else None
 
     async def start(self) -> None:
         """Start the server and return once it answers.
@@ -102,13 +84,12 @@ class EmbeddedServer:
         Raises EmbeddedServerError where it cannot run, or another hub has the data directory.
         """
         try:
-            self._take_data_dir()
-            self._choose_socket()
+            self.data.take()
             await self._launch()
         except OSError as error:
             await self.stop()
             raise EmbeddedServerError(
-                f"The data directory {self.data_dir} cannot be used: {error.strerror}."
+                f"The data directory {self.data.path} cannot be used: {error.strerror}."
             ) from error
         except BaseException:
             await self.stop()
@@ -122,76 +103,18 @@ class EmbeddedServer:
             await asyncio.gather(self._watcher, return_exceptions=True)
             self._watcher = None
         try:
-            await self._end_process()
-            if self._hub_lock is not None:
-                # A restart that was cut short, a child that outlived the server.
-                await self._end_leftover()
-                self._remove_socket()
+            await self._end_server()
         finally:
-            if self._hub_lock is not None:
-                self._hub_lock.close()
-                self._hub_lock = None
-
-    # ------------------------------------------------------------------ the data directory
-
-    def _take_data_dir(self) -> None:
-        self.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-        file = (self.data_dir / "hub.lock").open("a+")
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            file.seek(0)
-            holder = file.read().strip()
-            file.close()
-            raise EmbeddedServerError(
-                f"Another hub (process {holder or 'unknown'}) is using the data directory "
-                f"{self.data_dir}; give this one its own with --data-dir, or both the same Redis "
-                "with --redis-url."
-            ) from None
-        except BaseException:
-            file.close()
-            raise
-        file.truncate(0)
-        file.write(f"{os.getpid()}\n")
-        file.flush()
-        self._hub_lock = file
-
-    def _choose_socket(self) -> None:
-        """Settle where the server listens; also clears away what a killed hub left there."""
-        self._remove_socket()
-        inside = self.data_dir / "redis.sock"
-        self._socket = inside
-        if len(os.fsencode(inside)) <= SOCKET_PATH_MAX:
-            return
-        # Made for this user alone, under a name that nobody can have foreseen.
-        elsewhere = Path(tempfile.mkdtemp(prefix="hub-"))
-        self._socket = elsewhere / "redis.sock"
-        inside.symlink_to(self._socket)
-        if len(os.fsencode(self._socket)) > SOCKET_PATH_MAX:
-            raise EmbeddedServerError(
-                f"The paths of the data directory {self.data_dir} and of the temporary directory "
-                f"{elsewhere.parent} are both too long for a Unix socket; choose a shorter "
-                "--data-dir."
-            )
-
-    def _remove_socket(self) -> None:
-        inside = self.data_dir / "redis.sock"
-        if inside.is_symlink():
-            target = inside.readlink()
-            if target.name == "redis.sock" and target.parent.name.startswith("hub-"):
-                shutil.rmtree(target.parent, ignore_errors=True)
-        inside.unlink(missing_ok=True)
-
-    # ----------------------------------------------------------------------- one server
+            self.data.free()
 
     async def _launch(self) -> None:
-        """Start a server and wait until it answers; the one before it is gone first."""
-        await self._end_leftover()
+        """Start a server and wait until it answers; whatever ran here before is gone first."""
+        await self._end_server()
         binary = _binary()
-        self._rotate_log()
-        with self._lock_file() as lock, (self.data_dir / "redis.log").open("ab") as output:
+        self.data.rotate_log()
+        with self.data.server_lock() as lock, self.data.log.open("ab") as output:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            lock.truncate(0)  # its old content names a group that is no more
+            lock.truncate(0)  # it named a group that is no more
             self._process = await asyncio.create_subprocess_exec(
                 *(sys.executable, "-I", "-S", "-c", _LAUNCHER),
                 *(str(os.getpid()), str(lock.fileno())),
@@ -202,9 +125,9 @@ class EmbeddedServer:
                 pass_fds=(lock.fileno(),),
                 # Its own group: Ctrl-C is for the hub alone, and a group can be ended as one.
                 start_new_session=True,
-                cwd=self.data_dir,
+                cwd=self.data.path,
             )
-        if sys.platform != "linux":
+        if not KERNEL_WATCHES:
             self._watchdog = await asyncio.create_subprocess_exec(
                 *("/bin/sh", "-c", _WATCHDOG, "hub-watchdog", str(self._process.pid)),
                 stdin=asyncio.subprocess.PIPE,
@@ -215,9 +138,9 @@ class EmbeddedServer:
     def _options(self) -> list[str]:
         options = {
             "port": "0",
-            "unixsocket": str(self._socket),
+            "unixsocket": str(self.data.socket),
             "unixsocketperm": "700",
-            "dir": str(self.data_dir),
+            "dir": str(self.data.path),
             "daemonize": "no",
             "logfile": "",
             "appendonly": "yes",
@@ -233,37 +156,24 @@ class EmbeddedServer:
 
     async def _answers(self, process: asyncio.subprocess.Process) -> None:
         """Wait until the server has loaded its data and answers PING."""
-        started = time.monotonic()
+        deadline = time.monotonic() + START_TIMEOUT
         loading = False
         while process.returncode is None:
-            answer = await _ping(self._socket)
+            answer = await _ping(self.data.socket)
             if answer.startswith(b"+PONG"):
                 return
             if answer.startswith(b"-LOADING"):
                 if not loading:
                     log.info("the embedded server is loading its data")
                 loading = True
-            elif time.monotonic() - started > START_TIMEOUT and not loading:
+            elif time.monotonic() > deadline and not loading:
                 raise EmbeddedServerError(
-                    f"The embedded server did not answer within {START_TIMEOUT:g} s; "
-                    f"{self._last_words()}"
+                    f"The embedded server did not answer within {START_TIMEOUT:g} s; {self._log()}"
                 )
             await asyncio.sleep(PROBE_INTERVAL)
         raise EmbeddedServerError(
-            f"The embedded server ended at its start ({_fate(process.returncode)}); "
-            f"{self._last_words()}"
+            f"The embedded server ended at its start ({_fate(process.returncode)}); {self._log()}"
         )
-
-    async def _end_process(self) -> None:
-        """End the server and whatever it started; nothing to do where there is none."""
-        process, self._process = self._process, None
-        watchdog, self._watchdog = self._watchdog, None
-        if process is not None:
-            await _end(process, signal.SIGTERM)
-        if watchdog is not None:
-            await _end(watchdog, signal.SIGKILL)
-
-    # ------------------------------------------------------------------- watching over it
 
     async def _watch(self) -> None:
         """Restart the server whenever it ends, until cancelled."""
@@ -272,16 +182,12 @@ class EmbeddedServer:
             began = time.monotonic()
             assert self._process is not None
             status = await self._process.wait()
-            log.error(
-                "the embedded server ended; restarting it",
-                extra={"fate": _fate(status), "said": self._log_tail(), "server_log": self._log},
-            )
+            log.error("the embedded server ended; restarting it", extra={"fate": _fate(status)})
             if time.monotonic() - began > BACKOFF_MAX:
                 pause = BACKOFF
             while True:
                 await asyncio.sleep(pause)
                 pause = min(2 * pause, BACKOFF_MAX)
-                await self._end_process()
                 try:
                     await self._launch()
                 except (HubError, OSError):
@@ -290,62 +196,38 @@ class EmbeddedServer:
                     log.info("the embedded server is back")
                     break
 
-    async def _end_leftover(self) -> None:
-        """End a server whose hub is gone, and children that outlived their server.
+    async def _end_server(self) -> None:
+        """End this hub's server, and any that is left on the data directory from a hub before.
 
-        Whoever holds redis.lock is in the process group that the file names, so the group is
-        still theirs and the signal cannot hit anybody else.
+        Children that outlived their server count as it does. First SIGTERM, then SIGKILL.
         """
-        started = time.monotonic()
+        process, self._process = self._process, None
+        watchdog, self._watchdog = self._watchdog, None
+        if watchdog is not None:
+            if watchdog.returncode is None:
+                watchdog.kill()
+            await watchdog.wait()
+        if not self.data.taken:
+            return
         sent: set[signal.Signals] = set()
-        with self._lock_file() as lock:
-            while True:
-                try:
-                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                except BlockingIOError:
-                    late = time.monotonic() - started > STOP_TIMEOUT
-                    kind = signal.SIGKILL if late else signal.SIGTERM
-                    lock.seek(0)
-                    group = lock.read().strip()
-                    if group.isdigit() and kind not in sent:
-                        log.warning("ending a server that was left behind", extra={"group": group})
-                        _signal_group(int(group), kind)
-                        sent.add(kind)
-                    elif time.monotonic() - started > 2 * STOP_TIMEOUT:
-                        raise EmbeddedServerError(
-                            f"A server that was left behind on {self.data_dir} cannot be ended."
-                        ) from None
-                    await asyncio.sleep(PROBE_INTERVAL)
-                else:
-                    return
+        deadline = time.monotonic() + STOP_TIMEOUT
+        while (group := self.data.server_group()) is not None:
+            kind = signal.SIGTERM if time.monotonic() < deadline else signal.SIGKILL
+            if group and kind not in sent:
+                sent.add(kind)
+                if process is None or process.pid != group:
+                    log.warning("ending a server that was left behind", extra={"group": group})
+                _signal_group(group, kind)
+            elif time.monotonic() > deadline + STOP_TIMEOUT:
+                raise EmbeddedServerError(
+                    f"A server left behind on the data directory {self.data.path} does not end."
+                )
+            await asyncio.sleep(PROBE_INTERVAL)
+        if process is not None:
+            await process.wait()
 
-    def _lock_file(self) -> IO[str]:
-        return (self.data_dir / "redis.lock").open("a+")
-
-    # ------------------------------------------------------------------------- its log
-
-    @property
-    def _log(self) -> Path:
-        return self.data_dir / "redis.log"
-
-    def _rotate_log(self) -> None:
-        """Keep the log bounded: two files of LOG_MAX and what one run adds."""
-        if self._log.exists() and self._log.stat().st_size > LOG_MAX:
-            self._log.replace(self._log.with_suffix(".log.1"))
-
-    def _log_tail(self) -> str:
-        """Return the last line of the log that says something, without its time and process."""
-        try:
-            with self._log.open("rb") as file:
-                file.seek(max(0, self._log.stat().st_size - 4096))
-                lines = file.read().decode(errors="replace").splitlines()
-        except OSError:
-            return ""
-        said = [line for line in lines if line.strip()]
-        return re.sub(r"^\d+:\w .{0,40}? [*#.-] ", "", said[-1]) if said else ""
-
-    def _last_words(self) -> str:
-        return f"its log, {self._log}, ends with: {self._log_tail() or '(nothing)'}"
+    def _log(self) -> str:
+        return f"its log, {self.data.log}, ends with: {self.data.last_words() or '(nothing)'}"
 
 
 def _binary() -> Path:
@@ -379,23 +261,11 @@ async def _ping(socket: Path) -> bytes:
         return b""
 
 
-async def _end(process: asyncio.subprocess.Process, kind: signal.Signals) -> None:
-    """End a process and the group that it leads, by `kind`, after STOP_TIMEOUT by SIGKILL."""
-    if process.returncode is None:
-        _signal_group(process.pid, kind)
-        try:
-            async with asyncio.timeout(STOP_TIMEOUT):
-                await process.wait()
-        except TimeoutError:
-            _signal_group(process.pid, signal.SIGKILL)
-            await process.wait()
-
-
 def _signal_group(group: int, kind: signal.Signals) -> None:
     try:
         os.killpg(group, kind)
     except ProcessLookupError:
-        pass
+        pass  # it has just ended
 
 
 def _fate(status: int | None) -> str:

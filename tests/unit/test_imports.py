@@ -26,7 +26,8 @@ IMPORTS_ONLY = {
     "logs": set[str](),
     "static_files": {"errors"},
     "engine": {"errors"},
-    "embedded": {"errors", "settings"},
+    "embedded": {"errors", "settings", "data_dir"},
+    "data_dir": {"errors"},
     "client": {"errors", "model"},
 }
 
