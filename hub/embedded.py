@@ -18,7 +18,6 @@ from pathlib import Path
 from urllib.parse import quote
 
 from hub.data_dir import DataDir, EmbeddedServerError
-from hub.errors import HubError
 from hub.settings import Settings
 
 __all__ = ["EmbeddedServer", "EmbeddedServerError"]
@@ -190,10 +189,13 @@ class EmbeddedServer:
                 pause = min(2 * pause, BACKOFF_MAX)
                 try:
                     await self._launch()
-                except (HubError, OSError):
-                    log.exception("the embedded server does not start; trying again")
+                except (EmbeddedServerError, OSError) as error:
+                    log.error(
+                        "the embedded server does not start; trying again",
+                        extra={"reason": str(error)},
+                    )
                 else:
-                    log.info("the embedded server is back")
+                    log.warning("the embedded server is back")
                     break
 
     async def _end_server(self) -> None:
