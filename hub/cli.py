@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 import click
+from click.core import ParameterSource
 from msgspec import inspect
 
 import hub
@@ -102,6 +103,13 @@ FLAGS = (
     Flag(OPERATION, "log_level", "What to log on standard error."),
 )
 
+SCHEMES = ("redis", "rediss", "unix")
+# Rules that Settings states as a pattern or not at all, in words.
+RULES = {
+    "prefix": "it needs 1 to 64 characters, none of them a brace or a blank",
+    "redis_url": "it begins with redis://, rediss:// or unix://",
+}
+
 SERVE_HELP = """Serve the hub until it is told to stop (SIGTERM or Ctrl-C).
 
 Publishes into rooms reach every subscriber in one order; who was away gets what it missed. Once
@@ -129,7 +137,28 @@ class ServeCommand(click.Command):
                 sections.setdefault(groups.get(param.name or "", OPERATION), []).append(row)
         for heading, rows in sections.items():
             with formatter.section(heading):
-                formatter.write_dl(rows)
+                formatter.write_dl(rows, col_max=26)
+
+
+class ServeOption(click.Option):
+    """An option whose help ends with its variable and its default."""
+
+    def __init__(self, flag: Flag) -> None:
+        super().__init__(
+            [flag.name],
+            type=option_type(flag.field),
+            default=getattr(DEFAULTS, flag.field),
+            envvar=flag.envvar,
+            metavar=flag.metavar,
+            help=flag.help,
+        )
+        self.flag = flag
+
+    def get_help_record(self, ctx: click.Context) -> tuple[str, str]:
+        value = getattr(DEFAULTS, self.flag.field)
+        default = self.flag.shown_default or _text(value)
+        name = f"{self.flag.name} {self.make_metavar(ctx)}"
+        return name, f"{self.flag.help}  [{self.flag.envvar}; default: {default}]"
 
 
 def option_type(field: str) -> click.ParamType[Any]:
@@ -153,22 +182,6 @@ def _fields() -> tuple[inspect.Field, ...]:
     return info.fields
 
 
-def _options() -> list[click.Parameter]:
-    return [
-        click.Option(
-            [flag.name],
-            type=option_type(flag.field),
-            default=getattr(DEFAULTS, flag.field),
-            show_default=flag.shown_default or True,
-            envvar=flag.envvar,
-            show_envvar=True,
-            metavar=flag.metavar,
-            help=flag.help,
-        )
-        for flag in FLAGS
-    ]
-
-
 def load(environ: Mapping[str, str], given: Mapping[str, Any]) -> settings.Settings:
     """Return the settings; a variable that is set but empty counts as not set.
 
@@ -176,15 +189,43 @@ def load(environ: Mapping[str, str], given: Mapping[str, Any]) -> settings.Setti
     """
     filled = {key: value for key, value in environ.items() if value != ""}
     try:
-        return settings.load(filled, **given)
+        chosen = settings.load(filled, **given)
     except BadRequest as error:
-        text = error.message.removeprefix("settings: ")
-        what, _, where = text.partition(" - at `$.")
+        what, _, where = error.message.removeprefix("settings: ").partition(" - at `$.")
         field = where.rstrip("`")
         if not field:
-            raise click.UsageError(f"{text}.") from None
-        name = f"--{field.replace('_', '-')}" if field in given else f"HUB_{field.upper()}"
-        raise click.UsageError(f"Invalid value for {name}: {what}.") from None
+            raise click.UsageError(f"{what}.") from None
+        raise click.UsageError(_invalid(_source(field, given), RULES.get(field, what))) from None
+    if chosen.redis_url and urlsplit(chosen.redis_url).scheme not in SCHEMES:
+        raise click.UsageError(_invalid(_source("redis_url", given), RULES["redis_url"]))
+    return chosen
+
+
+def _source(field: str, given: Mapping[str, Any]) -> str:
+    """Return the name under which a setting was given."""
+    return f"--{field.replace('_', '-')}" if field in given else f"HUB_{field.upper()}"
+
+
+def _invalid(name: str, why: str) -> str:
+    return f"Invalid value for {name}: {why.rstrip('.')}."
+
+
+def _sentence(error: click.UsageError) -> str:
+    """Return what was wrong, naming the option or the variable, whichever held the value."""
+    param, context = error.__dict__.get("param"), error.ctx
+    if isinstance(param, ServeOption) and isinstance(context, click.Context):
+        source = context.get_parameter_source(param.name or "")
+        named = param.flag.name if source is ParameterSource.COMMANDLINE else param.flag.envvar
+        if isinstance(error, click.BadParameter) and not isinstance(error, click.MissingParameter):
+            return _invalid(named, error.message)
+    return error.format_message()
+
+
+def _text(value: object) -> str:
+    """Return a setting's value as one writes it in a variable."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    return str(value).removesuffix(".0") if isinstance(value, float) else str(value)
 
 
 @click.group(
@@ -197,11 +238,12 @@ def cli() -> None:
 
 
 def serve(**given: Any) -> None:
+    """Run the hub with the options that were given; `load` reads the variables."""
     context = click.get_current_context()
     explicit = {
         name: value
         for name, value in given.items()
-        if context.get_parameter_source(name) is not click.core.ParameterSource.DEFAULT
+        if context.get_parameter_source(name) is ParameterSource.COMMANDLINE
     }
     chosen = load(os.environ, explicit)
     logs.setup(chosen.log_level)
@@ -212,25 +254,26 @@ def serve(**given: Any) -> None:
 
 
 cli.add_command(
-    ServeCommand("serve", callback=serve, params=_options(), help=SERVE_HELP, epilog=SERVE_EPILOG)
+    ServeCommand(
+        "serve",
+        callback=serve,
+        params=[ServeOption(flag) for flag in FLAGS],
+        help=SERVE_HELP,
+        epilog=SERVE_EPILOG,
+    )
 )
 
 
 @cli.command("settings")
 def show_settings() -> None:
-    """List every setting as it is in effect, in the form of an environment file."""
+    """List every setting in effect, as an environment file."""
     chosen = load(os.environ, {})
     for name in settings.Settings.__struct_fields__:
-        value = getattr(chosen, name)
-        if name == "redis_url":
-            value = _without_password(value)
-        text = str(value).lower() if isinstance(value, bool) else str(value)
-        mark = (
-            ""
-            if value == getattr(DEFAULTS, name)
-            else "  # default: " + str(getattr(DEFAULTS, name))
-        )
-        click.echo(f"HUB_{name.upper()}={text}{mark}")
+        value, default = getattr(chosen, name), getattr(DEFAULTS, name)
+        text = _text(_without_password(value) if name == "redis_url" else value)
+        click.echo(f"HUB_{name.upper()}={text}")
+        if value != default:
+            click.echo(f"#   default: {_text(default) or '(empty)'}")
 
 
 def announce(url: str) -> None:
@@ -242,8 +285,11 @@ def main(args: Sequence[str] | None = None) -> None:
     """Run the command line and exit: 0 done, 1 the hub cannot run, 2 it was asked wrongly."""
     try:
         status = cli.main(args, prog_name="hub", standalone_mode=False)
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.format_message(), err=True)
+        sys.exit(2)
     except click.UsageError as error:
-        _fail(error.format_message(), 2)
+        _fail(_sentence(error), 2)
     except click.Abort:
         sys.exit(130)
     except HubError as error:
