@@ -1,0 +1,37 @@
+"""The handshake request as the WSGI-like dictionary that python-socketio's handlers expect."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from aiohttp import web
+
+
+def environ_of(request: web.BaseRequest, remote: str) -> dict[str, Any]:
+    """Return the environ of a request; REMOTE_ADDR is the peer behind trusted proxies."""
+    environ: dict[str, Any] = {
+        "wsgi.version": (1, 0),
+        "wsgi.url_scheme": request.scheme,
+        "wsgi.async": True,
+        "wsgi.multithread": False,
+        "wsgi.multiprocess": False,
+        "wsgi.run_once": False,
+        "SERVER_SOFTWARE": "aiohttp",
+        "SERVER_PROTOCOL": f"HTTP/{request.version[0]}.{request.version[1]}",
+        "SERVER_NAME": "aiohttp",
+        "SERVER_PORT": "0",
+        "REQUEST_METHOD": request.method,
+        "QUERY_STRING": request.query_string,
+        "RAW_URI": request.path_qs,
+        "PATH_INFO": request.path,
+        "SCRIPT_NAME": "",
+        "REMOTE_ADDR": remote,
+        "REMOTE_PORT": "0",
+        "aiohttp.request": request,
+    }
+    for name, value in request.headers.items():
+        key = name.upper().replace("-", "_")
+        if key not in ("CONTENT_TYPE", "CONTENT_LENGTH"):
+            key = f"HTTP_{key}"
+        environ[key] = f"{environ[key]},{value}" if key in environ else value
+    return environ

@@ -1,0 +1,73 @@
+"""Engine.IO messages, encoded once for everybody who gets them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from hub.engine import wire
+
+
+class Frame:
+    """One or several Engine.IO messages that belong together; nothing comes between them.
+
+    `wire` is their finished WebSocket frames. `packets` are the same as payloads: str for a
+    text message without its "4", bytes for a binary one; only polling clients need them.
+    """
+
+    __slots__ = ("_deflated", "_packets", "wire")
+
+    wire: bytes
+    _packets: tuple[str | bytes, ...]
+
+    def __init__(self, *packets: str | bytes) -> None:
+        self._packets = packets
+        self._deflated: bytes | None = None
+        self.wire = b"".join(
+            wire.text_message(packet.encode())
+            if isinstance(packet, str)
+            else wire.binary_message(packet)
+            for packet in packets
+        )
+
+    @classmethod
+    def text(cls, payload: bytes) -> Frame:
+        """Return the frame of one text message from its UTF-8 bytes, without decoding them."""
+        self = cls.__new__(cls)
+        self.wire = wire.text_message(payload)
+        self._packets = ()
+        self._deflated = None
+        return self
+
+    @classmethod
+    def event(cls, payload: bytes, attachments: Iterable[bytes]) -> Frame:
+        """Return the frame of a text message, from its UTF-8 bytes, and its attachments."""
+        return cls(payload.decode(), *attachments)
+
+    @property
+    def packets(self) -> tuple[str | bytes, ...]:
+        packets = self._packets
+        if not packets:
+            # From text(): the payload is what follows the header and the "4".
+            size = self.wire[1]
+            header = 2 if size < 126 else 4 if size == 126 else 10
+            self._packets = packets = (self.wire[header + 1 :].decode(),)
+        return packets
+
+    def deflated(self, threshold: int) -> bytes:
+        """Return the WebSocket frames, those of at least `threshold` bytes compressed."""
+        if self._deflated is None:
+            self._deflated = b"".join(_deflated(packet, threshold) for packet in self.packets)
+        return self._deflated
+
+    def __len__(self) -> int:
+        return len(self.wire)
+
+
+def _deflated(packet: str | bytes, threshold: int) -> bytes:
+    if isinstance(packet, str):
+        opcode, payload = wire.TEXT, b"4" + packet.encode()
+    else:
+        opcode, payload = wire.BINARY, packet
+    if len(payload) < threshold:
+        return wire.frame(opcode, payload)
+    return wire.deflated(opcode, payload)

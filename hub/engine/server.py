@@ -1,0 +1,302 @@
+"""The Engine.IO server: HTTP requests in, sessions kept, and what python-socketio asks of `self.eio`."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import logging
+import secrets
+from collections import Counter
+from collections.abc import Awaitable, Callable, Coroutine
+from functools import partial
+from typing import Any
+
+from aiohttp import web
+
+from hub.engine import peers, polling, websocket
+from hub.engine.connection import Connection
+from hub.engine.environ import environ_of
+from hub.engine.frame import Frame
+from hub.engine.options import EngineOptions, from_kwargs
+from hub.engine.packet import ProtocolError
+from hub.engine.polling import bad_request
+from hub.engine.state import Goodbye, Reason
+from hub.engine.wheel import Wheel
+
+logger = logging.getLogger("hub.engine")
+
+Handler = Callable[..., Any]
+
+
+class EngineServer:
+    """Serves Engine.IO v4 under one path of an aiohttp application."""
+
+    reason = Reason
+    async_mode = "aiohttp"
+
+    def __init__(self, options: EngineOptions | None = None, **given: Any) -> None:
+        self.options = from_kwargs(given) if options is None else options
+        self.connections: dict[str, Connection] = {}
+        self.counters: Counter[str] = Counter()
+        # While set, handshakes get 503 with Retry-After: this many seconds.
+        self.refusing = False
+        self.retry_after = 2.0
+        self.tick = min(0.05, self.options.ping_interval / 300)
+        self._handlers: dict[str, Handler] = {}
+        self._addresses: Counter[str] = Counter()
+        self._sessions: dict[str, dict[str, Any]] = {}
+        # Disconnect handlers under way, and what start_background_task started.
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._wheel: Wheel | None = None
+        self._message: Handler = _ignore
+
+    # ---------------------------------------------------------------- what connections ask
+
+    @property
+    def wheel(self) -> Wheel:
+        if self._wheel is None:
+            self._loop = asyncio.get_running_loop()
+            self._wheel = Wheel(self._loop, self.tick)
+        return self._wheel
+
+    def clock(self) -> float:
+        if self._loop is None:
+            self._loop = asyncio.get_running_loop()
+        return self._loop.time()
+
+    def deliver(self, sid: str, data: str | bytes) -> Awaitable[None] | None:
+        """Hand one message to the layer above."""
+        result: Awaitable[None] | None = self._message(sid, data)
+        return result
+
+    def ended(self, connection: Connection, reason: str) -> None:
+        """Tell the layer above that a session is over, once, after its last message."""
+        handler = self._handlers.get("disconnect")
+        if handler is not None:
+            result = handler(connection.sid, reason)
+            if inspect.isawaitable(result):
+                self._spawn(_await(result))
+        self._sessions.pop(connection.sid, None)
+
+    def forget(self, connection: Connection) -> None:
+        """Let go of a closed session."""
+        self.connections.pop(connection.sid, None)
+        self._addresses[connection.remote] -= 1
+        if self._addresses[connection.remote] <= 0:
+            del self._addresses[connection.remote]
+
+    # ---------------------------------------------------------------- what python-socketio asks
+
+    def on(self, event: str, handler: Handler | None = None) -> Handler:
+        """Register the handler of `connect`, `message` or `disconnect`; also a decorator."""
+        if event not in ("connect", "message", "disconnect"):
+            raise ValueError("Invalid event")
+
+        def register(handler: Handler) -> Handler:
+            self._handlers[event] = handler
+            if event == "message":
+                self._message = handler
+            return handler
+
+        return register if handler is None else register(handler)
+
+    def attach(self, app: web.Application, engineio_path: str = "engine.io") -> None:
+        """Serve under `/<engineio_path>/` of an aiohttp application."""
+        app.router.add_route("*", f"/{engineio_path.strip('/')}/", self.handle_request)
+
+    def generate_id(self) -> str:
+        """Return a new session id, hard to guess: it is all that a polling request shows."""
+        return secrets.token_urlsafe(15)
+
+    def transport(self, sid: str) -> str:
+        """Return "polling" or "websocket"."""
+        return self._connection(sid).transport
+
+    async def send(self, sid: str, data: str | bytes) -> None:
+        """Send a message; dropped where the session is over."""
+        connection = self.connections.get(sid)
+        if connection is not None:
+            connection.send(Frame(data))
+
+    async def send_packet(self, sid: str, pkt: Any) -> None:
+        """Send one of python-engineio's packet objects; only messages are the caller's to send."""
+        if pkt.packet_type != 4:
+            raise ValueError("only messages can be sent")
+        await self.send(sid, pkt.data)
+
+    async def disconnect(self, sid: str | None = None) -> None:
+        """Close one session, or all."""
+        for connection in [self.connections.get(sid)] if sid else list(self.connections.values()):
+            if connection is not None:
+                connection.close(Goodbye.GOING_AWAY)
+
+    async def get_session(self, sid: str) -> dict[str, Any]:
+        """Return the session's dictionary of the layer above."""
+        self._connection(sid)
+        return self._sessions.setdefault(sid, {})
+
+    async def save_session(self, sid: str, session: dict[str, Any]) -> None:
+        """Replace the session's dictionary of the layer above."""
+        self._connection(sid)
+        self._sessions[sid] = session
+
+    def start_background_task(
+        self, target: Callable[..., Coroutine[Any, Any, Any]], *args: Any, **kwargs: Any
+    ) -> asyncio.Task[Any]:
+        """Run a coroutine function in a task that this server holds."""
+        return self._spawn(target(*args, **kwargs))
+
+    async def sleep(self, seconds: float = 0) -> None:
+        await asyncio.sleep(seconds)
+
+    def create_queue(self, *args: Any, **kwargs: Any) -> asyncio.Queue[Any]:
+        return asyncio.Queue(*args, **kwargs)
+
+    def get_queue_empty_exception(self) -> type[Exception]:
+        return asyncio.QueueEmpty
+
+    def create_event(self, *args: Any, **kwargs: Any) -> asyncio.Event:
+        return asyncio.Event(*args, **kwargs)
+
+    async def shutdown(self) -> None:
+        """Close all sessions, wait until they are gone and told, and stop the wheel."""
+        self.refusing = True
+        for connection in list(self.connections.values()):
+            connection.close(Goodbye.GOING_AWAY)
+        deadline = self.clock() + self.options.close_timeout
+        while (self.connections or self._tasks) and self.clock() < deadline:
+            await asyncio.sleep(0.01)
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self._wheel is not None:
+            self._wheel.stop()
+
+    # ---------------------------------------------------------------- requests
+
+    async def handle_request(self, request: web.Request) -> web.StreamResponse:
+        """Answer one HTTP request."""
+        headers = peers.cors_headers(request, self.options)
+        if headers is None:
+            self.counters["origin refused"] += 1
+            return web.json_response({"code": 4, "message": "Forbidden"}, status=403)
+        if request.method == "OPTIONS":
+            return web.Response(status=204, headers=headers | peers.preflight_headers(request))
+        response = await self._route(request)
+        if not response.prepared:
+            response.headers.update(headers)
+        return response
+
+    async def _route(self, request: web.Request) -> web.StreamResponse:
+        query = request.query
+        transport = query.get("transport")
+        if query.get("EIO") != "4":
+            return self._refuse("Unsupported protocol version", 5)
+        if transport not in ("polling", "websocket") or "j" in query:
+            return self._refuse("Transport unknown", 0)
+        sid = query.get("sid")
+        if sid is None:
+            if request.method != "GET":
+                return self._refuse("Bad handshake method", 2)
+            return await self._handshake(request, transport)
+        connection = self.connections.get(sid)
+        if connection is None:
+            return self._refuse("Session ID unknown", 1)
+        if transport == "websocket":
+            return self._upgrade(request, connection)
+        if connection.transport != "polling" or request.method not in ("GET", "POST"):
+            return self._refuse("Bad request", 3)
+        if request.method == "GET":
+            return await polling.poll(request, connection, self)
+        return await polling.post(request, connection, self)
+
+    async def _handshake(self, request: web.Request, transport: str) -> web.StreamResponse:
+        key = websocket.check_handshake(request) if transport == "websocket" else None
+        if transport == "websocket" and key is None:
+            return self._refuse("Bad request", 3)
+        remote = peers.remote_address(request, self.options)
+        limit = self.options.connections_per_address
+        full = limit and self._addresses[remote] >= limit and not peers.is_loopback(remote)
+        if self.refusing or full:
+            self.counters["too many connections" if full else "refused"] += 1
+            retry = max(1, round(self.retry_after))
+            return web.Response(status=503, headers={"Retry-After": str(retry)})
+        sid = self.generate_id()
+        connection = Connection(self, sid, remote, partial(environ_of, request, remote))
+        self.connections[sid] = connection
+        self._addresses[remote] += 1
+        if not await self._wanted(connection):
+            connection.refuse()
+            return web.json_response({"code": 4, "message": "Forbidden"}, status=401)
+        if key is None:
+            connection.open(None)
+            return await polling.poll(request, connection, self)
+        accepted = websocket.accept(request, key, self, connection)
+        if accepted is None:
+            connection.lost(Reason.TRANSPORT_CLOSE)
+            raise ConnectionResetError
+        socket, tail = accepted
+        connection.open(socket)
+        websocket.start(socket, tail)
+        return web.Response()
+
+    async def _wanted(self, connection: Connection) -> bool:
+        """Ask the layer above; an exception or anything but None and True refuses the session."""
+        handler = self._handlers.get("connect")
+        if handler is None:
+            return True
+        try:
+            result = handler(connection.sid, connection.environ)
+            if inspect.isawaitable(result):
+                result = await result
+        except Exception:
+            logger.exception("the connect handler failed")
+            return False
+        return result is None or result is True
+
+    def _upgrade(self, request: web.Request, connection: Connection) -> web.StreamResponse:
+        key = websocket.check_handshake(request)
+        if key is None or request.method != "GET":
+            return self._refuse("Bad request", 3)
+        accepted = websocket.accept(request, key, self, connection)
+        if accepted is None:
+            raise ConnectionResetError
+        socket, tail = accepted
+        if socket.begin_upgrade():
+            websocket.start(socket, tail)
+        else:
+            self.counters["upgrade refused"] += 1
+        return web.Response()
+
+    def _refuse(self, message: str, code: int) -> web.Response:
+        self.counters["bad request"] += 1
+        logger.debug("bad request: %s", message)
+        return bad_request(message, code)
+
+    # ---------------------------------------------------------------- helpers
+
+    def _connection(self, sid: str) -> Connection:
+        try:
+            return self.connections[sid]
+        except KeyError:
+            raise KeyError("Session not found") from None
+
+    def _spawn(self, coroutine: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
+        task = asyncio.get_running_loop().create_task(coroutine)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+
+def _ignore(sid: str, data: str | bytes) -> None:
+    """Stand for the message handler that was not registered."""
+
+
+async def _await(pending: Awaitable[Any]) -> None:
+    try:
+        await pending
+    except Exception:
+        logger.exception("the disconnect handler failed")
+
+

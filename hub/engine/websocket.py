@@ -1,0 +1,358 @@
+"""The WebSocket transport: takes a TCP connection over from aiohttp's handler and speaks on it.
+
+Only `take_over` touches aiohttp's inside. From then on asyncio calls this protocol directly: no task, no
+timer and none of aiohttp's objects per idle connection; a write is one `transport.write`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import binascii
+import logging
+from base64 import b64decode, b64encode
+from collections.abc import Awaitable
+from hashlib import sha1
+
+from aiohttp import web
+
+from hub.engine import wire
+from hub.engine.connection import Connection, Host
+from hub.engine.inbound import CLOSE, PING, Inbound, Message, WebSocketError
+from hub.engine.packet import ProtocolError, decode_text
+from hub.engine.state import Reason
+
+logger = logging.getLogger("hub.engine")
+
+_GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
+
+# Unread input above which the socket is not read while a message is being handled.
+READ_AHEAD = 64 * 1024
+# Messages handled in one go before other connections get their turn.
+TURN = 64
+
+
+class WebSocket(asyncio.Protocol):
+    """One WebSocket: of a session, or probed for one (`upgrading`)."""
+
+    __slots__ = (
+        "_close_sent",
+        "_connection",
+        "_host",
+        "_inbound",
+        "_lost",
+        "_paused",
+        "_task",
+        "_transport",
+        "_upgrading",
+        "deflate",
+    )
+
+    def __init__(
+        self,
+        host: Host,
+        transport: asyncio.Transport,
+        connection: Connection | None,
+        *,
+        deflate: bool,
+    ) -> None:
+        options = host.options
+        self._host = host
+        self._transport = transport
+        self._connection = connection
+        self.deflate = deflate
+        self._inbound = Inbound(options.max_payload, deflate=deflate)
+        self._task: asyncio.Task[None] | None = None
+        self._upgrading = False
+        self._paused = False
+        self._close_sent = False
+        # Why the TCP connection is gone, until the session has been told.
+        self._lost: str | None = None
+        transport.set_write_buffer_limits(high=options.buffer_high, low=options.buffer_low)
+
+    # ---------------------------------------------------------------- what the connection calls
+
+    @property
+    def buffered(self) -> int:
+        return self._transport.get_write_buffer_size()
+
+    @property
+    def handling(self) -> bool:
+        return self._task is not None
+
+    def write(self, data: bytes) -> None:
+        self._transport.write(data)
+
+    def close(self, code: int) -> None:
+        """Say goodbye; what was written leaves first. The connection's deadline cuts the rest."""
+        if not self._close_sent and not self._transport.is_closing():
+            self._close_sent = True
+            self._transport.write(wire.close(code))
+            if not self._transport.is_reading():
+                self._transport.resume_reading()
+            if self._connection is None or self._upgrading:
+                # Nobody else holds a deadline for it.
+                self._transport.close()
+
+    def abort(self) -> None:
+        self._connection = None
+        if not self._transport.is_closing():
+            if self._close_sent and not self._transport.get_write_buffer_size():
+                self._transport.close()
+            else:
+                self._transport.abort()
+
+    def pause(self) -> None:
+        self._paused = True
+
+    def resume(self) -> None:
+        self._paused = False
+        if self._task is None:
+            self._pump()
+
+    def begin_upgrade(self) -> bool:
+        """Offer this WebSocket to the connection, to be probed; False: it does not want it."""
+        connection = self._connection
+        assert connection is not None
+        self._upgrading = connection.begin_upgrade(self)
+        if not self._upgrading:
+            self._connection = None
+            self.close(1002)
+        return self._upgrading
+
+    # ---------------------------------------------------------------- what asyncio calls
+
+    def data_received(self, data: bytes) -> None:
+        if self._lost is not None:
+            return
+        self._inbound.feed(data)
+        if self._task is None and not self._paused:
+            self._pump()
+        elif self._inbound.waiting > READ_AHEAD and self._transport.is_reading():
+            self._transport.pause_reading()
+
+    def pause_writing(self) -> None:
+        if self._connection is not None and not self._upgrading:
+            self._connection.congested()
+
+    def resume_writing(self) -> None:
+        if self._connection is not None and not self._upgrading:
+            self._connection.drained()
+
+    def eof_received(self) -> bool:
+        return False
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._gone(Reason.TRANSPORT_CLOSE if exc is None else Reason.TRANSPORT_ERROR)
+
+    # ---------------------------------------------------------------- input
+
+    def _pump(self) -> None:
+        """Handle what arrived; a task goes on where a message is not finished at once."""
+        pending: Awaitable[None] | None = None
+        try:
+            for _ in range(TURN):
+                message = self._inbound.next()
+                if message is None:
+                    self._read_on()
+                    return
+                pending = self._take(message)
+                if pending is not None:
+                    break
+                if self._paused:
+                    return
+        except WebSocketError as error:
+            self._broken(error)
+            return
+        connection = self._connection
+        if connection is not None:
+            connection.begin()
+        self._task = asyncio.get_running_loop().create_task(self._go_on(pending))
+
+    async def _go_on(self, pending: Awaitable[None] | None) -> None:
+        """Go on where `_pump` stopped, message after message, until nothing is left."""
+        connection = self._connection
+        turn = 0
+        try:
+            while connection is not None:
+                if pending is not None:
+                    await connection.settle(pending)
+                    turn = 0
+                elif turn == TURN or not turn:
+                    turn = 0
+                    await asyncio.sleep(0)
+                if self._paused and self._lost is None:
+                    return
+                message = self._inbound.next()
+                if message is None:
+                    return
+                turn += 1
+                pending = self._take(message)
+        except WebSocketError as error:
+            self._broken(error)
+        finally:
+            self._task = None
+            if connection is not None:
+                if self._lost is not None:
+                    connection.lost(self._lost)
+                connection.done()
+            self._read_on()
+
+    def _read_on(self) -> None:
+        if self._lost is None and not self._transport.is_closing():
+            if not self._paused and not self._transport.is_reading():
+                self._transport.resume_reading()
+
+    def _take(self, message: Message) -> Awaitable[None] | None:
+        if isinstance(message, tuple):
+            self._control(*message)
+            return None
+        connection = self._connection
+        if connection is None or self._close_sent:
+            return None
+        if self._upgrading:
+            connection.probe(self, message)
+            if connection.transport == "websocket":
+                self._upgrading = False
+            return None
+        wait = connection.spend()
+        if wait:
+            return self._later(wait, connection, message)
+        return self._receive(connection, message)
+
+    def _receive(self, connection: Connection, message: str | bytes) -> Awaitable[None] | None:
+        if isinstance(message, str) and message[:1] != "4":
+            try:
+                message = decode_text(message)
+            except ProtocolError as error:
+                connection.fail(str(error))
+                return None
+        return connection.receive(message)
+
+    async def _later(self, wait: float, connection: Connection, message: str | bytes) -> None:
+        await asyncio.sleep(wait)
+        pending = self._receive(connection, message)
+        if pending is not None:
+            await pending
+
+    def _control(self, opcode: int, payload: bytes) -> None:
+        if opcode == CLOSE:
+            if not self._close_sent:
+                self._close_sent = True
+                self._transport.write(wire.frame(wire.CLOSE, payload[:2]))
+            self._transport.close()
+            self._gone(Reason.TRANSPORT_CLOSE)
+        elif opcode == PING and not self._close_sent:
+            # An unread answer is enough (RFC 6455 §5.5.3): nothing piles up behind a slow reader.
+            if self._transport.get_write_buffer_size() < self._host.options.buffer_high:
+                self._transport.write(wire.frame(wire.PONG, payload))
+
+    # ---------------------------------------------------------------- the end
+
+    def _broken(self, error: WebSocketError) -> None:
+        connection = self._connection
+        if connection is None:
+            self._transport.abort()
+        elif self._upgrading:
+            self._host.counters[str(error)] += 1
+            connection.abandon_upgrade(self)
+        else:
+            connection.fail(str(error), error.code)
+
+    def _gone(self, reason: str) -> None:
+        """Tell the session, after what arrived before the end has been handled."""
+        if self._lost is not None:
+            return
+        self._lost = reason
+        connection = self._connection
+        if connection is None:
+            return
+        if self._upgrading:
+            connection.abandon_upgrade(self)
+            self._connection = None
+        elif self._task is None:
+            connection.lost(reason)
+            self._connection = None
+
+
+def check_handshake(request: web.BaseRequest) -> str | None:
+    """Return the Sec-WebSocket-Key, None where the request is no WebSocket handshake."""
+    headers = request.headers
+    if headers.get("Upgrade", "").strip().lower() != "websocket":
+        return None
+    tokens = {token.strip().lower() for token in headers.get("Connection", "").split(",")}
+    if "upgrade" not in tokens or headers.get("Sec-WebSocket-Version", "").strip() != "13":
+        return None
+    key = headers.get("Sec-WebSocket-Key", "").strip()
+    try:
+        if len(b64decode(key, validate=True)) != 16:
+            return None
+    except (binascii.Error, ValueError):
+        return None
+    return key
+
+
+def wants_deflate(request: web.BaseRequest) -> bool:
+    """Tell whether the client offers permessage-deflate in a form that this engine speaks."""
+    for offer in request.headers.get("Sec-WebSocket-Extensions", "").split(","):
+        name, *parameters = (part.strip().lower() for part in offer.split(";"))
+        if name != "permessage-deflate":
+            continue
+        known = {"client_no_context_takeover", "server_no_context_takeover"}
+        for parameter in parameters:
+            key = parameter.partition("=")[0].strip()
+            if key not in known and key != "client_max_window_bits":
+                break
+        else:
+            return True
+    return False
+
+
+def take_over(request: web.BaseRequest) -> tuple[asyncio.Transport, bytes] | None:
+    """Take the TCP connection from aiohttp's handler; return it and what was read already.
+
+    The one place that touches aiohttp's inside: the handler is told that its connection is lost, so
+    that it ends and lets go of its parser, request and task. None: the connection is lost indeed.
+    """
+    handler = request.protocol
+    transport = handler.transport
+    if transport is None or transport.is_closing():
+        return None
+    tail: bytes = handler._message_tail
+    handler._message_tail = b""
+    handler.transport = None
+    handler.connection_lost(None)
+    return transport, tail
+
+
+def accept(
+    request: web.BaseRequest, key: str, host: Host, connection: Connection | None
+) -> tuple[WebSocket, bytes] | None:
+    """Answer a handshake with 101 and return the WebSocket, and input to `start` it with."""
+    deflate = host.options.websocket_compression and wants_deflate(request)
+    taken = take_over(request)
+    if taken is None:
+        return None
+    transport, tail = taken
+    digest = b64encode(sha1(key.encode() + _GUID, usedforsecurity=False).digest())
+    extension = (
+        b"Sec-WebSocket-Extensions: permessage-deflate; "
+        b"server_no_context_takeover; client_no_context_takeover\r\n"
+        if deflate
+        else b""
+    )
+    transport.write(
+        b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+        b"Sec-WebSocket-Accept: " + digest + b"\r\n" + extension + b"\r\n"
+    )
+    socket = WebSocket(host, transport, connection, deflate=deflate)
+    transport.set_protocol(socket)
+    return socket, tail
+
+
+def start(socket: WebSocket, tail: bytes) -> None:
+    """Begin to read; `tail` is what came with the handshake already."""
+    transport = socket._transport
+    if tail:
+        socket.data_received(tail)
+    if not transport.is_closing() and not transport.is_reading():
+        transport.resume_reading()

@@ -1,0 +1,526 @@
+"""python-socketio's server on the hub's engine, with its faults mended: this is the one place for that.
+
+What is replaced, and why (each was found by running it, see docs/engine.md):
+
+    _handle_eio_message   strict packets; binary packets that cannot wedge a session; the fast lane
+    _handle_connect       one CONNECT flow; replies the application can add to; no second call on TypeError
+    _trigger_event        client events never reach `connect` and `disconnect`; arity checked, called once
+    _handle_ack           `430[1]` cannot break the counter of acknowledgements
+    _handle_eio_disconnect / disconnect   told apart by cause, once each, cleaned up in one place
+    manager.emit          one frame per packet, written directly: no task per recipient
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+import logging
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import msgspec
+import socketio
+from socketio import packet as sio
+from socketio.exceptions import ConnectionRefusedError as Refused
+
+from hub.engine import Connection, EngineServer, Frame, Goodbye, ProtocolError, Reason
+from hub.errors import Unavailable
+
+logger = logging.getLogger("hub.server")
+
+# Names that stock clients and servers use themselves; a client that sends one is refused (PROTOCOL §3).
+RESERVED = frozenset(
+    {
+        "connect",
+        "connect_error",
+        "disconnect",
+        "disconnecting",
+        "newListener",
+        "removeListener",
+        "__disconnect_final",
+    }
+)
+
+# The longest acknowledgement id: stock clients count from 0, JavaScript numbers end at 16 digits.
+_ID_DIGITS = 15
+
+
+class Packet(sio.Packet):  # type: ignore[misc]
+    """A Socket.IO packet, decoded strictly. Raises ProtocolError for anything malformed."""
+
+    max_attachments = 10
+    max_depth = 100
+
+    def decode(self, encoded_packet: str) -> int:
+        """Decode a text packet; return how many attachments follow."""
+        text = encoded_packet
+        kind = text[:1]
+        if not kind or kind not in "01234567"[:7]:
+            raise ProtocolError("unknown Socket.IO packet type")
+        self.packet_type = int(kind)
+        at = 1
+        count = 0
+        if self.packet_type in (sio.BINARY_EVENT, sio.BINARY_ACK):
+            dash = text.find("-", 1, 12)
+            if dash < 0 or not _is_number(text[1:dash]):
+                raise ProtocolError("illegal attachment count")
+            count = int(text[1:dash])
+            if count > self.max_attachments:
+                raise ProtocolError("too many attachments")
+            at = dash + 1
+        self.namespace = None
+        if text[at : at + 1] == "/":
+            comma = text.find(",", at)
+            end = comma if comma >= 0 else len(text)
+            self.namespace = text[at:end].partition("?")[0]
+            at = end + 1
+        digits = at
+        while text[digits : digits + 1] in _DIGITS and digits < len(text):
+            digits += 1
+            if digits - at > _ID_DIGITS:
+                raise ProtocolError("acknowledgement id too long")
+        self.id = int(text[at:digits]) if digits > at else None
+        self.data = parse_json(text[digits:], self.max_depth) if digits < len(text) else None
+        self._check()
+        return count
+
+    def _check(self) -> None:
+        """Refuse a payload that is not of its packet type."""
+        kind, data = self.packet_type, self.data
+        if kind == sio.CONNECT:
+            good = data is None or isinstance(data, dict)
+        elif kind == sio.DISCONNECT:
+            good = data is None
+        elif kind in (sio.EVENT, sio.BINARY_EVENT):
+            good = isinstance(data, list) and bool(data) and isinstance(data[0], str)
+            if good and data[0] in RESERVED:
+                raise ProtocolError("reserved event name")
+        elif kind in (sio.ACK, sio.BINARY_ACK):
+            good = isinstance(data, list) and self.id is not None
+        else:
+            good = False
+        if not good:
+            raise ProtocolError("illegal Socket.IO payload")
+
+    @classmethod
+    def reconstruct_binary(cls, data: Any, attachments: list[bytes]) -> Any:
+        """Put the attachments in their places; raises ProtocolError for a place that is none."""
+        if isinstance(data, list):
+            return [cls.reconstruct_binary(item, attachments) for item in data]
+        if isinstance(data, dict):
+            if data.get("_placeholder") is True:
+                number = data.get("num")
+                if type(number) is not int or not 0 <= number < len(attachments):
+                    raise ProtocolError("illegal placeholder")
+                return attachments[number]
+            return {key: cls.reconstruct_binary(item, attachments) for key, item in data.items()}
+        return data
+
+
+_DIGITS = frozenset("0123456789")
+
+
+def _is_number(text: str) -> bool:
+    """Tell whether a text is ASCII digits (str.isdigit takes full-width ones too)."""
+    return text.isascii() and text.isdigit()
+
+
+def parse_json(text: str, max_depth: int) -> Any:
+    """Parse JSON strictly: no NaN or infinities, by name or by size, no more than `max_depth` levels.
+
+    Raises ProtocolError.
+    """
+    try:
+        data = msgspec.json.decode(text)
+    except (msgspec.DecodeError, RecursionError):
+        data = _parse_lenient(text)
+    except UnicodeEncodeError:
+        raise ProtocolError("invalid JSON") from None
+    if text.count("[") + text.count("{") > max_depth and _depth(data) > max_depth:
+        raise ProtocolError("JSON nested too deep")
+    return data
+
+
+def _parse_lenient(text: str) -> Any:
+    """Parse what JavaScript makes of a lone surrogate and msgspec refuses; else raise."""
+    if "\\u" not in text:
+        raise ProtocolError("invalid JSON")
+    try:
+        return json.loads(text, parse_constant=_no_constant, parse_float=_finite)
+    except (ValueError, RecursionError):
+        raise ProtocolError("invalid JSON") from None
+
+
+def _no_constant(name: str) -> Any:
+    raise ValueError(name)
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if value in (float("inf"), float("-inf")):
+        raise ValueError(text)
+    return value
+
+
+def _depth(data: Any) -> int:
+    """Return how deep arrays and objects are nested, level by level (no recursion)."""
+    depth = 0
+    level = [data] if type(data) in (list, dict) else []
+    while level:
+        depth += 1
+        level = [
+            item
+            for parent in level
+            for item in (parent.values() if type(parent) is dict else parent)
+            if type(item) is list or type(item) is dict
+        ]
+    return depth
+
+
+def frame_of(packet: sio.Packet) -> Frame:
+    """Return a packet and its attachments as one frame."""
+    encoded = packet.encode()
+    return Frame(*encoded) if isinstance(encoded, list) else Frame(encoded)
+
+
+class Manager(socketio.AsyncManager):  # type: ignore[misc]
+    """python-socketio's client manager; emits one frame, written directly, in order."""
+
+    async def emit(
+        self,
+        event: str,
+        data: Any,
+        namespace: str,
+        room: Any = None,
+        skip_sid: Any = None,
+        callback: Callable[..., Any] | None = None,
+        to: Any = None,
+        **kwargs: Any,
+    ) -> None:
+        """Emit an event to one client, a room, or all."""
+        arguments = list(data) if isinstance(data, tuple) else [] if data is None else [data]
+        skipped = skip_sid if isinstance(skip_sid, list) else [skip_sid]
+        connections = self.server.eio.connections
+        frame: Frame | None = None
+        for sid, eio_sid in list(self.get_participants(namespace, to or room)):
+            connection = connections.get(eio_sid)
+            if connection is None or sid in skipped:
+                continue
+            if frame is None or callback is not None:
+                number = self._generate_ack_id(sid, callback) if callback is not None else None
+                frame = frame_of(
+                    self.server.packet_class(
+                        sio.EVENT, namespace=namespace, data=[event, *arguments], id=number
+                    )
+                )
+            connection.send(frame)
+
+
+class _Client:
+    """What this module knows of one Engine.IO session."""
+
+    __slots__ = ("attachments", "connection", "joined", "left", "pending", "ready")
+
+    def __init__(self, connection: Connection) -> None:
+        self.connection = connection
+        # Namespaces it is connected to, and its Socket.IO sid in each.
+        self.joined: dict[str, str] = {}
+        # Namespaces that we put it out of: what it still sends there is dropped.
+        self.left: frozenset[str] = frozenset()
+        # A binary packet whose attachments are still coming.
+        self.pending: Packet | None = None
+        # Whether "/" is connected.
+        self.ready = False
+
+
+class _Environs:
+    """python-socketio's `environ` by Engine.IO sid, built on access: nothing is kept per client."""
+
+    def __init__(self, connections: dict[str, Connection]) -> None:
+        self._connections = connections
+
+    def __getitem__(self, eio_sid: str) -> dict[str, Any]:
+        return self._connections[eio_sid].environ
+
+    def get(self, eio_sid: str | None, default: Any = None) -> Any:
+        connection = self._connections.get(eio_sid or "")
+        return default if connection is None else connection.environ
+
+    def __contains__(self, eio_sid: str) -> bool:
+        return eio_sid in self._connections
+
+
+FastLane = Callable[[Connection, str], Awaitable[None] | bool]
+
+
+class Server(socketio.AsyncServer):  # type: ignore[misc]
+    """A Socket.IO v5 server; see the module's docstring for what differs from its base class."""
+
+    # Takes plain text events of "/" before python-socketio does: True or an awaitable where it did.
+    fast_lane: FastLane | None = None
+    # Called with the sid right after the CONNECT reply of "/" was queued.
+    after_connect: Callable[[str], None] | None = None
+
+    eio: EngineServer
+
+    def __init__(self, **kwargs: Any) -> None:
+        kwargs.setdefault("client_manager", Manager())
+        kwargs.setdefault("serializer", Packet)
+        kwargs.setdefault("async_handlers", False)
+        kwargs.setdefault("logger", logger)
+        super().__init__(**kwargs)
+        self.counters: Counter[str] = self.eio.counters
+        self.environ = _Environs(self.eio.connections)
+        self._clients: dict[str, _Client] = {}
+        self._arity: dict[Any, tuple[int, float]] = {}
+        options = self.eio.options
+        if self.packet_class is Packet:
+            limits = {"max_attachments": options.max_attachments, "max_depth": options.max_depth}
+            self.packet_class = type("Packet", (Packet,), limits)
+
+    def _engineio_server_class(self) -> type[EngineServer]:
+        return EngineServer
+
+    def connection(self, sid: str) -> Connection | None:
+        """Return the connection of a Socket.IO sid of "/", None where there is none."""
+        return self.eio.connections.get(self.manager.eio_sid_from_sid(sid, "/") or "")
+
+    async def expel(self, sid: str) -> None:
+        """Put a client of "/" out for good: Socket.IO `41`, then the connection is closed."""
+        connection = self.connection(sid)
+        if connection is not None:
+            connection.send(Frame("1"))
+            connection.close(Goodbye.DONE)
+
+    async def disconnect(
+        self, sid: str, namespace: str | None = None, ignore_queue: bool = False
+    ) -> None:
+        """Put a client out of one namespace; out of its last one, close its connection."""
+        namespace = namespace or "/"
+        eio_sid = self.manager.eio_sid_from_sid(sid, namespace)
+        client = self._clients.get(eio_sid or "")
+        if client is None or client.joined.get(namespace) != sid:
+            return
+        client.left |= {namespace}
+        self._send(client, sio.DISCONNECT, namespace)
+        if len(client.joined) == 1:
+            client.connection.close(Goodbye.DONE)
+        await self._leave(client, namespace, Reason.SERVER_DISCONNECT)
+
+    # ---------------------------------------------------------------- engine events
+
+    def _handle_eio_connect(self, eio_sid: str, environ: dict[str, Any]) -> None:
+        if not self.manager_initialized:
+            self.manager_initialized = True
+            self.manager.initialize()
+        self._clients[eio_sid] = _Client(self.eio.connections[eio_sid])
+
+    def _handle_eio_message(self, eio_sid: str, data: str | bytes) -> Awaitable[None] | None:
+        client = self._clients[eio_sid]
+        if client.pending is not None or not isinstance(data, str):
+            return self._attach(client, data)
+        fast_lane = self.fast_lane
+        if fast_lane is not None and client.ready and _is_plain_event(data):
+            handled = fast_lane(client.connection, data)
+            if handled is True:
+                return None
+            if handled is not False:
+                return handled
+        packet = self.packet_class(encoded_packet=data or "?")
+        return self._dispatch(client, packet)
+
+    async def _handle_eio_disconnect(self, eio_sid: str, reason: str) -> None:
+        client = self._clients.pop(eio_sid, None)
+        if client is None:
+            return
+        client.pending = None
+        for namespace in list(client.joined):
+            try:
+                await self._leave(client, namespace, reason)
+            except Exception:
+                # The other namespaces must still hear of it.
+                logger.exception("a disconnect handler failed")
+
+    # ---------------------------------------------------------------- packets
+
+    def _attach(self, client: _Client, data: str | bytes) -> Awaitable[None] | None:
+        packet = client.pending
+        if packet is None:
+            raise ProtocolError("attachment without a packet")
+        if isinstance(data, str):
+            raise ProtocolError("text where an attachment was due")
+        if not packet.add_attachment(data):
+            return None
+        client.pending = None
+        return self._dispatch(client, packet)
+
+    def _dispatch(self, client: _Client, packet: Packet) -> Awaitable[None] | None:
+        kind = packet.packet_type
+        namespace = packet.namespace or "/"
+        if kind == sio.CONNECT:
+            return self._connect(client, namespace, packet.data)
+        sid = client.joined.get(namespace)
+        if sid is None:
+            if namespace in client.left:
+                return None
+            raise ProtocolError("not connected to the namespace")
+        if packet.attachment_count > len(packet.attachments):
+            client.pending = packet
+            return None
+        if kind in (sio.BINARY_EVENT, sio.BINARY_ACK) and not packet.attachment_count:
+            packet.data = packet.reconstruct_binary(packet.data, [])
+        if kind == sio.DISCONNECT:
+            return self._client_left(client, namespace)
+        if kind in (sio.ACK, sio.BINARY_ACK):
+            return self._ack(sid, packet.id, packet.data)
+        return self._event(client, namespace, sid, packet.id, packet.data)
+
+    async def _connect(self, client: _Client, namespace: str, auth: Any) -> None:
+        """Answer a CONNECT: the application's handler decides, and may add to the reply."""
+        if namespace in client.joined:
+            raise ProtocolError("connected already")
+        if not self._is_known(namespace):
+            self._send(client, sio.CONNECT_ERROR, namespace, {"message": "Invalid namespace"})
+            return
+        connection = client.connection
+        sid = await self.manager.pre_connect(connection.sid, namespace)
+        accepted = False
+        try:
+            answer = await self._trigger_event(
+                "connect", namespace, sid, connection.environ, auth or None
+            )
+            accepted = answer is not False
+            if not accepted:
+                self._send(client, sio.CONNECT_ERROR, namespace, Refused().error_args)
+        except Refused as refused:
+            self._send(client, sio.CONNECT_ERROR, namespace, refused.error_args)
+        except Unavailable:
+            connection.close(Goodbye.TRY_AGAIN)
+        except Exception:
+            # Our fault and not the client's: it should come back.
+            logger.exception("the connect handler failed")
+            connection.close(Goodbye.TRY_AGAIN)
+        finally:
+            if not accepted:
+                await self.manager.disconnect(sid, namespace, ignore_queue=True)
+        if not accepted:
+            return
+        client.joined[namespace] = sid
+        client.left -= {namespace}
+        reply = {"sid": sid, **answer} if isinstance(answer, dict) else {"sid": sid}
+        self._send(client, sio.CONNECT, namespace, reply)
+        await self.manager.connect(sid, namespace)
+        connection.establish()
+        if namespace == "/":
+            client.ready = True
+            if self.after_connect is not None:
+                self.after_connect(sid)
+
+    async def _client_left(self, client: _Client, namespace: str) -> None:
+        await self._leave(client, namespace, Reason.CLIENT_DISCONNECT)
+        if not client.joined:
+            client.connection.unestablish()
+
+    async def _leave(self, client: _Client, namespace: str, reason: str) -> None:
+        """Take a client out of a namespace: its handler is called once, whatever the cause."""
+        sid = client.joined.pop(namespace, None)
+        if sid is None:
+            return
+        if namespace == "/":
+            client.ready = False
+        self.manager.pre_disconnect(sid, namespace=namespace)
+        try:
+            await self._trigger_event("disconnect", namespace, sid, reason)
+        finally:
+            await self.manager.disconnect(sid, namespace, ignore_queue=True)
+
+    async def _event(
+        self, client: _Client, namespace: str, sid: str, id: int | None, data: list[Any]
+    ) -> None:
+        eio_sid = client.connection.sid
+        if self.async_handlers:
+            self.start_background_task(
+                self._handle_event_internal, self, sid, eio_sid, data, namespace, id
+            )
+        else:
+            await self._handle_event_internal(self, sid, eio_sid, data, namespace, id)
+
+    async def _ack(self, sid: str, id: int, data: list[Any]) -> None:
+        callback = self.manager.callbacks.get(sid, {}).get(id) if id else None
+        if callback is None or not self._fits(callback, len(data)):
+            self.counters["stray acknowledgement"] += 1
+            return
+        await self.manager.trigger_callback(sid, id, data)
+
+    # ---------------------------------------------------------------- calling the application
+
+    async def _trigger_event(self, event: str, namespace: str, *args: Any) -> Any:
+        """Call a handler once, with as many arguments as it takes; `not_handled` where none fits."""
+        handler, arguments = self._get_event_handler(event, namespace, args)
+        if handler is None:
+            owner, arguments = self._get_namespace_handler(namespace, args)
+            if owner is None:
+                return self.not_handled
+            handler = getattr(owner, f"on_{event}", None)
+            if handler is None:
+                return self.not_handled
+        if not self._fits(handler, len(arguments)):
+            if event not in self.reserved_events or not self._fits(handler, len(arguments) - 1):
+                self.counters["wrong number of arguments"] += 1
+                logger.debug("an event with a wrong number of arguments")
+                return self.not_handled
+            # The older signatures: connect without auth, disconnect without a reason.
+            arguments = arguments[:-1]
+        result = handler(*arguments)
+        return await result if inspect.isawaitable(result) else result
+
+    def _fits(self, handler: Any, count: int) -> bool:
+        """Tell whether a handler can be called with so many arguments."""
+        bounds = self._arity.get(handler)
+        if bounds is None:
+            self._arity[handler] = bounds = _arity(handler)
+        return bounds[0] <= count <= bounds[1]
+
+    def _is_known(self, namespace: str) -> bool:
+        return (
+            namespace in self.handlers
+            or namespace in self.namespace_handlers
+            or self.namespaces == "*"
+            or namespace in self.namespaces
+        )
+
+    # ---------------------------------------------------------------- output
+
+    async def _send_packet(self, eio_sid: str, pkt: sio.Packet) -> None:
+        """Send a packet and its attachments with nothing between them."""
+        connection = self.eio.connections.get(eio_sid)
+        if connection is not None:
+            connection.send(frame_of(pkt))
+
+    def _send(self, client: _Client, kind: int, namespace: str, data: Any = None) -> None:
+        client.connection.send(frame_of(self.packet_class(kind, data=data, namespace=namespace)))
+
+
+def _is_plain_event(text: str) -> bool:
+    """Tell whether a message is `2[…]` or `2<digits>[…]`: a text event of "/"."""
+    if text[:2] == "2[":
+        return True
+    bracket = text.find("[", 1, _ID_DIGITS + 2)
+    return bracket > 1 and text[0] == "2" and _is_number(text[1:bracket])
+
+
+def _arity(handler: Any) -> tuple[int, float]:
+    """Return how many positional arguments a callable takes at least and at most."""
+    least, most = 0, 0.0
+    try:
+        parameters = inspect.signature(handler).parameters.values()
+    except (TypeError, ValueError):
+        return 0, float("inf")
+    for parameter in parameters:
+        if parameter.kind is parameter.VAR_POSITIONAL:
+            most = float("inf")
+        elif parameter.kind in (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD):
+            most += 1
+            least += parameter.default is parameter.empty
+    return least, most

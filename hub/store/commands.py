@@ -1,0 +1,204 @@
+"""The command connection to Redis: scripts in order, kept connected.
+
+No command is ever repeated by itself where it may have run: whoever sent it hears Unavailable.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
+
+from hub.errors import HubError, Unavailable
+from hub.store.link import Callback, Link, Reply, ReplyError, connect, pack
+from hub.store.scripts import Script, read_all
+
+log = logging.getLogger("hub.store")
+
+
+class Commands:
+    """A connection for commands that comes back by itself.
+
+    `on_up` is awaited each time it is connected, before anybody else may use it; where it raises
+    Unavailable the connection is tried anew.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        on_up: Callable[[], Awaitable[None]],
+        on_down: Callable[[], None],
+        timeout: float = 10.0,
+    ) -> None:
+        self._url = url
+        self._on_up = on_up
+        self._on_down = on_down
+        self._timeout = timeout
+        self.scripts = read_all()
+        self._link: Link | None = None
+        self._keeper: asyncio.Task[None] | None = None
+        self._down = asyncio.Event()
+        # While scripts are being loaded again: those that Redis did not know, and those that came after.
+        self._unknown: list[tuple[bytes, Callback]] = []
+        self._waiting: list[tuple[bytes, Callback]] = []
+        self._reloading = False
+        self.up = False
+
+    async def start(self) -> None:
+        """Connect. Raises Unavailable, or whatever `on_up` raises."""
+        await self._connect()
+        self._keeper = asyncio.create_task(self._keep(), name="redis commands")
+
+    async def stop(self) -> None:
+        if self._keeper is not None:
+            self._keeper.cancel()
+            await asyncio.wait([self._keeper])
+            self._keeper = None
+        if self._link is not None:
+            self._link.close()
+
+    def run(self, name: str, keys: Sequence[str], args: Sequence[Any], callback: Callback) -> None:
+        """Run a script; `callback` gets its answer or a HubError. Scripts take effect in the order sent."""
+        link = self._link
+        if link is None or link.closed:
+            callback(Unavailable("Redis is away"))
+            return
+        script: Script = self.scripts[name]
+        packed = pack(("EVALSHA", script.sha, len(keys), *keys, *args))
+        if self._reloading:
+            self._waiting.append((packed, callback))
+        else:
+            self._send(link, packed, callback)
+
+    def ask(self, name: str, keys: Sequence[str], args: Sequence[Any]) -> asyncio.Future[Reply]:
+        """Run a script; the future raises HubError."""
+        future: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
+
+        def done(reply: Reply) -> None:
+            if future.done():
+                return
+            if isinstance(reply, Exception):
+                future.set_exception(reply)
+            else:
+                future.set_result(reply)
+
+        self.run(name, keys, args, done)
+        return future
+
+    async def call(self, *command: Any) -> Reply:
+        """Send one plain command. Raises Unavailable."""
+        if self._link is None:
+            raise Unavailable("Redis is away")
+        try:
+            return await self._link.call(*command)
+        except ReplyError as error:
+            raise _refused(error) from None
+
+    def cut(self) -> None:
+        """Give the connection up; a new one is made."""
+        if self._link is not None:
+            self._link.close()
+
+    # -- scripts that Redis has forgotten
+
+    def _send(self, link: Link, packed: bytes, callback: Callback) -> None:
+        def done(reply: Reply) -> None:
+            if isinstance(reply, ReplyError):
+                if str(reply).startswith("NOSCRIPT"):
+                    self._forgotten(link, packed, callback)
+                    return
+                reply = _refused(reply)
+            elif self._unknown and not isinstance(reply, Exception):
+                # A later script ran already: those before it would come out of order.
+                late, self._unknown = self._unknown, []
+                for _, other in late:
+                    other(Unavailable("Redis had forgotten the scripts"))
+            callback(reply)
+
+        link.send(packed, done)
+
+    def _forgotten(self, link: Link, packed: bytes, callback: Callback) -> None:
+        """Hold everything that comes after, let what is under way be answered, load, send again in order."""
+        self._unknown.append((packed, callback))
+        if self._reloading:
+            return
+        self._reloading = True
+
+        def answered(_: Reply) -> None:
+            for script in self.scripts.values():
+                link.send(pack(("SCRIPT", "LOAD", script.text)), lambda _: None)
+            again = self._unknown + self._waiting
+            self._unknown, self._waiting = [], []
+            self._reloading = False
+            for command, waiter in again:
+                self._send(link, command, waiter)
+
+        link.send(pack(("PING",)), answered)
+
+    # -- keeping connected
+
+    async def _connect(self) -> None:
+        self._down.clear()
+        link = await connect(self._url, self._lost)
+        try:
+            async with asyncio.timeout(self._timeout):
+                await asyncio.gather(
+                    *(link.call("SCRIPT", "LOAD", s.text) for s in self.scripts.values())
+                )
+                self._link = link
+                await self._on_up()
+        except (TimeoutError, ReplyError) as error:
+            link.close()
+            raise Unavailable(f"Redis does not answer: {error}") from None
+        except BaseException:
+            link.close()
+            raise
+        self.up = True
+
+    def _lost(self) -> None:
+        was_up, self.up = self.up, False
+        unknown = self._unknown + self._waiting
+        self._unknown, self._waiting, self._reloading = [], [], False
+        for _, callback in unknown:
+            callback(Unavailable("the connection to Redis was lost"))
+        self._down.set()
+        if was_up:
+            self._on_down()
+
+    async def _keep(self) -> None:
+        """Watch the connection; make a new one when it ends. Waits double from 50 ms to 2 s, jittered."""
+        delay = 0.05
+        while True:
+            if self.up:
+                delay = 0.05
+                try:
+                    async with asyncio.timeout(self._timeout / 4):
+                        await self._down.wait()
+                except TimeoutError:
+                    self._check()
+                continue
+            try:
+                await self._connect()
+                log.info("connected to Redis again")
+            except HubError as error:
+                log.warning("no connection to Redis", extra={"error": error.message})
+                await asyncio.sleep(delay * random.uniform(0.5, 1.0))
+                delay = min(delay * 2, 2.0)
+
+    def _check(self) -> None:
+        link = self._link
+        if link is None or not len(link):
+            return
+        if asyncio.get_running_loop().time() - link.alive_at > self._timeout:
+            log.warning("Redis has not answered in time")
+            link.close()
+
+
+def _refused(error: Exception) -> HubError:
+    """Say what a refusal of Redis means to a client: nothing was stored, try later."""
+    words = str(error)
+    if not words.startswith(("OOM", "READONLY", "LOADING", "MASTERDOWN", "MISCONF", "NOREPLICAS", "BUSY", "NOSCRIPT")):
+        log.error("Redis refused a command", extra={"error": words})
+    return Unavailable("Redis refuses: " + words.split(" ", 1)[0])

@@ -1,0 +1,60 @@
+"""An Engine.IO server that sends every message back, for the protocol's suites."""
+
+from __future__ import annotations
+
+import argparse
+
+from aiohttp import web
+
+from hub.engine import EngineOptions, EngineServer, Frame
+
+
+def application(options: EngineOptions) -> web.Application:
+    """Return the application with the echo server under /engine.io/."""
+    engine = EngineServer(options)
+
+    @engine.on("message")
+    def message(sid: str, data: str | bytes) -> None:
+        engine.connections[sid].send(Frame(data))
+
+    async def shutdown(_app: web.Application) -> None:
+        await engine.shutdown()
+
+    app = web.Application()
+    app.on_shutdown.append(shutdown)
+    engine.attach(app, "engine.io")
+    return app
+
+
+def arguments() -> argparse.ArgumentParser:
+    """Return the parser of what both conformance servers take."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--port", type=int, default=3000)
+    parser.add_argument("--ping-interval", type=float, default=0.3)
+    parser.add_argument("--ping-timeout", type=float, default=0.2)
+    parser.add_argument("--max-payload", type=int, default=1_000_000)
+    parser.add_argument("--connect-timeout", type=float, default=1.0)
+    return parser
+
+
+def options(given: argparse.Namespace, connect_timeout: float) -> EngineOptions:
+    """Return the engine's options for the command line."""
+    return EngineOptions(
+        ping_interval=given.ping_interval,
+        ping_timeout=given.ping_timeout,
+        max_payload=given.max_payload,
+        connect_timeout=connect_timeout,
+        cors=("*",),
+    )
+
+
+def main() -> None:
+    """Serve until interrupted."""
+    given = arguments().parse_args()
+    # There is no Socket.IO CONNECT to wait for.
+    app = application(options(given, connect_timeout=0))
+    web.run_app(app, host=None, port=given.port, print=None)
+
+
+if __name__ == "__main__":
+    main()
