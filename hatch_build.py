@@ -14,7 +14,7 @@ from typing import Any
 
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
-PAGE = ("index.html", "app.js", "style.css")
+PAGE = ("index.html", "app.js", "style.css", "icon.svg")
 CLIENT = "node_modules/socket.io-client"
 CLIENT_FILES = (
     "socket.io.js",

