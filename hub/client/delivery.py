@@ -1,0 +1,152 @@
+"""Hands messages to handlers: in offset order, one at a time, each once, and moves the position.
+
+What has arrived waits in a queue with a bound. A full queue stops the reading of the connection,
+so that the hub holds the rest in the session's inbox; only while a verb waits for its answer does
+reading go on, up to `HARD` times the bound, because the answer comes behind those messages.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import logging
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+
+from hub.client.position import Position
+from hub.errors import HubError
+from hub.model import Gap, Meta, Session, is_offset, offset_int
+
+HARD = 10
+GAPS_KEPT = 1000
+RETRY_FIRST, RETRY_LONGEST = 0.1, 5.0  # seconds between calls of a handler that raises
+
+# The name under which `HubClient` queues a gap that it found itself; it never is on the wire.
+OWN_GAP = "hub:client-gap"
+
+Handler = Callable[..., Any]
+
+log = logging.getLogger("hub.client")
+
+
+class HandlerFailed(HubError):
+    """A handler raised as often as it may; the position stays before its message."""
+
+    code = "internal"
+
+
+class Delivery:
+    """The queue between the connection and the handlers, and the loop that empties it."""
+
+    def __init__(self, position: Position, *, manual: bool, bound: int, attempts: int) -> None:
+        self.position = position
+        self.handlers: dict[str, Handler] = {}
+        self.on_gap: Handler | None = None
+        # Newest last. A gap that contains an earlier one has taken its place.
+        self.gaps: deque[Gap] = deque(maxlen=GAPS_KEPT)
+        self._manual = manual
+        self._bound = bound
+        self._attempts = attempts
+        # The newest message handed to a handler; what is not newer is a repeat.
+        self._seen = 0
+        self._queue: deque[list[Any]] = deque()
+        self._filled = asyncio.Event()
+        self._emptied = asyncio.Event()
+        self._closed = False
+
+    async def put(self, event: list[Any], asking: Callable[[], bool]) -> None:
+        """Queue an event that arrived, and return when the next one may be read.
+
+        Raises ValueError where the queue is over its hard bound: the connection has to go, and
+        the next one brings the rest.
+        """
+        self._queue.append(event)
+        self._filled.set()
+        while len(self._queue) >= self._bound:
+            if len(self._queue) >= self._bound * HARD:
+                raise ValueError("the handlers are too far behind")
+            if asking():
+                return
+            self._emptied.clear()
+            await self._emptied.wait()
+
+    def wake(self) -> None:
+        """Let the connection be read on: a verb has begun to wait, or the connection has ended."""
+        self._emptied.set()
+
+    def clear(self) -> None:
+        """Forget what has not been handled: its connection is lost, and the next one brings it."""
+        self._queue = deque(event for event in self._queue if event[0] == OWN_GAP)
+        self.wake()
+
+    def close(self) -> None:
+        """Let `run` return, after the handler that is at work."""
+        self._closed = True
+        self.clear()
+        self._filled.set()
+
+    async def run(self) -> None:
+        """Handle events until closed, or until a handler fails for good (HandlerFailed)."""
+        while not self._closed:
+            if not self._queue:
+                self._filled.clear()
+                await self._filled.wait()
+                continue
+            event = self._queue.popleft()
+            self._emptied.set()
+            await self._handle(*event)
+
+    async def told(self, gap: Gap) -> None:
+        """Note a gap, and tell it unless it was told before."""
+        if gap in self.gaps:
+            return
+        kept = [earlier for earlier in self.gaps if not gap.contains(earlier)]
+        self.gaps.clear()
+        self.gaps.extend([*kept, gap])
+        if self.on_gap is not None:
+            await self._call(self.on_gap, gap)
+
+    async def _handle(self, event: str, *args: Any) -> None:
+        offset = args[-1] if args and is_offset(args[-1]) else ""
+        if event == "hub:session":
+            session = msgspec.convert(args[0], Session)
+            self.position.begin(session, offset, manual=self._manual)
+            self._seen = offset_int(self.position.offset)
+        elif event == "hub:gap":
+            await self.told(msgspec.convert(args[0], Gap))
+        elif event == OWN_GAP:
+            await self.told(args[0])
+        elif offset and len(args) == 3:
+            await self._deliver(event, args[0], args[1], offset)
+
+    async def _deliver(self, event: str, data: Any, about: Any, offset: str) -> None:
+        if offset_int(offset) <= self._seen:
+            return
+        meta = Meta(about["room"], about.get("from"), offset)
+        if handler := self.handlers.get(event):
+            await self._call(handler, data, meta)
+        elif handler := self.handlers.get("*"):
+            await self._call(handler, event, data, meta)
+        self._seen = offset_int(offset)
+        if not self._manual:
+            self.position.move(offset)
+
+    async def _call(self, handler: Handler, *args: Any) -> None:
+        """Call a handler until it returns, with growing pauses, `attempts` times at most."""
+        pause = RETRY_FIRST
+        for attempt in range(1, self._attempts + 1):
+            try:
+                result = handler(*args)
+                if inspect.isawaitable(result):
+                    await result
+                return
+            except Exception as error:  # whatever the application's code raises
+                name = getattr(handler, "__qualname__", repr(handler))
+                log.exception("handler %s raised (%d of %d)", name, attempt, self._attempts)
+                if attempt == self._attempts:
+                    raise HandlerFailed(f"handler {name} raised {error!r}") from error
+            await asyncio.sleep(pause)
+            pause = min(pause * 2, RETRY_LONGEST)

@@ -1,0 +1,200 @@
+"""One connection to the hub: the stock python-socketio client with what it lacks put in.
+
+Named here, each with its reason, is all that replaces the behaviour of python-socketio 5 and
+python-engineio 4:
+
+- `_receive_packet`: a task for each message loses their order and has no bound. Here one message
+  is dealt with before the next is read.
+- `_handle_connect`: keeps the whole CONNECT reply, of which the stock client keeps the sid alone.
+- `_handle_error`, `_handle_disconnect`: a refusal and a `41` end the link with a reason.
+- `_handle_event`: events go to one place, whichever they are, and before the CONNECT reply too.
+- `_handle_eio_disconnect`: answers that can no longer come are not waited for.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import engineio
+import engineio.base_client
+import msgspec
+import socketio
+import socketio.exceptions
+import socketio.packet
+
+from hub.errors import ERRORS, Forbidden, Unavailable
+from hub.model import Session
+
+FLUSH = 2.0  # seconds that a closing connection is given to send what waits
+
+log = logging.getLogger("hub.client")
+# The libraries write packets into their logs at lower levels: pids, tokens and all.
+_quiet = logging.getLogger("hub.client.stock")
+_quiet.setLevel(logging.CRITICAL)
+
+
+class Replaced(Forbidden):
+    """A newer connection has taken the session over, or the hub has expelled this client."""
+
+
+class _Engine(engineio.AsyncClient):  # type: ignore[misc]
+    async def _receive_packet(self, pkt: Any) -> None:
+        if pkt.packet_type != engineio.packet.MESSAGE:
+            await super()._receive_packet(pkt)
+            return
+        try:
+            await self.handlers["message"](pkt.data)
+        except (ValueError, TypeError, LookupError, AttributeError) as error:
+            log.warning("leaving the connection: %s", error)
+            await self.disconnect(abort=True)
+
+
+class Link(socketio.AsyncClient):  # type: ignore[misc]
+    """A connection that is opened once, and not again once it has ended."""
+
+    def __init__(
+        self,
+        arrived: Callable[[list[Any], Callable[[], bool]], Awaitable[None]],
+        wake: Callable[[], None],
+    ) -> None:
+        super().__init__(
+            reconnection=False, handle_sigint=False, logger=_quiet, engineio_logger=_quiet
+        )
+        loop = asyncio.get_running_loop()
+        # The CONNECT reply, or why there is none.
+        self._reply: asyncio.Future[dict[str, Any]] = loop.create_future()
+        self._session: asyncio.Future[Session] = loop.create_future()
+        # None: lost; otherwise a reason to stay away.
+        self.closed: asyncio.Future[Replaced | None] = loop.create_future()
+        self._arrived = arrived
+        # Called when reading has to go on, whatever waits: `asking` has become true.
+        self._wake = wake
+        self._answers: set[asyncio.Future[Any]] = set()
+
+    def _engineio_client_class(self) -> type[_Engine]:
+        return _Engine
+
+    @property
+    def asking(self) -> bool:
+        """Return whether a verb waits for its answer, or the link has ended."""
+        return bool(self._answers) or self.closed.done()
+
+    async def open(
+        self, url: str, auth: Callable[[], dict[str, Any]], transports: list[str] | None
+    ) -> tuple[dict[str, Any], Session]:
+        """Connect and return the CONNECT reply and what `hub:session` said.
+
+        Raises Unavailable where trying again may help, and another HubError where the hub refuses.
+        """
+        try:
+            await self.connect(url, auth=auth, transports=transports, namespaces=["/"], wait=False)
+        except Exception as error:  # the libraries let out whatever their parsers raise
+            raise Unavailable(f"cannot connect: {error!r}") from error
+        return await self._reply, await self._session
+
+    async def ask(self, verb: str, fields: dict[str, Any]) -> dict[str, Any]:
+        """Send a verb and return its answer; raise the HubError that the hub answered.
+
+        Raises Unavailable, the outcome being unknown, where the connection ends before.
+        """
+        answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+
+        def answered(*args: Any) -> None:
+            if not answer.done():
+                answer.set_result(args[0] if args else None)
+
+        self._answers.add(answer)
+        self._wake()
+        try:
+            await self.emit(verb, fields, callback=answered)
+            said = await answer
+        except socketio.exceptions.SocketIOError as error:
+            raise Unavailable(f"{verb}: not connected") from error
+        finally:
+            self._answers.discard(answer)
+        if isinstance(said, dict) and said.get("ok") is True:
+            return said
+        raise _error_of(said.get("error") if isinstance(said, dict) else None, verb)
+
+    async def shut(self, *, end: bool) -> None:
+        """Close the connection and wait for all that belongs to it; `end` ends its session too."""
+        eio = self.eio
+        tasks = [task for task in (eio.read_loop_task, eio.write_loop_task) if task]
+        try:
+            async with asyncio.timeout(FLUSH):
+                if eio.state == "connected" and not self.closed.done():
+                    if end:
+                        await self._send_packet(
+                            self.packet_class(socketio.packet.DISCONNECT, namespace="/")
+                        )
+                    # The stock client closes its socket before its queue has been written.
+                    await eio._send_packet(engineio.packet.Packet(engineio.packet.CLOSE))
+                    await eio.queue.join()
+                await eio.disconnect(abort=True)
+        except TimeoutError:
+            pass
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            if eio.http is not None:
+                await eio.http.close()
+            with contextlib.suppress(ValueError):
+                engineio.base_client.connected_clients.remove(eio)
+            self.end(None)
+
+    def end(self, reason: Replaced | None) -> None:
+        """Note that the connection is over, once."""
+        if self.closed.done():
+            return
+        self.closed.set_result(reason)
+        self._wake()
+        awaited: list[asyncio.Future[Any]] = [self._reply, self._session, *self._answers]
+        for waiting in awaited:
+            if not waiting.done():
+                waiting.set_exception(reason or Unavailable("the connection was lost"))
+                waiting.exception()  # nobody may be there to ask for it
+
+    async def _handle_connect(self, _namespace: str | None, data: Any) -> None:
+        self.namespaces["/"] = data["sid"]
+        if not self._reply.done():
+            self._reply.set_result(data)
+
+    async def _handle_error(self, _namespace: str | None, data: Any) -> None:
+        if not self._reply.done():
+            self._reply.set_exception(_refusal(data))
+            self._reply.exception()
+
+    async def _handle_disconnect(self, _namespace: str | None) -> None:
+        self.end(Replaced("a newer connection took this session over, or the hub expelled it"))
+
+    async def _handle_event(self, _namespace: str | None, _id: int | None, data: Any) -> None:
+        if self.closed.done():
+            return
+        if data[0] == "hub:session" and not self._session.done():
+            self._session.set_result(msgspec.convert(data[1], Session))
+        await self._arrived(data, lambda: self.asking)
+
+    async def _handle_eio_disconnect(self, _reason: str) -> None:
+        self.connected = False
+        self.namespaces.clear()
+        self.end(None)
+
+
+def _error_of(error: Any, verb: str) -> Exception:
+    if not isinstance(error, dict):
+        return Unavailable(f"{verb}: an answer that is none")
+    return ERRORS.get(str(error.get("code")), ERRORS["internal"])(str(error.get("message")))
+
+
+def _refusal(data: Any) -> Exception:
+    """Return the error that a CONNECT_ERROR tells; it has a message, and may have a code."""
+    if not isinstance(data, dict):
+        return Forbidden(f"refused: {data}")
+    more = data.get("data")
+    code = str(more.get("code")) if isinstance(more, dict) else ""
+    return ERRORS.get(code, Forbidden)(str(data.get("message")))

@@ -1,0 +1,115 @@
+"""A message on its way: what is stored of it, and the frames that deliver it.
+
+Stored is a body, `"event",data,meta` as JSON text with the attachments behind it, and a header of six words:
+
+    length of `"event"`   of `"event",data`   of the text   client to skip or *   ttl in µs or 0   attachment lengths or *
+
+so that every form in which a message is delivered is cut out of it and never encoded again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from hub.engine.frame import Frame
+
+_encode = msgspec.json.encode
+
+
+def encode(
+    event: str,
+    data: bytes,
+    meta: bytes,
+    *,
+    attachments: Sequence[bytes] = (),
+    skip: str | None = None,
+    ttl: float = 0,
+) -> tuple[str, bytes]:
+    """Return header and body of a message; `data` and `meta` are JSON, `ttl` seconds (0: none)."""
+    name = _encode(event)
+    body = b"%b,%b,%b" % (name, data, meta)
+    head = len(name)
+    lengths = ",".join(str(len(part)) for part in attachments) or "*"
+    header = f"{head} {head + 1 + len(data)} {len(body)} {skip or '*'} {int(ttl * 1e6)} {lengths}"
+    return header, body + b"".join(attachments) if attachments else body
+
+
+def meta(room: str, sender: str | None) -> bytes:
+    """Return the JSON of a message's `meta`."""
+    if sender is None:
+        return b'{"room":%b}' % _encode(room)
+    return b'{"room":%b,"from":%b}' % (_encode(room), _encode(sender))
+
+
+class Message:
+    """A message as it came from the bus or a log. `n` is 0 for a volatile one."""
+
+    __slots__ = ("_bare", "_frame", "_header", "body", "n", "offset", "room", "skip")
+
+    def __init__(self, room: str, offset: int, n: int, header: bytes, body: bytes) -> None:
+        self.room = room
+        self.offset = offset
+        self.n = n
+        self.body = body
+        self._header = header.split(b" ")
+        # The client that asked not to get its own message.
+        self.skip = None if self._header[3] == b"*" else self._header[3].decode()
+        self._frame: Frame | None = None
+        self._bare: Frame | None = None
+
+    @classmethod
+    def from_bus(cls, room: str, payload: bytes) -> Message:
+        head, _, body = payload.partition(b"\n")
+        offset, n, header = head.split(b" ", 2)
+        return cls(room, int(offset), int(n), header, body)
+
+    @property
+    def frame(self) -> Frame:
+        """The packet `event, data, meta, offset`, encoded once for everybody."""
+        if self._frame is None:
+            text = self.body[: int(self._header[2])]
+            self._frame = self._packet(b'%b,"%d"' % (text, self.offset))
+        return self._frame
+
+    @property
+    def bare_frame(self) -> Frame:
+        """The packet `event, data`, for clients that asked for data alone."""
+        if self._bare is None:
+            self._bare = self._packet(self.body[: int(self._header[1])])
+        return self._bare
+
+    @property
+    def attachments(self) -> list[bytes]:
+        if self._header[5] == b"*":
+            return []
+        parts, start = [], int(self._header[2])
+        for length in self._header[5].split(b","):
+            parts.append(self.body[start : start + int(length)])
+            start += int(length)
+        return parts
+
+    def _packet(self, arguments: bytes) -> Frame:
+        attachments = self.attachments
+        if not attachments:
+            return Frame.text(b"2[%b]" % arguments)
+        return Frame((b"5%d-[%b]" % (len(attachments), arguments)).decode(), *attachments)
+
+    def history(self) -> tuple[dict[str, Any], list[bytes]]:
+        """Return the message as `history` answers it, its JSON parts raw, and its attachments."""
+        name, data, text = (int(word) for word in self._header[:3])
+        body = self.body
+        return {
+            "event": msgspec.Raw(body[:name]),
+            "data": msgspec.Raw(body[name + 1 : data]),
+            "meta": msgspec.Raw(body[data + 1 : text]),
+            "offset": str(self.offset),
+        }, self.attachments
+
+
+def event_frame(event: str, data: Any, offset: int | None) -> Frame:
+    """Return the packet of one of the hub's own events; without an offset for clients that want data alone."""
+    body = _encode([event, data] if offset is None else [event, data, str(offset)])
+    return Frame.text(b"2" + body)

@@ -1,0 +1,451 @@
+"""The node: whom it serves, which rooms they are in, and the way of every message to them.
+
+Messages go out as they are heard on the bus, a node's own too: one order everywhere. Every loss, of the bus, of the
+lease, of a client's pace, is mended by the same means: the session is replayed from the last offset written to it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from typing import Any
+
+from hub.errors import HubError, Unavailable
+from hub.message import Message
+from hub.pid import Pid
+from hub.session import Peer, Session, State
+from hub.settings import Settings
+from hub.store.store import NotOwner, Store, Taken
+
+log = logging.getLogger("hub.node")
+
+# The join offset of a subscription that is under way: above every message.
+NOT_YET = 10**17
+
+
+class Room:
+    """A room that somebody here is in, or is about to be."""
+
+    __slots__ = ("channel", "members", "n", "name", "wanted")
+
+    def __init__(self, name: str, channel: bytes) -> None:
+        self.name = name
+        self.channel = channel
+        # Its sessions and the offset at which each joined.
+        self.members: dict[Session, int] = {}
+        # How many members and attempts to join need the bus channel.
+        self.wanted = 0
+        # Running number of the last message heard; None before the first.
+        self.n: int | None = None
+
+
+class Node:
+    """One hub process's share of the hub.
+
+    `expel` disconnects a connection that another one has replaced; `retry_later` one that should come back.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        url: str,
+        *,
+        expel: Callable[[Session], None],
+        retry_later: Callable[[Session], None],
+    ) -> None:
+        self.settings = settings
+        self._expel = expel
+        self._retry_later = retry_later
+        self.store = Store(
+            settings,
+            url,
+            on_messages=self._heard,
+            on_bus_lost=self._deaf,
+            on_bus_back=self._recover,
+            on_changed=self._redis_changed,
+        )
+        self._rooms: dict[bytes, Room] = {}
+        # By client: the newest connection of each.
+        self.sessions: dict[str, Session] = {}
+        self._by_connection: dict[str, Session] = {}
+        self._tasks: set[asyncio.Task[Any]] = set()
+        # Replays at a time: a burst of returning clients must not starve the others.
+        self._replays = asyncio.Semaphore(64)
+        self._room_base = self.store.keys.room_channel_base.encode()
+        self._node_channel = self.store.keys.node_channel(self.store.node).encode()
+        self._all_nodes_channel = self.store.keys.all_nodes_channel.encode()
+
+    async def start(self) -> None:
+        """Connect to Redis and take a lease. Raises HubError."""
+        await self.store.start()
+        for channel in (self._node_channel, self._all_nodes_channel):
+            self.store.bus.want(channel)
+            await self.store.bus.confirmed(channel)
+        await self.store.renew(first=True)
+
+    async def stop(self) -> None:
+        for task in list(self._tasks):
+            task.cancel()
+        if self._tasks:
+            await asyncio.wait(self._tasks)
+        await self.store.stop()
+
+    def spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """Run something in the background; an unexpected failure is logged."""
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+        return task
+
+    def _ended(self, task: asyncio.Task[Any]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("a background task failed", exc_info=error)
+
+    # -- sessions
+
+    async def connect(
+        self,
+        peer: Peer,
+        connection: str,
+        *,
+        client_id: str | None,
+        pid: Pid | None,
+        offset: int | None,
+        bare: bool = False,
+        manual: bool = False,
+    ) -> Session | None:
+        """Make a connection the owner of a session; None: refused. `begin` starts it.
+
+        Raises Unavailable.
+        """
+        taken = await self.store.take(
+            connection, client_id=client_id, pid=pid, offset=None if manual else offset
+        )
+        if taken is None:
+            return None
+        rooms = [self._want(name) for name in taken.rooms]
+        try:
+            async with asyncio.timeout(self.settings.redis_timeout):
+                for room in rooms:
+                    await self.store.bus.confirmed(room.channel)
+            session = self._admit(peer, connection, taken, bare=bare, manual=manual)
+        except TimeoutError:
+            raise Unavailable("the bus is away") from None
+        finally:
+            for room in rooms:
+                self._unwant(room)
+        return session
+
+    def _admit(
+        self, peer: Peer, connection: str, taken: Taken, *, bare: bool, manual: bool
+    ) -> Session:
+        if (older := self.sessions.get(taken.client_id)) is not None:
+            self._replaced(older)
+        session = Session(
+            peer,
+            connection,
+            taken,
+            named=f"@{taken.client_id}" in taken.rooms,
+            bare=bare,
+            manual=manual,
+            on_slow=self._slow,
+        )
+        self.sessions[taken.client_id] = session
+        self._by_connection[connection] = session
+        for name, join in taken.rooms.items():
+            room = self._want(name)
+            room.members[session] = join
+        return session
+
+    def begin(self, session: Session) -> None:
+        """Say `hub:session`, then replay; to be called once CONNECT has been answered."""
+        taken = session.taken
+        session.peer.listener = session
+        session.tell(
+            "hub:session",
+            {
+                "protocol": 1,
+                "client_id": taken.client_id,
+                "recovered": taken.how != "new",
+                "missed": taken.missed,
+                "rooms": sorted(taken.rooms),
+                "head": str(taken.head),
+            },
+        )
+        self._catch_up(session)
+
+    async def leave(self, session: Session, *, deliberate: bool) -> None:
+        """Its connection is gone: end an anonymous session that was left deliberately, park any other."""
+        if session.closed:
+            return
+        self._forget(session)
+        try:
+            if deliberate and not session.named:
+                await self.store.finish(session.client_id, session.connection)
+            else:
+                await self.store.park(
+                    session.client_id, session.connection, session.proven, gone=True
+                )
+        except NotOwner:
+            pass  # a newer connection owns it: nothing of this one counts any more
+        except Unavailable:
+            # It stays unparked, and so without an inbox: its client will be told everything from the logs.
+            log.info("a session could not be parked")
+
+    def _forget(self, session: Session) -> None:
+        session.close()
+        if self.sessions.get(session.client_id) is session:
+            del self.sessions[session.client_id]
+        self._by_connection.pop(session.connection, None)
+        for name in list(session.joins):
+            self._exit(session, name)
+        if session.task is not None:
+            session.task.cancel()
+
+    def _replaced(self, session: Session) -> None:
+        """A newer connection owns the session: what this one still sends or gets changes nothing."""
+        if not session.closed:
+            self._forget(session)
+            self._expel(session)
+
+    def lost(self, session: Session, refusal: NotOwner) -> None:
+        """A script has refused the session's connection."""
+        if refusal.replaced:
+            self._replaced(session)
+        elif not session.closed:
+            self._forget(session)
+            self._retry_later(session)
+
+    # -- catching up
+
+    def _catch_up(self, session: Session) -> None:
+        """Replay a session until it is live; at most one task a session does so."""
+        if session.closed:
+            return
+        session.stale = True
+        session.go_away()
+        if session.task is None:
+            session.task = self.spawn(self._replay(session))
+
+    async def _replay(self, session: Session) -> None:
+        delay = 0.05
+        try:
+            while not session.closed:
+                try:
+                    if session.parking:
+                        session.parking = False
+                        await self.store.park(
+                            session.client_id, session.connection, session.proven, gone=False
+                        )
+                    await session.drained()
+                    for name in list(session.joins):
+                        await self.store.bus.confirmed(self._channel(name))
+                    await self._replay_batch(session)
+                    if session.state is State.LIVE:
+                        return
+                    delay = 0.05
+                except Unavailable:
+                    await asyncio.sleep(delay)
+                    delay = min(2 * delay, 1.0)
+        except NotOwner as refusal:
+            session.task = None
+            self.lost(session, refusal)
+        finally:
+            session.task = None
+
+    async def _replay_batch(self, session: Session) -> None:
+        """Hand out one batch; the last one makes the session live, unless its buffer is full again."""
+        async with self._replays:
+            session.begin_batch()
+            batch = await self.store.replay(session.client_id, session.connection, session.sent)
+        # The answer to a subscription comes before the room's messages.
+        await session.freed()
+        if not session.closed:
+            session.write_batch(batch)
+            if batch.live_from is not None:
+                session.go_live(batch.live_from)
+
+    def _slow(self, session: Session) -> None:
+        """Its socket's buffer is full: the rest waits in its inbox."""
+        session.go_away()
+        session.parking = True
+        if session.task is None:
+            session.task = self.spawn(self._replay(session))
+
+    def replay_all(self, sessions: Iterable[Session]) -> None:
+        for session in list(sessions):
+            self._catch_up(session)
+
+    # -- rooms
+
+    def _channel(self, name: str) -> bytes:
+        return self._room_base + name.encode()
+
+    def _want(self, name: str) -> Room:
+        """Listen to a room's channel; each call is owed an `_unwant`."""
+        channel = self._channel(name)
+        room = self._rooms.get(channel)
+        if room is None:
+            room = self._rooms[channel] = Room(name, channel)
+            self.store.bus.want(channel)
+        room.wanted += 1
+        return room
+
+    def _unwant(self, room: Room) -> None:
+        room.wanted -= 1
+        if not room.wanted:
+            del self._rooms[room.channel]
+            self.store.bus.drop(room.channel)
+
+    def _enter(self, session: Session, name: str, join: int) -> None:
+        if name not in session.joins:
+            room = self._want(name)
+            session.joins[name] = room.members[session] = join
+
+    def _exit(self, session: Session, name: str) -> None:
+        if session.joins.pop(name, None) is not None:
+            room = self._rooms[self._channel(name)]
+            del room.members[session]
+            self._unwant(room)
+
+    async def subscribe(
+        self, session: Session, name: str, answer: Callable[[int], Awaitable[None]]
+    ) -> None:
+        """Join a room. `answer` gets the join offset and writes the answer, before any message behind it comes.
+
+        Raises HubError, NotOwner.
+        """
+        room = self._want(name)
+        try:
+            async with asyncio.timeout(self.settings.redis_timeout):
+                await self.store.bus.confirmed(room.channel)
+            session.hold()
+            # Heard, and held, from before the script runs; what is not above the join is dropped later.
+            room.members.setdefault(session, NOT_YET)
+            try:
+                join, _ = await self.store.subscribe(session.client_id, session.connection, name)
+                await answer(join)
+                if not session.closed:
+                    self._enter(session, name, join)
+            finally:
+                if room.members.get(session) == NOT_YET:
+                    del room.members[session]
+                if not session.release():
+                    self._catch_up(session)
+        except TimeoutError:
+            raise Unavailable("the bus is away") from None
+        finally:
+            self._unwant(room)
+
+    async def unsubscribe(self, session: Session, name: str) -> None:
+        """Leave a room: nothing of it is delivered after this. Raises HubError, NotOwner."""
+        await self.store.unsubscribe(session.client_id, session.connection, name)
+        self._exit(session, name)
+
+    # -- the bus
+
+    def _heard(self, messages: list[tuple[bytes, bytes]]) -> None:
+        """Deliver what one read of the bus brought; a room's messages in a row go out in one write."""
+        for channel, run in itertools.groupby(messages, key=_first):
+            room = self._rooms.get(channel)
+            if room is not None:
+                self._fan_out(room, [Message.from_bus(room.name, payload) for _, payload in run])
+            elif channel == self._node_channel:
+                for _, payload in run:
+                    self._told(payload)
+            elif channel == self._all_nodes_channel:
+                self.replay_all(self.sessions.values())
+
+    def _fan_out(self, room: Room, messages: list[Message]) -> None:
+        for message in messages:
+            if message.n:
+                if room.n is not None and message.n > room.n + 1:
+                    log.warning("the bus lost messages")
+                    self.replay_all(room.members)
+                room.n = message.n
+        first, last = messages[0].offset, messages[-1].offset
+        self.store.newest = max(self.store.newest, last)
+        if any(message.skip is not None for message in messages):
+            for session in list(room.members):
+                for message in messages:
+                    session.deliver(message)
+            return
+        frames = [message.frame for message in messages]
+        wire = frames[0].wire if len(frames) == 1 else b"".join([frame.wire for frame in frames])
+        for session, join in room.members.items():
+            if session.direct and session.sent < first and join < first:
+                session.sent = last
+                session.peer.write(wire, frames)
+            else:
+                for message in messages:
+                    session.deliver(message)
+
+    def _told(self, payload: bytes) -> None:
+        """Something was said to this node alone."""
+        what, _, rest = payload.decode().partition(" ")
+        if what == "fence" and (session := self._by_connection.get(rest)) is not None:
+            self._replaced(session)
+
+    def _deaf(self) -> None:
+        """The bus is lost: nobody is live until it is back and the logs were read."""
+        log.warning("lost the bus")
+        for room in self._rooms.values():
+            room.n = None
+        for session in self.sessions.values():
+            session.stale = True
+            session.go_away()
+
+    def _recover(self) -> None:
+        log.info("the bus is back")
+        self.replay_all(self.sessions.values())
+
+    # -- the node's own affairs
+
+    def _redis_changed(self) -> None:
+        """Redis was restarted or replaced: say so where it has forgotten something, and read everything anew."""
+        self.spawn(self._after_change())
+
+    async def _after_change(self) -> None:
+        try:
+            await self.store.rollback()
+            await self.renew()
+            await self.touch()
+        except HubError:
+            return  # it went away again; the next connection brings this back
+        self.replay_all(self.sessions.values())
+
+    async def renew(self) -> None:
+        """Renew the lease. Where it had lapsed others parked the sessions: replay them. Raises Unavailable."""
+        if not await self.store.renew():
+            log.warning("the lease had lapsed")
+            self.replay_all(self.sessions.values())
+
+    async def touch(self) -> None:
+        """Keep the sessions served here from expiring. Raises Unavailable."""
+        everybody = [(s.client_id, s.connection) for s in self.sessions.values()]
+        for batch in _batched(everybody):
+            await self.store.touch(batch)
+
+    async def prove_now(self, session: Session) -> None:
+        """Write back what one session has proven. Raises Unavailable."""
+        session.dirty = False
+        await self.store.prove([(session.client_id, session.connection, session.proven)])
+
+    async def prove(self) -> None:
+        """Write back what is proven to have arrived. Raises Unavailable."""
+        dirty = [session for session in self.sessions.values() if session.dirty]
+        for batch in _batched(dirty):
+            for session in batch:
+                session.dirty = False
+            await self.store.prove([(s.client_id, s.connection, s.proven) for s in batch])
+
+
+def _first(pair: tuple[bytes, bytes]) -> bytes:
+    return pair[0]
+
+
+def _batched(items: list[Any], size: int = 100) -> Iterable[list[Any]]:
+    return (items[start : start + size] for start in range(0, len(items), size))

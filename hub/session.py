@@ -1,0 +1,277 @@
+"""One session on the node that serves it: what was written to its client, and what waits.
+
+    REPLAYING ──nothing left──▶ LIVE ──buffer full──▶ PARKED
+        ▲                        │                      │
+        └───── bus broken ───────┴────── drained ───────┘          any ──▶ CLOSED
+
+Only a LIVE session gets messages as they come. Whatever else happens to it ends in a replay from the last
+offset that was written: that is how it begins, and how a slow reader, a broken bus or a lapsed lease are mended.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import enum
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+from hub.engine.frame import Frame
+from hub.message import Message, event_frame
+from hub.store.store import Batch, Taken
+
+# Messages kept while a replay call or a subscription is under way; past it they are read from the logs instead.
+KEPT = 5000
+
+
+class Peer(Protocol):
+    """What a session needs of its connection; the engine's Connection is one."""
+
+    listener: Any
+
+    @property
+    def closed(self) -> bool: ...
+
+    @property
+    def buffered(self) -> int: ...
+
+    def write(self, wire: bytes, frames: Sequence[Frame]) -> None: ...
+
+
+class State(enum.Enum):
+    REPLAYING = "replaying"
+    LIVE = "live"
+    PARKED = "parked"
+    CLOSED = "closed"
+
+
+class Session:
+    """A session and the connection that owns it. It listens to its connection's buffer and pings.
+
+    `on_slow` is called when the client does not keep up. `bare`: the client wants `(data)` alone; `manual`: only
+    its acknowledgements prove anything.
+    """
+
+    __slots__ = (
+        "_at_ping",
+        "_drained",
+        "_freed",
+        "bare",
+        "client_id",
+        "connection",
+        "data",
+        "direct",
+        "dirty",
+        "held",
+        "holding",
+        "joins",
+        "kept",
+        "manual",
+        "named",
+        "on_slow",
+        "parking",
+        "peer",
+        "proven",
+        "sent",
+        "stale",
+        "state",
+        "taken",
+        "task",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        peer: Peer,
+        connection: str,
+        taken: Taken,
+        *,
+        named: bool,
+        bare: bool = False,
+        manual: bool = False,
+        on_slow: Callable[[Session], None],
+    ) -> None:
+        self.peer = peer
+        # Names the connection in every script, which refuses any but the owner.
+        self.connection = connection
+        self.taken = taken
+        self.client_id = taken.client_id
+        self.named = named
+        self.bare = bare
+        self.manual = manual
+        self.on_slow = on_slow
+        self.state = State.REPLAYING
+        # Live, nothing held, plain: messages may be written without a second look.
+        self.direct = False
+        # The offset at which each room was joined; nothing up to it is delivered.
+        self.joins = dict(taken.rooms)
+        # Everything up to here was written to the connection.
+        self.sent = taken.position
+        # Everything up to here is known to have arrived; written back while `dirty`.
+        self.proven = taken.position
+        self.dirty = False
+        self._at_ping = taken.position
+        # Something may have been missed: be replayed again before going live.
+        self.stale = False
+        # Its buffer was full: it is to be parked before it is replayed.
+        self.parking = False
+        # Heard while the replay call that may be the last one is under way; None: more than KEPT.
+        self.kept: list[Message] | None = []
+        # Subscriptions under way, and what was heard meanwhile; None: more than KEPT.
+        self.holding = 0
+        self.held: list[Message] | None = []
+        # The task that catches up, at most one.
+        self.task: asyncio.Task[None] | None = None
+        self._drained = asyncio.Event()
+        self._drained.set()
+        self._freed = asyncio.Event()
+        self._freed.set()
+
+    # -- writing
+
+    def write(self, frame: Frame) -> None:
+        self.peer.write(frame.wire, (frame,))
+
+    def tell(self, event: str, data: Any) -> None:
+        """Write one of the hub's own events; it ends with the position, and moves nothing."""
+        self.write(event_frame(event, data, None if self.bare else self.sent))
+
+    def deliver(self, message: Message) -> None:
+        """Write a live message, or keep it, or leave it to the replay that is to come."""
+        if self.holding:
+            self.held = _keep(self.held, message)
+        elif self.state is State.LIVE:
+            # What is not above the last written offset was written; what is not above the join came before it.
+            join = self.joins.get(message.room)
+            if join is None or message.offset <= self.sent or message.offset <= join:
+                return
+            if message.skip != self.client_id:
+                self.write(message.bare_frame if self.bare else message.frame)
+            self.sent = message.offset
+        elif self.state is State.REPLAYING:
+            self.kept = _keep(self.kept, message)
+
+    def write_batch(self, batch: Batch) -> None:
+        """Write what a replay handed out: gaps first, each ending with the position before it."""
+        for gap in batch.gaps:
+            if gap.room not in self.joins:
+                continue  # left while the batch was under way
+            self.tell(
+                "hub:gap",
+                {
+                    "room": gap.room, "reason": gap.reason, "after": str(gap.after), "before": str(gap.before),
+                    "dropped": gap.dropped,
+                },
+            )  # fmt: skip
+        frames = [
+            message.bare_frame if self.bare else message.frame
+            for message in batch.messages
+            if message.room in self.joins
+        ]
+        if frames:
+            self.peer.write(b"".join([frame.wire for frame in frames]), frames)
+        self.sent = max(self.sent, batch.position)
+
+    # -- moves
+
+    def begin_batch(self) -> None:
+        """A replay call goes out: from now on what is heard is kept."""
+        self.state = State.REPLAYING
+        self.direct = False
+        self.stale = False
+        self.kept = []
+
+    def go_live(self, live_from: int) -> None:
+        """Take up the live stream behind `live_from`, unless something was missed meanwhile."""
+        self.sent = max(self.sent, live_from)
+        kept, self.kept = self.kept, []
+        if self.stale or kept is None:
+            return
+        self.state = State.LIVE
+        self.direct = not self.holding and not self.bare
+        # A buffer that is full already gets the slow reader's treatment: nothing more is written.
+        if not self._drained.is_set():
+            self.on_slow(self)
+        for message in sorted(kept, key=_offset):
+            self.deliver(message)
+
+    def go_away(self) -> None:
+        """Stop being live: what comes now is for a replay to read."""
+        if self.state is State.LIVE:
+            self.state = State.PARKED
+        self.direct = False
+
+    def hold(self) -> None:
+        """Hold every live message back, until a subscription is answered."""
+        self.holding += 1
+        self.direct = False
+        self._freed.clear()
+
+    def release(self) -> bool:
+        """Deliver what was held; False: it was too much, and a replay must read it."""
+        self.holding -= 1
+        if self.holding:
+            return True
+        self._freed.set()
+        held, self.held = self.held, []
+        if held is None:
+            self.stale = True
+            return self.state is not State.LIVE
+        self.direct = self.state is State.LIVE and not self.bare
+        for message in sorted(held, key=_offset):
+            self.deliver(message)
+        return True
+
+    def close(self) -> None:
+        self.state = State.CLOSED
+        self.direct = False
+        self.peer.listener = None
+        self._drained.set()
+        self._freed.set()
+
+    @property
+    def closed(self) -> bool:
+        return self.state is State.CLOSED
+
+    async def drained(self) -> None:
+        """Wait until the socket's buffer is below the low mark."""
+        await self._drained.wait()
+
+    async def freed(self) -> None:
+        """Wait until no subscription is under way."""
+        while self.holding and not self.closed:
+            await self._freed.wait()
+
+    def prove(self, offset: int) -> None:
+        """Everything up to an offset has arrived; not more than was sent counts."""
+        offset = min(offset, self.sent)
+        if offset > self.proven:
+            self.proven = offset
+            self.dirty = True
+
+    # -- what the connection tells (engine)
+
+    def high(self) -> None:
+        self._drained.clear()
+        if self.state is State.LIVE:
+            self.on_slow(self)
+
+    def low(self) -> None:
+        self._drained.set()
+
+    def ping(self) -> None:
+        self._at_ping = self.sent
+
+    def pong(self) -> None:
+        """The answer to a ping proves that everything written before that ping arrived."""
+        if not self.manual:
+            self.prove(self._at_ping)
+
+
+def _offset(message: Message) -> int:
+    return message.offset
+
+
+def _keep(messages: list[Message] | None, message: Message) -> list[Message] | None:
+    if messages is None or len(messages) >= KEPT:
+        return None
+    messages.append(message)
+    return messages

@@ -1,0 +1,116 @@
+"""The bus: what nodes tell each other over Redis pub/sub, which may lose messages.
+
+A channel counts as heard only when the *last* command sent for it has been confirmed. A bus that stays silent
+although the node's own probes should come back is broken, and made anew; whoever listens is told to heal.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+
+from hub.store.kept import Kept
+from hub.store.link import Reply, connect, pack
+
+log = logging.getLogger("hub.store")
+
+Messages = list[tuple[bytes, bytes]]
+
+
+class Bus(Kept):
+    """A subscriber.
+
+    `on_messages` gets `(channel, payload)` pairs in the order heard, a list a read. `on_lost` is called when the
+    connection ended, `on_back` when there is a new one and commands for all wanted channels were sent.
+    `silence`: seconds after which a bus on which nothing was heard is given up.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        on_messages: Callable[[Messages], None],
+        on_lost: Callable[[], None],
+        on_back: Callable[[], None],
+        silence: float,
+    ) -> None:
+        super().__init__(url, "bus", silence / 4)
+        self._on_messages = on_messages
+        self._on_lost = on_lost
+        self._on_new = on_back
+        self._silence = silence
+        self._wanted: set[bytes] = set()
+        # How many confirmations are owed for a channel; nothing owed and wanted: confirmed.
+        self._owed: dict[bytes, int] = {}
+        self._waiters: dict[bytes, list[asyncio.Future[None]]] = {}
+
+    def want(self, channel: bytes) -> None:
+        """Begin to listen to a channel; `confirmed` tells when that is so."""
+        if channel not in self._wanted:
+            self._wanted.add(channel)
+            self._command("SUBSCRIBE", channel)
+
+    def drop(self, channel: bytes) -> None:
+        """Stop listening to a channel."""
+        if channel in self._wanted:
+            self._wanted.discard(channel)
+            self._command("UNSUBSCRIBE", channel)
+
+    def hears(self, channel: bytes) -> bool:
+        return self.up and channel in self._wanted and not self._owed.get(channel)
+
+    async def confirmed(self, channel: bytes) -> None:
+        """Wait until a wanted channel is heard."""
+        while not self.hears(channel):
+            future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self._waiters.setdefault(channel, []).append(future)
+            await future
+
+    def _command(self, verb: str, *channels: bytes) -> None:
+        if not self.up or self._link is None:
+            return
+        for channel in channels:
+            self._owed[channel] = self._owed.get(channel, 0) + 1
+        self._link.send(pack((verb, *channels)), None)
+
+    def _pushed(self, replies: list[Reply]) -> None:
+        messages: Messages = []
+        for kind, channel, payload in replies:
+            if kind == b"message":
+                messages.append((channel, payload))
+            else:
+                self._confirm(channel)
+        if messages:
+            self._on_messages(messages)
+
+    def _confirm(self, channel: bytes) -> None:
+        owed = self._owed.get(channel, 0) - 1
+        if owed > 0:
+            self._owed[channel] = owed
+            return
+        self._owed.pop(channel, None)
+        if channel in self._wanted:
+            for future in self._waiters.pop(channel, []):
+                if not future.done():
+                    future.set_result(None)
+
+    async def _connect(self) -> None:
+        self._link = await connect(self._url, self._lost, self._pushed)
+        self._owed.clear()
+        self.up = True
+        wanted = sorted(self._wanted)
+        for start in range(0, len(wanted), 500):
+            self._command("SUBSCRIBE", *wanted[start : start + 500])
+
+    def _on_down(self) -> None:
+        self._owed.clear()
+        self._on_lost()
+
+    def _on_back(self) -> None:
+        self._on_new()
+
+    def _check(self) -> None:
+        link = self._link
+        if link is not None and asyncio.get_running_loop().time() - link.alive_at > self._silence:
+            log.warning("the bus is silent; making a new connection")
+            link.close()

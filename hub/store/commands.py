@@ -1,0 +1,158 @@
+"""The command connection to Redis: scripts in order, kept connected.
+
+No command is ever repeated by itself where it may have run: whoever sent it hears Unavailable.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
+
+from hub.errors import HubError, Unavailable
+from hub.store.kept import Kept
+from hub.store.link import Callback, Link, Reply, ReplyError, connect, pack
+from hub.store.scripts import Script, read_all
+
+log = logging.getLogger("hub.store")
+
+
+class Commands(Kept):
+    """A connection for commands.
+
+    `on_up` is awaited each time it is connected, before anybody else may use it; where it raises
+    Unavailable the connection is tried anew. `timeout`: seconds without an answer after which it is given up.
+    """
+
+    def __init__(
+        self, url: str, on_up: Callable[[], Awaitable[None]], timeout: float = 10.0
+    ) -> None:
+        super().__init__(url, "commands", timeout / 4)
+        self._on_up = on_up
+        self._timeout = timeout
+        self.scripts = read_all()
+        # While scripts are being loaded again: those that Redis did not know, and those that came after.
+        self._unknown: list[tuple[bytes, Callback]] = []
+        self._waiting: list[tuple[bytes, Callback]] = []
+        self._reloading = False
+
+    def run(self, name: str, keys: Sequence[str], args: Sequence[Any], callback: Callback) -> None:
+        """Run a script; `callback` gets its answer or a HubError. Scripts take effect in the order sent."""
+        link = self._link
+        if link is None or link.closed:
+            callback(Unavailable("Redis is away"))
+            return
+        script: Script = self.scripts[name]
+        packed = pack(("EVALSHA", script.sha, len(keys), *keys, *args))
+        if self._reloading:
+            self._waiting.append((packed, callback))
+        else:
+            self._send(link, packed, callback)
+
+    def ask(self, name: str, keys: Sequence[str], args: Sequence[Any]) -> asyncio.Future[Reply]:
+        """Run a script; the future raises HubError."""
+        future: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
+
+        def done(reply: Reply) -> None:
+            if future.done():
+                return
+            if isinstance(reply, Exception):
+                future.set_exception(reply)
+            else:
+                future.set_result(reply)
+
+        self.run(name, keys, args, done)
+        return future
+
+    async def call(self, *command: Any) -> Reply:
+        """Send one plain command. Raises Unavailable."""
+        if self._link is None:
+            raise Unavailable("Redis is away")
+        try:
+            return await self._link.call(*command)
+        except ReplyError as error:
+            raise _refused(error) from None
+
+    # -- scripts that Redis has forgotten
+
+    def _send(self, link: Link, packed: bytes, callback: Callback) -> None:
+        def done(reply: Reply) -> None:
+            if isinstance(reply, ReplyError):
+                if str(reply).startswith("NOSCRIPT"):
+                    self._forgotten(link, packed, callback)
+                    return
+                reply = _refused(reply)
+            elif self._unknown and not isinstance(reply, Exception):
+                # A later script ran already: those before it would come out of order.
+                late, self._unknown = self._unknown, []
+                for _, other in late:
+                    other(Unavailable("Redis had forgotten the scripts"))
+            callback(reply)
+
+        link.send(packed, done)
+
+    def _forgotten(self, link: Link, packed: bytes, callback: Callback) -> None:
+        """Hold everything that comes after, let what is under way be answered, load, send again in order."""
+        self._unknown.append((packed, callback))
+        if self._reloading:
+            return
+        self._reloading = True
+
+        def answered(_: Reply) -> None:
+            for script in self.scripts.values():
+                link.send(pack(("SCRIPT", "LOAD", script.text)), lambda _: None)
+            again = self._unknown + self._waiting
+            self._unknown, self._waiting = [], []
+            self._reloading = False
+            for command, waiter in again:
+                self._send(link, command, waiter)
+
+        link.send(pack(("PING",)), answered)
+
+    # -- keeping connected
+
+    async def _connect(self) -> None:
+        link = await connect(self._url, self._lost)
+        try:
+            async with asyncio.timeout(self._timeout):
+                await asyncio.gather(
+                    *(link.call("SCRIPT", "LOAD", s.text) for s in self.scripts.values())
+                )
+                self._link = link
+                await self._on_up()
+        except (TimeoutError, ReplyError) as error:
+            link.close()
+            raise Unavailable(f"Redis does not answer: {error}") from None
+        except BaseException:
+            link.close()
+            raise
+        self.up = not link.closed
+
+    def _on_down(self) -> None:
+        log.warning("lost the connection to Redis")
+
+    def _lost(self) -> None:
+        late = self._unknown + self._waiting
+        self._unknown, self._waiting, self._reloading = [], [], False
+        super()._lost()
+        for _, callback in late:
+            callback(Unavailable("the connection to Redis was lost"))
+
+    def _check(self) -> None:
+        link = self._link
+        if link is None or not len(link):
+            return
+        if asyncio.get_running_loop().time() - link.alive_at > self._timeout:
+            log.warning("Redis has not answered in time")
+            link.close()
+
+
+def _refused(error: Exception) -> HubError:
+    """Say what a refusal of Redis means to a client: nothing was stored, try later."""
+    words = str(error)
+    if not words.startswith(
+        ("OOM", "READONLY", "LOADING", "MASTERDOWN", "MISCONF", "NOREPLICAS", "BUSY", "NOSCRIPT")
+    ):
+        log.error("Redis refused a command", extra={"error": words})
+    return Unavailable("Redis refuses: " + words.split(" ", 1)[0])

@@ -1,0 +1,45 @@
+"""Every Redis key and channel, by name; the scripts spell the same words in lua/common.lua."""
+
+from __future__ import annotations
+
+import hashlib
+
+
+class Keys:
+    """The key names of one shard under one prefix.
+
+    All of them share one hash tag, so that every script is legal on Redis Cluster.
+    """
+
+    def __init__(self, prefix: str = "hub", shard: int = 0) -> None:
+        self.base = f"{prefix}:{{{shard}}}:"
+        self.clock = self.base + "clock"
+        self.schema = self.base + "schema"
+        self.nodes = self.base + "nodes"
+        self.inbox_base = self.base + "inbox:"
+        self.room_channel_base = self.base + "bus:room:"
+        self.node_channel_base = self.base + "bus:node:"
+        # The channel that every node hears.
+        self.all_nodes_channel = self.base + "bus:nodes"
+
+    def log(self, room: str) -> str:
+        return f"{self.base}room:{room}:log"
+
+    def meta(self, room: str) -> str:
+        return f"{self.base}room:{room}:meta"
+
+    def away(self, room: str) -> str:
+        return f"{self.base}room:{room}:away"
+
+    def room_channel(self, room: str) -> str:
+        return self.room_channel_base + room
+
+    def node_channel(self, node: str) -> str:
+        return self.node_channel_base + node
+
+    def dedupe(self, room: str, publisher: str, key: str) -> str:
+        """Name an idempotency key; hashed, since it is the publisher's to choose."""
+        digest = hashlib.blake2b(
+            b"\0".join(part.encode() for part in (room, publisher, key)), digest_size=16
+        )
+        return f"{self.base}dedupe:{digest.hexdigest()}"

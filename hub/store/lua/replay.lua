@@ -1,0 +1,169 @@
+-- Hand out the next batch of what a session missed; where nothing is left, make it live in the same step.
+--
+-- KEYS  1 clock
+-- ARGV  1 client id   2 owner   3 after: the position up to which it was handed out   4 messages, 5 bytes at most
+--       6 log age in microseconds
+-- Answer: 'gone', 'replaced', or {live-from offset or '', position, gaps, messages}
+--         a gap is {room, reason, after, before, dropped or ''}, to be told in front of the messages;
+--         a message is {room, offset, n, header, body}
+--
+-- The head of the inbox is the boundary: everything up to it is read from the logs, everything behind it from the
+-- list; no list: everything from the logs. A log is only ever cut at its beginning, so a room can miss messages
+-- only between the position and the oldest entry behind it: once a batch, its running numbers tell how many.
+
+local session, refusal = owned(ARGV[1], ARGV[2])
+if not session then return refusal end
+local key = session_key(session.client)
+local after, limit, bytes = tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
+local head = clock()
+local progress = session.progress and cmsgpack.unpack(session.progress) or {}
+
+local boundary, listed = head, false
+if session.away == '1' then
+  local mark = redis.call('LINDEX', session.inbox, 0)
+  if mark then
+    boundary = tonumber(string.match(mark, '^%d+'))
+    listed = true
+  end
+end
+
+-- The room's running number at a position; nil where nobody can know it any more.
+local function number_at(room, joined, position, first)
+  local known = progress[room]
+  if known and known[1] <= position then return known[2] end
+  if position <= joined.join then return joined.n end
+  local before = redis.call('XREVRANGE', log_key(room), text(position), '-', 'COUNT', 1)[1]
+  if before then return tonumber(before[2][2]) end
+  if first and tonumber(first[2][4]) <= position then return first[2][2] - 1 end
+  local parked = session.parked[room]
+  if parked and parked.last <= position and session.mark and position <= tonumber(session.mark) then return parked.n end
+  return nil
+end
+
+local gaps, behind, odd, now = {}, {}, {}, microseconds()
+for room, joined in pairs(session.rooms) do
+  local from = math.max(after, joined.join)
+  local meta = redis.call('HMGET', meta_key(room), 'n', 'last', 'base', 'odd')
+  if meta[2] and tonumber(meta[2]) > from then
+    local first = redis.call('XRANGE', log_key(room), '(' .. text(from), '+', 'COUNT', 1)[1]
+    local n = number_at(room, joined, from, first)
+    odd[room] = meta[4] and tonumber(meta[4]) > from
+    -- Numbers from before the room was last forgotten say nothing about those after it.
+    if n and n < tonumber(meta[3]) then n = tonumber(meta[3]) end
+    local reached = first and first[2][2] - 1 or tonumber(meta[1])
+    if n ~= reached then
+      local known = progress[room]
+      local start = math.max(from, known and known[3] or 0)
+      local before = first and tonumber(string.match(first[1], '^%d+')) or head + 1
+      local cut = tonumber(first and first[2][4] or meta[2])
+      local reason = cut < now - tonumber(ARGV[6]) and 'expired' or 'overflow'
+      gaps[#gaps + 1] = { room, reason, text(start), text(before),
+        n and not odd[room] and text(reached - n) or '' }
+      progress[room] = { after, reached, before - 1 }
+    end
+    if first then behind[room] = from end
+  end
+end
+
+-- What Redis itself forgot: told for the whole session, and for all of them where a node saw it.
+for _, reset in ipairs({ session.reset or '', redis.call('GET', base .. 'reset') or '' }) do
+  if reset ~= '' then
+    local from, before = split(reset)
+    if after < before - 1 and not progress['reset:' .. text(before)] then
+      for room, joined in pairs(session.rooms) do
+        if joined.join < before then
+          gaps[#gaps + 1] = { room, 'reset', text(math.max(from, joined.join)), text(before), '' }
+        end
+      end
+      progress['reset:' .. text(before)] = { after, 0, 0 }
+    end
+  end
+end
+
+local messages, size, position, full = {}, 0, after, false
+local function hand_out(room, entry)
+  local body = entry[2][8]
+  local offset = string.match(entry[1], '^%d+')
+  local known = progress[room]
+  if odd[room] and not meant_for(session.client, entry, now) then
+    position = tonumber(offset)
+    progress[room] = { position, tonumber(entry[2][2]), known and known[3] or 0 }
+    return true
+  end
+  if #messages == limit or (size + #body > bytes and #messages > 0) then
+    full = true
+    return false
+  end
+  size = size + #body
+  messages[#messages + 1] = { room, offset, entry[2][2], entry[2][6], body }
+  position = tonumber(offset)
+  progress[room] = { position, tonumber(entry[2][2]), known and known[3] or 0 }
+  return true
+end
+
+-- Up to the boundary: the logs, merged by offset. A cursor a room, refilled in small chunks.
+if after < boundary then
+  local cursors = {}
+  local function refill(cursor)
+    cursor.at = 1
+    cursor.entries = redis.call('XRANGE', log_key(cursor.room), '(' .. cursor.from, text(boundary), 'COUNT', 20)
+    return #cursor.entries > 0
+  end
+  for room, from in pairs(behind) do
+    local cursor = { room = room, from = text(from) }
+    if refill(cursor) then cursors[#cursors + 1] = cursor end
+  end
+  while #cursors > 0 and not full do
+    local least, chosen
+    for i, cursor in ipairs(cursors) do
+      local offset = tonumber(string.match(cursor.entries[cursor.at][1], '^%d+'))
+      if not least or offset < least then least, chosen = offset, i end
+    end
+    local cursor = cursors[chosen]
+    local entry = cursor.entries[cursor.at]
+    if hand_out(cursor.room, entry) then
+      cursor.from = entry[1]
+      cursor.at = cursor.at + 1
+      if cursor.at > #cursor.entries and not refill(cursor) then table.remove(cursors, chosen) end
+    end
+  end
+end
+
+-- Behind it: the list. What was handed out may leave it, down to the new boundary: the logs have it still.
+if listed and not full then
+  local handed, at = 0, 1
+  while not full do
+    local references = redis.call('LRANGE', session.inbox, at, at + 99)
+    for _, reference in ipairs(references) do
+      local colon = string.find(reference, ':', 1, true)
+      local offset, room = string.sub(reference, 1, colon - 1), string.sub(reference, colon + 1)
+      local from = behind[room]                                  -- nil: left meanwhile, or nothing there
+      if from and tonumber(offset) > math.max(from, position) then
+        local entry = redis.call('XRANGE', log_key(room), offset, offset, 'COUNT', 1)[1]
+        if entry and not hand_out(room, entry) then break end
+      end
+      handed = handed + 1
+    end
+    at = at + #references
+    if #references < 100 then break end
+  end
+  if full and handed > 0 then redis.call('LTRIM', session.inbox, handed, -1) end
+end
+
+if full then
+  redis.call('HDEL', key, 'progress')
+  redis.call('HSET', key, 'progress', cmsgpack.pack(progress))
+  return { '', text(position), gaps, messages }
+end
+
+-- away -> live, from exactly this value of the clock on.
+local fields = { 'progress', 'mark' }
+for room in pairs(session.parked) do fields[#fields + 1] = 'p:' .. room end
+for i = 1, #fields, 100 do redis.call('HDEL', key, unpack(fields, i, math.min(i + 99, #fields))) end
+if session.away == '1' then
+  redis.call('DEL', session.inbox)
+  for room in pairs(session.rooms) do redis.call('SREM', away_key(room), session.member) end
+  redis.call('HSET', key, 'away', '0')
+end
+redis.call('PEXPIRE', key, text(kept(session)))
+return { text(head), text(position), gaps, messages }

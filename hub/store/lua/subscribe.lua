@@ -1,0 +1,25 @@
+-- Join a room: from the clock on. The first join counts.
+--
+-- KEYS  1 clock
+-- ARGV  1 client id   2 owner   3 room   4 rooms at most
+-- Answer: {join offset, '1' where it is new}, 'full', or 'gone' or 'replaced'
+
+local session, refusal = owned(ARGV[1], ARGV[2])
+if not session then return refusal end
+local room = ARGV[3]
+local joined = session.rooms[room]
+if joined then return { text(joined.join), '0' } end
+local count = 0
+for _ in pairs(session.rooms) do count = count + 1 end
+if count >= tonumber(ARGV[4]) then return 'full' end
+
+local key = session_key(session.client)
+local join = text(clock())
+local n = redis.call('HGET', meta_key(room), 'n') or '0'
+redis.call('HSET', key, 'r:' .. room, join .. ':' .. n)
+redis.call('HDEL', key, 'p:' .. room)
+if session.away == '1' then
+  redis.call('SADD', away_key(room), session.member)
+  outlive(away_key(room), kept(session))
+end
+return { join, '1' }

@@ -1,0 +1,107 @@
+-- Make a connection the owner of a session: the one that its pid proves, the one of its client_id, or a new one.
+--
+-- KEYS  1 clock
+-- ARGV  1 client id that the pid or the client names ('': neither)      2 '1': by a client_id that it may take
+--       3 generation, 4 serial, 5 hashed secret of the pid ('': no pid; generation 'x': a malformed one)
+--       6 client id of a new anonymous session    7 hashed secret of a new pid    8 sid of a new session
+--       9 owner '<node>/<connection>'            10 the client's offset ('': none) 11 newest offset the node has seen
+--      12, 13 life in milliseconds of an anonymous and of a named session         14 prefix of a node's bus channel
+-- Answer: {'refused'} or {'new' | 'pid' | 'name', client id, generation, serial, sid, position, head, missed,
+--          room, join offset, room, join offset, ...}
+
+local name, by_name, least = ARGV[1], ARGV[2] == '1', tonumber(ARGV[11])
+local session = name ~= '' and load(name) or nil
+local how
+
+if session and ARGV[5] ~= '' then
+  local gen, serial = tonumber(ARGV[3]), tonumber(ARGV[4])
+  local current, now = tonumber(session.gen), tonumber(session.serial)
+  if gen == current and serial == now and ARGV[5] == session.secret then
+    how = 'pid'
+  elseif by_name and gen and serial and (gen < current or (gen == current and serial < now)) then
+    how = 'name'                                                 -- a void pid counts as none
+  elseif by_name then
+    return { 'refused' }
+  end
+elseif session then
+  how = by_name and 'name' or nil
+end
+if how == 'name' and session.anon == '1' then return { 'refused' } end
+
+local client = how and name or (by_name and name or ARGV[6])
+local key = session_key(client)
+redis.call('HDEL', key, 'progress')                              -- a removal first: passes when Redis is full
+
+if not how then
+  local gen = tick(least)
+  session = { client = client, gen = gen, serial = '0', sid = ARGV[8], pos = gen, rooms = {}, away = '0' }
+  redis.call('DEL', key)
+  redis.call('HSET', key, 'gen', gen, 'serial', '0', 'secret', ARGV[7], 'sid', ARGV[8], 'pos', gen, 'away', '0')
+  if by_name then
+    local room = '@' .. client
+    local n = redis.call('HGET', meta_key(room), 'n') or '0'
+    redis.call('HSET', key, 'r:' .. room, gen .. ':' .. n)
+    session.rooms[room] = { join = tonumber(gen), n = tonumber(n) }
+  end
+elseif how == 'name' then
+  session.serial = text(session.serial + 1)
+  session.sid = ARGV[8]
+  redis.call('HSET', key, 'serial', session.serial, 'secret', ARGV[7], 'sid', ARGV[8])
+end
+
+local head = clock()
+if how then
+  local position = tonumber(session.pos)
+  local offset = tonumber(ARGV[10])
+  if offset and offset > head then
+    -- The client has seen more than this Redis remembers: nobody knows what else is gone.
+    redis.call('HSET', key, 'reset', text(position) .. ':' .. text(head + 1))
+  elseif offset then
+    position = offset
+    if session.reset then
+      local _, before = split(session.reset)
+      if offset >= before then redis.call('HDEL', key, 'reset') end
+    end
+  end
+  session.pos = text(position)
+  redis.call('HSET', key, 'pos', session.pos)
+  if session.owner and session.owner ~= ARGV[9] then
+    local node, connection = string.match(session.owner, '^(.-)/(.*)$')
+    redis.call('SREM', served_key(node), client)
+    redis.call('PUBLISH', ARGV[14] .. node, 'fence ' .. connection)
+  end
+end
+session.anon = session.anon or (by_name and '0' or '1')
+session.life = session.anon == '1' and ARGV[12] or ARGV[13]
+redis.call('HSET', key, 'owner', ARGV[9], 'anon', session.anon, 'life', session.life)
+local served = served_key(string.match(ARGV[9], '^[^/]*'))
+redis.call('SADD', served, client)
+outlive(served, kept(session))
+redis.call('PEXPIRE', key, text(kept(session)))
+if session.away == '1' then
+  redis.call('PEXPIRE', inbox_key(client, session.gen), text(kept(session)))
+  for room in pairs(session.rooms) do outlive(away_key(room), kept(session)) end
+end
+
+local answer = { how or 'new', client, session.gen, session.serial, session.sid, session.pos, text(head), '0' }
+local missed, now = 0, microseconds()
+for room, joined in pairs(session.rooms) do
+  answer[#answer + 1] = room
+  answer[#answer + 1] = text(joined.join)
+  if how then
+    local after = math.max(tonumber(session.pos), joined.join)
+    local meta = redis.call('HMGET', meta_key(room), 'n', 'last', 'odd')
+    if meta[2] and tonumber(meta[2]) > after then
+      if meta[3] and tonumber(meta[3]) > after then              -- some of them may not be meant for it: look
+        for _, entry in ipairs(redis.call('XRANGE', log_key(room), '(' .. text(after), '+')) do
+          if meant_for(client, entry, now) then missed = missed + 1 end
+        end
+      else
+        local first = redis.call('XRANGE', log_key(room), '(' .. text(after), '+', 'COUNT', 1)[1]
+        if first then missed = missed + meta[1] - first[2][2] + 1 end
+      end
+    end
+  end
+end
+answer[8] = text(missed)
+return answer

@@ -1,0 +1,388 @@
+"""The hub's state in Redis, in the hub's own words: every method is one atomic move (DESIGN, "The moves")."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+import secrets
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from hub.errors import BadRequest, HubError, Unavailable
+from hub.message import Message
+from hub.pid import Pid
+from hub.settings import Settings
+from hub.store.bus import Bus, Messages
+from hub.store.commands import Commands
+from hub.store.keys import Keys
+
+log = logging.getLogger("hub.store")
+
+# Of the keys' shapes. Raised with each change that an older node would read wrongly.
+SCHEMA = "1"
+
+
+@dataclass(slots=True)
+class Taken:
+    """A session, and that this connection owns it from now on."""
+
+    # 'new', or continued by 'pid' or by 'name'.
+    how: str
+    client_id: str
+    pid: Pid
+    sid: str
+    # Everything up to here has arrived.
+    position: int
+    # The newest offset at this moment, and how many messages up to it are missed.
+    head: int
+    missed: int
+    # The offset at which each room was joined.
+    rooms: dict[str, int]
+
+
+@dataclass(slots=True)
+class Gap:
+    """Messages of a room with after < offset < before that are lost. `dropped` is None where nobody can know."""
+
+    room: str
+    reason: str
+    after: int
+    before: int
+    dropped: int | None
+
+
+@dataclass(slots=True)
+class Batch:
+    """What a replay hands out: gaps, told first, and messages. `live_from`: nothing was left, the session is live."""
+
+    live_from: int | None
+    position: int
+    gaps: list[Gap] = field(default_factory=list)
+    messages: list[Message] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class Page:
+    """Messages of a log. `gap`: it no longer reaches back to where it was asked to begin."""
+
+    messages: list[Message]
+    more: bool
+    gap: bool
+    clock: int
+
+
+class NotOwner(Exception):
+    """The connection does not own the session any more.
+
+    `replaced`: a newer connection does; otherwise there is no such session, it has ended or Redis forgot it.
+    """
+
+    def __init__(self, reply: bytes) -> None:
+        super().__init__(reply.decode())
+        self.replaced = reply == b"replaced"
+
+
+class Store:
+    """Redis as one node sees it.
+
+    `on_messages` hears the bus; `on_bus_lost` and `on_bus_back` say when it broke and when there is a new one;
+    `on_changed` is called when Redis came back as another server or with a past (restart, failover).
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        url: str,
+        *,
+        on_messages: Callable[[Messages], None],
+        on_bus_lost: Callable[[], None],
+        on_bus_back: Callable[[], None],
+        on_changed: Callable[[], None],
+    ) -> None:
+        self.settings = settings
+        self.keys = Keys(settings.prefix)
+        self.node = secrets.token_hex(8)
+        # The newest offset that this node has seen anywhere; later ones are larger even if Redis forgets.
+        self.newest = 0
+        self._on_changed = on_changed
+        self._identity: tuple[str, str] | None = None
+        self.commands = Commands(url, self._connected, settings.redis_timeout)
+        self.bus = Bus(url, on_messages, on_bus_lost, on_bus_back, settings.bus_silence)
+        # When the command connection was last made, on the loop's clock.
+        self.connected_at = 0.0
+        self._publish_args = (
+            str(settings.log_length),
+            str(int(settings.log_age * 1e6)),
+            str(int(settings.log_age * 1e3)),
+            str(int((settings.log_age + max(settings.named_life, settings.anonymous_life)) * 1e3)),
+            str(settings.inbox_length),
+            self.keys.inbox_base,
+            str(int(settings.dedupe_life * 1e3)),
+        )
+
+    async def start(self) -> None:
+        """Connect. Raises Unavailable; BadRequest for a Redis that must not be used."""
+        await self.commands.start()
+        try:
+            await self.bus.start()
+        except BaseException:
+            await self.commands.stop()
+            raise
+
+    async def stop(self) -> None:
+        await self.bus.stop()
+        await self.commands.stop()
+
+    @property
+    def ready(self) -> bool:
+        return self.commands.up and self.bus.up
+
+    async def _connected(self) -> None:
+        """Check the server; notice whether it is another one than before, or has forgotten something."""
+        call = self.commands.call
+        info = _fields(await call("INFO", "server")) | _fields(await call("INFO", "replication"))
+        version = tuple(int(part) for part in info.get("redis_version", "0").split(".")[:2])
+        if version < (6, 2):
+            raise BadRequest(
+                f"Redis {info.get('redis_version')} is too old: the hub needs 6.2 or later"
+            )
+        if info.get("role", "master") != "master":
+            raise Unavailable("this Redis is a replica")
+        policy = _fields(await call("INFO", "memory")).get("maxmemory_policy", "noeviction")
+        if policy != "noeviction":
+            raise BadRequest(
+                f"this Redis has maxmemory-policy {policy}, which throws messages away: set it to noeviction"
+            )
+        schema = await call("GET", self.keys.schema)
+        if schema is not None and schema.decode() != SCHEMA:
+            raise BadRequest(
+                f"the keys under prefix {self.settings.prefix!r} were written by schema version "
+                f"{schema.decode()}, this hub writes {SCHEMA}: use another prefix or an empty Redis"
+            )
+        self.connected_at = asyncio.get_running_loop().time()
+        identity = (info.get("run_id", ""), info.get("master_replid", ""))
+        changed = self._identity is not None and identity != self._identity
+        self._identity = identity
+        if changed:
+            log.warning("Redis was restarted or replaced")
+            self._on_changed()
+
+    # -- messages
+
+    def publish(
+        self,
+        room: str,
+        header: str,
+        body: bytes,
+        callback: Callable[[int | HubError, bool], None],
+        *,
+        volatile: bool = False,
+        odd: bool = False,
+        dedupe: str | None = None,
+    ) -> None:
+        """Write a message. `callback` gets its offset and whether the idempotency key had been seen, or an error.
+
+        `odd`: not every session is to count it (echo off, ttl).
+        """
+        keys = self.keys
+        names = [keys.clock, keys.log(room), keys.meta(room), keys.away(room)]
+        if dedupe is not None:
+            names.append(dedupe)
+
+        def done(reply: Any) -> None:
+            if isinstance(reply, HubError):
+                callback(reply, False)
+                return
+            duplicate = reply[:1] == b"="
+            offset = int(reply[1:] if duplicate else reply)
+            self.newest = max(self.newest, offset)
+            callback(offset, duplicate)
+
+        self.commands.run(
+            "publish",
+            names,
+            (
+                room, keys.room_channel_base + room, header, body, str(self.newest),
+                "1" if volatile else "0", "1" if odd else "0", *self._publish_args,
+            ),
+            done,
+        )  # fmt: skip
+
+    async def history(self, room: str, after: int | None, before: int | None, limit: int) -> Page:
+        keys = self.keys
+        found, more, gap, clock = await self.commands.ask(
+            "history",
+            (keys.clock, keys.log(room), keys.meta(room)),
+            (
+                "" if after is None else str(after), "" if before is None else str(before),
+                str(limit), str(self.settings.replay_bytes),
+            ),
+        )  # fmt: skip
+        messages = [Message(room, int(o), int(n), head, body) for o, n, head, body in found]
+        return Page(messages, more == b"1", gap == b"1", int(clock))
+
+    # -- sessions
+
+    async def take(
+        self,
+        connection: str,
+        *,
+        client_id: str | None,
+        pid: Pid | None,
+        offset: int | None,
+    ) -> Taken | None:
+        """Make a connection the owner of the session that it proves or names, or of a new one; None: refused."""
+        secret, sid = secrets.token_urlsafe(18), secrets.token_urlsafe(12)
+        lives = self.settings.anonymous_life, self.settings.named_life
+        proof = ("", "", "") if pid is None else (pid.generation, pid.serial, _hash(pid.secret))
+        reply = await self.commands.ask(
+            "take",
+            (self.keys.clock,),
+            (
+                client_id or (pid.client_id if pid else ""), "1" if client_id else "0", *proof,
+                secrets.token_urlsafe(12), _hash(secret), sid, self.owner(connection),
+                "" if offset is None else str(offset), str(self.newest),
+                *(str(int(life * 1e3)) for life in lives), self.keys.node_channel_base,
+            ),
+        )  # fmt: skip
+        if reply[0] == b"refused":
+            return None
+        how, client, generation, serial, sid, position, head, missed = (
+            part.decode() for part in reply[:8]
+        )
+        self.newest = max(self.newest, int(head))
+        names, joins = reply[8::2], reply[9::2]
+        return Taken(
+            how,
+            client,
+            Pid(client, generation, serial, pid.secret if how == "pid" and pid else secret),
+            sid,
+            int(position),
+            int(head),
+            int(missed),
+            {name.decode(): int(join) for name, join in zip(names, joins, strict=True)},
+        )
+
+    async def replay(self, client: str, connection: str, after: int) -> Batch:
+        """Hand out the next batch after an offset. Raises NotOwner, Unavailable."""
+        settings = self.settings
+        reply = await self.commands.ask(
+            "replay",
+            (self.keys.clock,),
+            (
+                client, self.owner(connection), str(after), str(settings.replay_count),
+                str(settings.replay_bytes), str(int(settings.log_age * 1e6)),
+            ),
+        )  # fmt: skip
+        if isinstance(reply, bytes):
+            raise NotOwner(reply)
+        live_from, position, gaps, messages = reply
+        return Batch(
+            int(live_from) if live_from else None,
+            int(position),
+            [
+                Gap(room.decode(), why.decode(), int(a), int(b), int(d) if d else None)
+                for room, why, a, b, d in gaps
+            ],
+            [Message(room.decode(), int(o), int(n), h, b) for room, o, n, h, b in messages],
+        )
+
+    async def subscribe(self, client: str, connection: str, room: str) -> tuple[int, bool]:
+        """Return the offset at which the room was joined, and whether it was just now."""
+        reply = await self.commands.ask(
+            "subscribe",
+            (self.keys.clock,),
+            (client, self.owner(connection), room, str(self.settings.rooms_per_session)),
+        )
+        if reply == b"full":
+            raise BadRequest(
+                f"room: at most {self.settings.rooms_per_session} rooms for one session"
+            )
+        if isinstance(reply, bytes):
+            raise NotOwner(reply)
+        return int(reply[0]), reply[1] == b"1"
+
+    async def unsubscribe(self, client: str, connection: str, room: str) -> None:
+        await self._owned("unsubscribe", client, connection, room)
+
+    async def park(self, client: str, connection: str, position: int, *, gone: bool) -> None:
+        await self._owned("park", client, connection, str(position), "1" if gone else "0")
+
+    async def finish(self, client: str, connection: str) -> None:
+        await self._owned("finish", client, connection)
+
+    async def _owned(self, script: str, client: str, connection: str, *args: str) -> None:
+        args = (client, self.owner(connection), *args)
+        reply = await self.commands.ask(script, (self.keys.clock,), args)
+        if reply != b"ok":
+            raise NotOwner(reply)
+
+    async def prove(self, proofs: Sequence[tuple[str, str, int]]) -> None:
+        """Write back (client id, connection, position) triples."""
+        args: list[str] = []
+        for client, connection, position in proofs:
+            args += (client, self.owner(connection), str(position))
+        await self.commands.ask("prove", (self.keys.clock,), args)
+
+    # -- nodes
+
+    async def renew(self, *, first: bool = False) -> bool:
+        """Renew this node's lease; False: it had lapsed."""
+        settings = self.settings
+        keep = 2 * max(settings.named_life, settings.anonymous_life) + settings.log_age + 60
+        reply = await self.commands.ask(
+            "renew",
+            (self.keys.clock,),
+            (
+                self.node, str(int(settings.lease * 1e3)), str(int(keep * 1e3)),
+                "1" if first else "0", SCHEMA,
+            ),
+        )  # fmt: skip
+        return bool(reply == b"1")
+
+    async def touch(self, sessions: Sequence[tuple[str, str]]) -> int:
+        """Keep (client id, connection) pairs that this node serves from expiring; return how many it owns."""
+        args = [self.node]
+        for client, connection in sessions:
+            args += (client, self.owner(connection))
+        return int(await self.commands.ask("touch", (self.keys.clock,), args))
+
+    async def sweep(self, limit: int = 100) -> int:
+        """Park sessions of dead nodes; return how many, `limit` where there may be more."""
+        return int(await self.commands.ask("sweep", (self.keys.clock,), (str(limit),)))
+
+    async def release(self) -> None:
+        """Give the lease up: the node ends."""
+        await self.commands.call("DEL", f"{self.keys.base}node:{self.node}")
+
+    async def rollback(self) -> bool:
+        """Tell everybody where Redis has forgotten what this node had seen; return whether it has."""
+        keep = str(int(max(self.settings.named_life, self.settings.anonymous_life) * 1e3))
+        reply = await self.commands.ask(
+            "rollback",
+            (self.keys.clock,),
+            (str(self.newest), keep, self.keys.all_nodes_channel),
+        )
+        return bool(reply == b"1")
+
+    async def clock(self) -> int:
+        return int(await self.commands.call("GET", self.keys.clock) or 0)
+
+    async def probe(self) -> None:
+        """Say something on the node's own channel, so that its bus is never silent."""
+        await self.commands.call("PUBLISH", self.keys.node_channel(self.node), "probe")
+
+    def owner(self, connection: str) -> str:
+        return f"{self.node}/{connection}"
+
+
+def _hash(secret: str) -> str:
+    return hashlib.sha256(secret.encode()).hexdigest()
+
+
+def _fields(info: bytes) -> dict[str, str]:
+    """Parse an answer of INFO."""
+    pairs = (line.partition(":") for line in info.decode().splitlines() if ":" in line)
+    return {name: value for name, _, value in pairs}

@@ -1,0 +1,206 @@
+"""What clients ask for: the verbs of PROTOCOL §4 as types, checked field by field."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any
+
+import msgspec
+from msgspec import Meta, Raw, Struct
+
+from hub.errors import BadRequest, TooLarge
+from hub.model import ATTACHMENTS, HISTORY_LIMIT, OFFSET_PATTERN, check_event, check_room
+
+Offset = Annotated[str, Meta(pattern=OFFSET_PATTERN)]
+
+# JSON nested deeper than this breaks stock Python clients.
+DEPTH = 100
+
+
+class Verb(Struct, forbid_unknown_fields=True, kw_only=True):
+    """The one object that a verb takes."""
+
+
+class Subscribe(Verb):
+    room: str
+    # The last n messages with the answer, or those after an offset.
+    history: Annotated[int, Meta(ge=0, le=HISTORY_LIMIT)] | None = None
+    since: Offset | None = None
+
+    def check(self) -> None:
+        check_room(self.room)
+        if self.history is not None and self.since is not None:
+            raise BadRequest("history and since: one of them, not both")
+
+
+class Unsubscribe(Verb):
+    room: str
+
+    def check(self) -> None:
+        check_room(self.room)
+
+
+class Publish(Verb):
+    room: str
+    event: str
+    # JSON as it came; with attachments: JSON with placeholders.
+    data: Raw
+    # Idempotency key.
+    id: Annotated[str, Meta(min_length=1, max_length=255)] | None = None
+    volatile: bool = False
+    # Seconds; up to ten years.
+    ttl: Annotated[float, Meta(gt=0, le=315_360_000)] | None = None
+    echo: bool = True
+
+    def check(self) -> None:
+        check_room(self.room)
+        check_event(self.event)
+
+
+class History(Verb):
+    room: str
+    limit: Annotated[int, Meta(ge=1, le=HISTORY_LIMIT)] = 100
+    before: Offset | None = None
+    after: Offset | None = None
+
+    def check(self) -> None:
+        check_room(self.room)
+        if self.before is not None and self.after is not None:
+            raise BadRequest("before and after: one of them, not both")
+
+
+class Ack(Verb):
+    offset: Offset
+
+    def check(self) -> None:
+        pass
+
+
+Request = Subscribe | Unsubscribe | Publish | History | Ack
+
+VERBS: dict[str, type[Request]] = {
+    "subscribe": Subscribe,
+    "unsubscribe": Unsubscribe,
+    "publish": Publish,
+    "history": History,
+    "ack": Ack,
+}
+_DECODERS: dict[str, msgspec.json.Decoder[Any]] = {
+    name: msgspec.json.Decoder(kind) for name, kind in VERBS.items()
+}
+
+
+def decode(verb: str, arguments: list[Raw]) -> Request:
+    """Return the request in the arguments of a packet, as JSON. Raises BadRequest naming the field."""
+    if len(arguments) != 1:
+        raise BadRequest(f"{verb} takes one object, not {len(arguments)} arguments")
+    try:
+        request: Request = _DECODERS[verb].decode(arguments[0])
+    except msgspec.ValidationError as error:
+        raise BadRequest(f"{verb}: {error}") from None
+    except (msgspec.DecodeError, RecursionError, UnicodeError) as error:
+        raise BadRequest(f"{verb}: not JSON: {error}") from None
+    request.check()
+    if isinstance(request, Publish):
+        check_data(request.data, 0)
+    return request
+
+
+def convert(verb: str, arguments: tuple[Any, ...]) -> tuple[Request, list[bytes]]:
+    """Return the request in arguments that python-socketio decoded, and the attachments of its data."""
+    if len(arguments) != 1 or not isinstance(arguments[0], dict):
+        raise BadRequest(f"{verb} takes one object")
+    attachments: list[bytes] = []
+    fields = dict(arguments[0])
+    try:
+        if verb == "publish" and "data" in fields:
+            fields["data"] = Raw(msgspec.json.encode(_detach(fields["data"], attachments)))
+        if any(isinstance(value, bytes) for value in fields.values()):
+            raise BadRequest(f"{verb}: only data may be binary")
+        request = msgspec.convert(fields, VERBS[verb])
+    except msgspec.ValidationError as error:
+        raise BadRequest(f"{verb}: {error}") from None
+    except (TypeError, ValueError, RecursionError) as error:
+        raise BadRequest(f"{verb}: {error}") from None
+    if len(attachments) > ATTACHMENTS:
+        raise TooLarge(f"data: at most {ATTACHMENTS} attachments")
+    request.check()
+    if isinstance(request, Publish):
+        check_data(request.data, len(attachments))
+    return request, attachments
+
+
+def _detach(value: Any, attachments: list[bytes]) -> Any:
+    """Put a placeholder where bytes are; the bytes are appended to `attachments`."""
+    if isinstance(value, bytes | bytearray):
+        attachments.append(bytes(value))
+        return {"_placeholder": True, "num": len(attachments) - 1}
+    if isinstance(value, list):
+        return [_detach(item, attachments) for item in value]
+    if isinstance(value, dict):
+        return {key: _detach(item, attachments) for key, item in value.items()}
+    return value
+
+
+# What needs a second look: placeholders, also spelt with escapes, and numbers that may be infinite.
+_SUSPICIOUS = re.compile(rb"_placeholder|\\u00|[0-9][eE]\+?[0-9]{3}|[0-9]{300}")
+
+
+def check_data(data: Raw, attachments: int) -> None:
+    """Refuse data that is JSON but breaks stock clients. Raises BadRequest."""
+    text = bytes(data)
+    if text.count(b"[") + text.count(b"{") > DEPTH and _depth(text) > DEPTH:
+        raise BadRequest(f"data: nested deeper than {DEPTH}")
+    if _SUSPICIOUS.search(text):
+        try:
+            value = msgspec.json.decode(text)
+        except (msgspec.DecodeError, RecursionError) as error:
+            raise BadRequest(f"data: {error}") from None
+        _look(value, attachments)
+
+
+_STRINGS = re.compile(rb'"(?:[^"\\]|\\.)*"')
+
+
+def _depth(text: bytes) -> int:
+    """Return how deep the brackets of valid JSON nest."""
+    deepest = depth = 0
+    for byte in _STRINGS.sub(b"", text):
+        if byte in b"[{":
+            depth += 1
+            deepest = max(deepest, depth)
+        elif byte in b"]}":
+            depth -= 1
+    return deepest
+
+
+def _look(value: Any, attachments: int) -> None:
+    if isinstance(value, dict):
+        if value.get("_placeholder") is True:
+            number = value.get("num")
+            if type(number) is not int or not 0 <= number < attachments:
+                raise BadRequest("data: a _placeholder without its attachment")
+        for item in value.values():
+            _look(item, attachments)
+    elif isinstance(value, list):
+        for item in value:
+            _look(item, attachments)
+    elif (isinstance(value, float) and value in (float("inf"), float("-inf"))) or (
+        type(value) is int and abs(value) > 10**308
+    ):
+        raise BadRequest("data: a number out of range")
+
+
+def renumber(data: Raw, first: int) -> bytes:
+    """Return JSON whose placeholders count from `first`, to stand in a packet behind other attachments."""
+    return msgspec.json.encode(_renumber(msgspec.json.decode(data), first))
+
+
+def _renumber(value: Any, first: int) -> Any:
+    if isinstance(value, dict):
+        if value.get("_placeholder") is True:
+            return {"_placeholder": True, "num": value["num"] + first}
+        return {key: _renumber(item, first) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_renumber(item, first) for item in value]
+    return value

@@ -1,0 +1,296 @@
+// The hub's page: two stock Socket.IO clients side by side, so that one can publish while the
+// other is away. Verbs and events are those of the hub's public contract.
+"use strict";
+
+const FIRST_ROOM = "lobby";
+const HISTORY = 10; // earlier messages shown on joining
+const PATIENCE = 10_000; // milliseconds for the answer to a verb
+const ENTRIES = 500; // lines a log keeps
+
+class Pane {
+  constructor(name, parent) {
+    this.name = name;
+    this.rooms = new Set(); // those the user joined, whatever the session still knows
+    this.id = ""; // the hub's name for it
+    this.seen = new Map(); // room → offset up to which the log shows it
+    this.cut = false; // by the button
+    this.greeted = false; // a session was there before
+    this.head = 0; // messages up to this offset are replay
+    this.missed = 0; // how many of them follow
+    this.got = 0; // how many of them have come
+    this.build(parent);
+    this.connect();
+  }
+
+  // ---------------------------------------------------------------------- the connection
+
+  connect() {
+    // A manager of its own: two clients with a connection each. Nothing else is configured;
+    // recovery is what the stock client does by itself.
+    this.socket = io({ forceNew: true });
+    this.socket.on("connect", () => this.show());
+    this.socket.on("disconnect", (reason) => this.lost(reason));
+    this.socket.on("connect_error", (error) => {
+      this.show();
+      this.say(`No connection: ${error.message}.`, "error");
+    });
+    this.socket.io.on("open", () => {
+      this.socket.io.engine.on("upgrade", () => this.show());
+    });
+    this.socket.onAny((event, ...rest) => this.receive(event, ...rest));
+    this.show();
+  }
+
+  /** Close the connection as a lost network would, and stay away until asked back. */
+  leave() {
+    this.cut = true;
+    this.socket.io.reconnection(false);
+    // Not socket.disconnect(): that is a goodbye, and ends the session.
+    this.socket.io.engine.close();
+    this.show();
+  }
+
+  comeBack() {
+    this.cut = false;
+    this.socket.io.reconnection(true);
+    this.socket.connect(); // sends the pid and the last offset, as after any lost connection
+    this.show();
+  }
+
+  lost(reason) {
+    this.missed = this.got = 0;
+    if (this.cut) {
+      this.say("Away. What is published now is kept for this client.");
+    } else if (reason === "io server disconnect") {
+      this.say("The hub ended this session: it continues in another connection.", "error");
+    } else {
+      this.say(`Connection lost (${reason}); trying again.`);
+    }
+    this.show();
+  }
+
+  // ---------------------------------------------------------------------------- what comes
+
+  receive(event, data, meta, offset) {
+    if (event === "hub:session") {
+      this.session(data);
+    } else if (event === "hub:gap") {
+      this.gap(data);
+    } else if (!event.startsWith("hub:")) {
+      this.message(event, data, meta, offset);
+    }
+    this.show();
+  }
+
+  /** The hub has told what this connection continues. */
+  session({ client_id: id, recovered, missed, rooms, head }) {
+    this.head = Number(head);
+    this.missed = recovered ? missed : 0;
+    this.got = 0;
+    this.id = id;
+    if (recovered) {
+      const follow = { 0: "nothing was missed", 1: "1 missed message follows" };
+      this.say(`Back: session recovered, ${follow[missed] ?? `${missed} missed messages follow`}.`);
+      rooms.filter((room) => !room.startsWith("@")).forEach((room) => this.rooms.add(room));
+    } else {
+      this.say(this.greeted ? "Back with a new session: the old one has ended." : "Connected.");
+      if (!this.greeted) this.rooms.add(FIRST_ROOM);
+      for (const room of this.rooms) this.join(room);
+    }
+    this.greeted = true;
+    this.showRooms();
+  }
+
+  message(event, data, meta, offset) {
+    const replayed = Number(offset) <= this.head && this.got < this.missed;
+    if (replayed) this.got += 1;
+    this.seen.set(meta.room, offset);
+    this.add({ event, data, meta, offset, kind: replayed ? "replay" : "live" });
+  }
+
+  gap({ room, reason, dropped }) {
+    const why = {
+      overflow: "more came than the hub keeps",
+      expired: "they were kept no longer",
+      reset: "the hub's store lost them",
+    };
+    const count = dropped === null ? "An unknown number of messages" : plural(dropped, "message");
+    this.entry({ kind: "gap", tag: "gap", room, body: `${count} lost: ${why[reason] ?? reason}.` });
+  }
+
+  // ----------------------------------------------------------------------------- the verbs
+
+  /** Call a verb; returns its answer, or null after saying what went wrong. */
+  async call(verb, fields) {
+    try {
+      const answer = await this.socket.timeout(PATIENCE).emitWithAck(verb, fields);
+      if (answer.ok) return answer;
+      this.say(`${verb}: ${answer.error.message}`, "error");
+    } catch {
+      this.say(`${verb}: no answer.`, "error");
+    }
+    return null;
+  }
+
+  /** Subscribe: the first time with some history, later with all since what was seen. */
+  async join(room) {
+    const since = this.seen.get(room);
+    const answer = await this.call("subscribe", since ? { room, since } : { room, history: HISTORY });
+    if (answer === null) {
+      this.rooms.delete(room);
+    } else {
+      this.rooms.add(room);
+      this.seen.set(room, answer.offset);
+      if (since && answer.gap) this.say(`${room}: some messages are no longer kept.`, "gap");
+      for (const old of answer.messages) this.add({ ...old, kind: "past" });
+      this.say(`Joined ${room}.`);
+    }
+    this.showRooms();
+  }
+
+  async part(room) {
+    if ((await this.call("unsubscribe", { room })) === null) return;
+    this.rooms.delete(room);
+    this.seen.delete(room);
+    this.say(`Left ${room}.`);
+    this.showRooms();
+  }
+
+  publish(room, text) {
+    return this.call("publish", { room, event: "message", data: { text, by: this.name } });
+  }
+
+  // ------------------------------------------------------------------------------ the page
+
+  build(parent) {
+    const pane = document.getElementById("pane").content.firstElementChild.cloneNode(true);
+    const find = (selector) => pane.querySelector(selector);
+    const title = find("h2");
+    title.textContent = this.name;
+    title.id = `title-${parent.childElementCount}`;
+    pane.setAttribute("aria-labelledby", title.id);
+    this.pane = pane;
+    this.state = find(".state");
+    this.line = find(".session");
+    this.button = find(".cut");
+    this.chips = find(".rooms");
+    this.log = find(".log");
+    this.log.setAttribute("aria-label", `What ${this.name} received`);
+    this.select = find("select");
+    this.forms = [find(".join"), find(".publish")];
+
+    this.button.addEventListener("click", () => (this.cut ? this.comeBack() : this.leave()));
+    this.forms[0].addEventListener("submit", (event) => {
+      event.preventDefault();
+      const field = event.target.elements.room;
+      if (field.value.trim()) this.join(field.value.trim());
+      field.value = "";
+    });
+    this.forms[1].addEventListener("submit", async (event) => {
+      event.preventDefault();
+      const { room, text } = event.target.elements;
+      const message = text.value;
+      text.value = "";
+      // What could not be published goes back where it was typed.
+      if ((await this.publish(room.value, message)) === null && !text.value) text.value = message;
+    });
+    parent.append(pane);
+  }
+
+  show() {
+    const { connected } = this.socket;
+    const catching = connected && this.got < this.missed;
+    const transport = this.socket.io.engine?.transport?.name;
+    this.pane.dataset.state = this.cut ? "cut" : connected && !catching ? "live" : "busy";
+    const text = this.cut
+      ? "away"
+      : catching
+        ? `catching up, ${this.got} of ${this.missed}`
+        : connected
+          ? "live"
+          : "connecting…";
+    if (this.state.textContent !== text) this.state.textContent = text;
+    this.line.textContent = this.id
+      ? `Known to the hub as ${this.id}${connected ? `, connected by ${transport}` : ""}`
+      : "";
+    this.button.textContent = this.cut ? "Come back" : "Cut connection";
+    this.button.disabled = !this.cut && !connected;
+    for (const form of this.forms) {
+      for (const field of form.elements) field.disabled = !connected;
+    }
+    for (const button of this.chips.querySelectorAll("button")) button.disabled = !connected;
+  }
+
+  showRooms() {
+    const chosen = this.select.value;
+    this.chips.replaceChildren();
+    this.select.replaceChildren();
+    for (const room of this.rooms) {
+      const chip = document.createElement("li");
+      const name = document.createElement("span");
+      name.textContent = room;
+      const leave = document.createElement("button");
+      leave.type = "button";
+      leave.textContent = "×";
+      leave.setAttribute("aria-label", `Leave ${room}`);
+      leave.addEventListener("click", () => this.part(room));
+      chip.append(name, leave);
+      this.chips.append(chip);
+      this.select.append(new Option(room, room));
+    }
+    if (this.rooms.has(chosen)) this.select.value = chosen;
+    this.show();
+  }
+
+  /** Add a message to the log. */
+  add({ event, data, meta, offset, kind }) {
+    const tag = { replay: "replay", past: "earlier" }[kind];
+    const ours = event === "message" && typeof data?.text === "string";
+    const body = ours ? data.text : `${event} ${render(data)}`;
+    const from = (ours && data.by) || meta?.from || "";
+    this.entry({ kind, tag, room: meta?.room, from, body, when: Number(offset) / 1000 });
+  }
+
+  /** Add a sentence about the connection to the log. */
+  say(body, kind = "note") {
+    this.entry({ kind, body });
+  }
+
+  entry({ kind, tag, room, from, body, when }) {
+    const line = document.getElementById("entry").content.firstElementChild.cloneNode(true);
+    const at = new Date(when || Date.now());
+    line.classList.add(kind);
+    line.querySelector("time").dateTime = at.toISOString();
+    line.querySelector("time").textContent = at.toTimeString().slice(0, 8);
+    line.querySelector(".tag").textContent = tag ?? "";
+    line.querySelector(".tag").hidden = !tag;
+    line.querySelector(".room").textContent = room ?? "";
+    line.querySelector(".from").textContent = from ? `${from}:` : "";
+    line.querySelector(".body").textContent = body;
+    const { scrollTop, scrollHeight, clientHeight } = this.log;
+    const atEnd = scrollHeight - scrollTop - clientHeight < 40;
+    this.log.append(line);
+    while (this.log.childElementCount > ENTRIES) this.log.firstElementChild.remove();
+    if (atEnd) this.log.scrollTop = this.log.scrollHeight;
+  }
+}
+
+function plural(count, noun) {
+  return count === 1 ? `1 ${noun}` : `${count} ${noun}s`;
+}
+
+function render(data) {
+  if (data instanceof ArrayBuffer) return `(${plural(data.byteLength, "byte")})`;
+  const text = JSON.stringify(data, (_, value) =>
+    value instanceof ArrayBuffer ? `(${plural(value.byteLength, "byte")})` : value,
+  );
+  return text.length > 2000 ? `${text.slice(0, 2000)}…` : text;
+}
+
+if (typeof io === "undefined") {
+  document.getElementById("broken").hidden = false;
+} else {
+  const panes = document.getElementById("panes");
+  new Pane("Client A", panes);
+  new Pane("Client B", panes);
+}

@@ -1,0 +1,1 @@
+"""What the tests stand on: real servers, real hubs, real clients and a network that breaks."""

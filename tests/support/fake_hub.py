@@ -1,0 +1,125 @@
+"""A hub for the client's unit tests that does what a test tells it to, and remembers what it heard.
+
+WebSocket only, no rooms and no memory: not a model of the hub, just the other end of the wire.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from types import TracebackType
+from typing import Any, Self
+
+from aiohttp import WSMsgType, web
+
+from tests.support.raw import encode
+
+Verb = Callable[["Peer", str, dict[str, Any]], dict[str, Any] | None]
+
+
+class Peer:
+    """One connection of a client."""
+
+    def __init__(self, ws: web.WebSocketResponse) -> None:
+        self.ws = ws
+        self.auth: dict[str, Any] = {}
+        # Whether the client has said goodbye for good (41).
+        self.goodbye = False
+
+    async def send(self, event: str, *args: Any) -> None:
+        for packet in encode([event, *args]):
+            if isinstance(packet, bytes):
+                await self.ws.send_bytes(packet)
+            else:
+                await self.ws.send_str(packet)
+
+    async def message(self, offset: int, data: Any = None, event: str = "m") -> None:
+        await self.send(event, data, {"room": "r"}, str(offset))
+
+
+class FakeHub:
+    """The server; `verbs` are `(verb, fields)` in the order heard."""
+
+    def __init__(self) -> None:
+        self.peers: list[Peer] = []
+        self.verbs: list[tuple[str, dict[str, Any]]] = []
+        # So many handshakes get 503.
+        self.refuse = 0
+        # What CONNECT_ERROR says, where it is to be said.
+        self.error: dict[str, Any] | None = None
+        self.pid = "s1.secret"
+        self.session: dict[str, Any] = {
+            "protocol": 1, "client_id": "c", "recovered": False, "missed": 0, "rooms": [],
+            "head": "1000",
+        }  # fmt: skip
+        self.offset = "10"
+        # Answers a verb; None leaves it unanswered.
+        self.answer: Verb = lambda _peer, _verb, _fields: {
+            "ok": True, "room": "r", "offset": "11",
+        }  # fmt: skip
+        # Sent right after hub:session.
+        self.replay: list[tuple[int, Any]] = []
+        self._runner: web.AppRunner | None = None
+        self.url = ""
+
+    async def __aenter__(self) -> Self:
+        app = web.Application()
+        app.router.add_get("/socket.io/", self._serve)
+        self._runner = web.AppRunner(app, shutdown_timeout=0.1)
+        await self._runner.setup()
+        site = web.TCPSite(self._runner, "127.0.0.1", 0)
+        await site.start()
+        port = self._runner.addresses[0][1]
+        self.url = f"http://127.0.0.1:{port}"
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        for peer in self.peers:
+            await peer.ws.close()
+        assert self._runner
+        await self._runner.cleanup()
+
+    def asked(self, verb: str) -> list[dict[str, Any]]:
+        """Return the fields of each such verb heard."""
+        return [fields for name, fields in self.verbs if name == verb]
+
+    async def _serve(self, request: web.Request) -> web.StreamResponse:
+        if self.refuse:
+            self.refuse -= 1
+            return web.Response(status=503, headers={"Retry-After": "1"})
+        ws = web.WebSocketResponse()
+        await ws.prepare(request)
+        peer = Peer(ws)
+        shake = {"sid": "e", "upgrades": [], "pingInterval": 25000, "pingTimeout": 20000}
+        await ws.send_str("0" + json.dumps(shake))
+        async for message in ws:
+            if message.type != WSMsgType.TEXT:
+                continue
+            await self._take(peer, message.data)
+        return ws
+
+    async def _take(self, peer: Peer, packet: str) -> None:
+        if packet.startswith("40"):
+            peer.auth = json.loads(packet[2:] or "{}")
+            self.peers.append(peer)
+            if self.error is not None:
+                await peer.ws.send_str("44" + json.dumps(self.error))
+                return
+            await peer.ws.send_str("40" + json.dumps({"sid": "x", "pid": self.pid}))
+            await peer.send("hub:session", self.session, self.offset)
+            for offset, data in self.replay:
+                await peer.message(offset, data)
+        elif packet.startswith("41"):
+            peer.goodbye = True
+        elif packet.startswith("42"):
+            digits = packet[2 : packet.index("[")]
+            verb, fields = json.loads(packet[packet.index("[") :])
+            self.verbs.append((verb, fields))
+            said = self.answer(peer, verb, fields)
+            if said is not None and digits:
+                await peer.ws.send_str(f"43{digits}{json.dumps([said])}")

