@@ -64,7 +64,8 @@ class Hub:
         command = [sys.executable, "-c", MAIN, "serve", "--port", str(self.port)]
         if self.redis_url:
             command += ["--redis-url", self.redis_url, "--prefix", self.prefix]
-        given = {f"HUB_{name.upper()}": str(value) for name, value in self.settings.items()}
+        settings = {"drain": 0.05} | self.settings
+        given = {f"HUB_{name.upper()}": str(value) for name, value in settings.items()}
         rest = {name: value for name, value in os.environ.items() if not name.startswith("HUB_")}
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
