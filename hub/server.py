@@ -29,6 +29,10 @@ from hub.errors import Unavailable
 
 logger = logging.getLogger("hub.server")
 
+# python-socketio's own: at info it writes a line an event, names that clients chose included.
+_chatter = logging.getLogger("hub.server.socketio")
+_chatter.setLevel(logging.WARNING)
+
 # Names that stock clients and servers use themselves; a client that sends one is refused (PROTOCOL §3).
 RESERVED = frozenset(
     {
@@ -271,7 +275,7 @@ class Server(socketio.AsyncServer):  # type: ignore[misc]
         kwargs.setdefault("client_manager", Manager())
         kwargs.setdefault("serializer", Packet)
         kwargs.setdefault("async_handlers", False)
-        kwargs.setdefault("logger", logger)
+        kwargs.setdefault("logger", _chatter)
         super().__init__(**kwargs)
         self.counters: Counter[str] = self.eio.counters
         self.environ = _Environs(self.eio.connections)
