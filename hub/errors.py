@@ -1,14 +1,14 @@
 """The hub's one tree of errors, and how each is told to a client.
 
-    HubError
-    ├── BadRequest      a field is missing, of the wrong type, or out of bounds
-    ├── Unauthorized    who are you?
-    ├── Forbidden       not for you
-    ├── NotFound        there is no such thing
-    ├── TooLarge        over a stated size
-    ├── RateLimited     too many, too fast
-    ├── Unavailable     Redis is away or slow; the outcome is unknown
-    └── Internal        a fault of the hub's own
+HubError
+├── BadRequest      a field is missing, of the wrong type, or out of bounds
+├── Unauthorized    who are you?
+├── Forbidden       not for you
+├── NotFound        there is no such thing
+├── TooLarge        over a stated size
+├── RateLimited     too many, too fast
+├── Unavailable     Redis is away or slow; the outcome is unknown
+└── Internal        a fault of the hub's own
 """
 
 from __future__ import annotations

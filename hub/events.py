@@ -19,14 +19,23 @@ from hub.engine.connection import Connection
 from hub.engine.frame import Frame
 from hub.errors import BadRequest, Forbidden, HubError, Internal, NotFound, Unavailable
 from hub.message import encode, meta
-from hub.model import check_client_id, is_offset
+from hub.model import ATTACHMENTS, check_client_id, is_offset
 from hub.node import Node
 from hub.pid import Pid
 from hub.server import Server
 from hub.session import Session
 from hub.store.store import NotOwner, Page
 from hub.verbs import (
-    ATTACHMENTS, VERBS, Ack, History, Publish, Request, Subscribe, Unsubscribe, convert, decode, renumber,
+    VERBS,
+    Ack,
+    History,
+    Publish,
+    Request,
+    Subscribe,
+    Unsubscribe,
+    convert,
+    decode,
+    renumber,
 )  # fmt: skip
 
 log = logging.getLogger("hub.events")
@@ -297,7 +306,7 @@ def _identify(auth: Any) -> tuple[str | None, Pid | None, int | None, bool, bool
             raise BadRequest('acks: "manual", or absent')
         offset = auth.get("offset")
         # A client that has had no event yet, or one that ended in no offset, has nothing to send.
-        known = int(offset) if is_offset(offset) else None
+        known = int(str(offset)) if is_offset(offset) else None
         text = auth.get("pid")
         pid = Pid.parse(text) if isinstance(text, str) else None
         if client_id is not None and text is not None:

@@ -311,7 +311,9 @@ class Node:
             del room.members[session]
             self._unwant(room)
 
-    async def subscribe(self, session: Session, name: str, answer: Callable[[int], Awaitable[None]]) -> None:
+    async def subscribe(
+        self, session: Session, name: str, answer: Callable[[int], Awaitable[None]]
+    ) -> None:
         """Join a room. `answer` gets the join offset and writes the answer, before any message behind it comes.
 
         Raises HubError, NotOwner.

@@ -290,8 +290,12 @@ class Server(socketio.AsyncServer):  # type: ignore[misc]
         """Put a client of "/" out for good: Socket.IO `41`, then the connection is closed."""
         connection = self.connection(sid)
         if connection is not None:
-            connection.send(Frame("1"))
-            connection.close(Goodbye.DONE)
+            self.put_out(connection)
+
+    def put_out(self, connection: Connection) -> None:
+        """Tell a connection of "/" that it is not wanted any more, and close it."""
+        connection.send(Frame("1"))
+        connection.close(Goodbye.DONE)
 
     async def disconnect(
         self, sid: str, namespace: str | None = None, ignore_queue: bool = False

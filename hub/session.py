@@ -52,9 +52,30 @@ class Session:
     """
 
     __slots__ = (
-        "_at_ping", "_drained", "_freed", "bare", "client_id", "connection", "data", "direct", "dirty", "held",
-        "holding", "joins", "kept", "manual", "named", "on_slow", "parking", "peer", "proven", "sent", "stale", "state", "task",
+        "_at_ping",
+        "_drained",
+        "_freed",
+        "bare",
+        "client_id",
+        "connection",
+        "data",
+        "direct",
+        "dirty",
+        "held",
+        "holding",
+        "joins",
+        "kept",
+        "manual",
+        "named",
+        "on_slow",
+        "parking",
+        "peer",
+        "proven",
+        "sent",
+        "stale",
+        "state",
         "taken",
+        "task",
     )  # fmt: skip
 
     def __init__(

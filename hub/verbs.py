@@ -143,7 +143,7 @@ def _detach(value: Any, attachments: list[bytes]) -> Any:
 
 
 # What needs a second look: placeholders, also spelt with escapes, and numbers that may be infinite.
-_SUSPICIOUS = re.compile(rb'_placeholder|\\u00|[0-9][eE]\+?[0-9]{3}|[0-9]{300}')
+_SUSPICIOUS = re.compile(rb"_placeholder|\\u00|[0-9][eE]\+?[0-9]{3}|[0-9]{300}")
 
 
 def check_data(data: Raw, attachments: int) -> None:
@@ -185,9 +185,7 @@ def _look(value: Any, attachments: int) -> None:
     elif isinstance(value, list):
         for item in value:
             _look(item, attachments)
-    elif isinstance(value, float) and value in (float("inf"), float("-inf")):
-        raise BadRequest("data: a number out of range")
-    elif type(value) is int and abs(value) > 10**308:
+    elif (isinstance(value, float) and value in (float("inf"), float("-inf"))) or (type(value) is int and abs(value) > 10**308):
         raise BadRequest("data: a number out of range")
 
 

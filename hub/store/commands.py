@@ -199,6 +199,8 @@ class Commands:
 def _refused(error: Exception) -> HubError:
     """Say what a refusal of Redis means to a client: nothing was stored, try later."""
     words = str(error)
-    if not words.startswith(("OOM", "READONLY", "LOADING", "MASTERDOWN", "MISCONF", "NOREPLICAS", "BUSY", "NOSCRIPT")):
+    if not words.startswith(
+        ("OOM", "READONLY", "LOADING", "MASTERDOWN", "MISCONF", "NOREPLICAS", "BUSY", "NOSCRIPT")
+    ):
         log.error("Redis refused a command", extra={"error": words})
     return Unavailable("Redis refuses: " + words.split(" ", 1)[0])

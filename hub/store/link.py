@@ -165,7 +165,7 @@ async def connect(
                 await link.call("SELECT", options["db"])
     except (OSError, TimeoutError, ReplyError, RedisError, Unavailable) as error:
         link.close()
-        raise Unavailable(f"Redis is away: {error or type(error).__name__}") from None
+        raise Unavailable(f"Redis is away: {str(error) or type(error).__name__}") from None
     except BaseException:
         link.close()
         raise

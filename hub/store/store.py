@@ -147,7 +147,9 @@ class Store:
         info = _fields(await call("INFO", "server")) | _fields(await call("INFO", "replication"))
         version = tuple(int(part) for part in info.get("redis_version", "0").split(".")[:2])
         if version < (6, 2):
-            raise BadRequest(f"Redis {info.get('redis_version')} is too old: the hub needs 6.2 or later")
+            raise BadRequest(
+                f"Redis {info.get('redis_version')} is too old: the hub needs 6.2 or later"
+            )
         if info.get("role", "master") not in ("master",):
             raise Unavailable("this Redis is a replica")
         policy = _fields(await call("INFO", "memory")).get("maxmemory_policy", "noeviction")
@@ -200,8 +202,7 @@ class Store:
                 return
             duplicate = reply[:1] == b"="
             offset = int(reply[1:] if duplicate else reply)
-            if offset > self.newest:
-                self.newest = offset
+            self.newest = max(self.newest, offset)
             callback(offset, duplicate)
 
         self.commands.run(
@@ -214,9 +215,7 @@ class Store:
             done,
         )  # fmt: skip
 
-    async def history(
-        self, room: str, after: int | None, before: int | None, limit: int
-    ) -> Page:
+    async def history(self, room: str, after: int | None, before: int | None, limit: int) -> Page:
         keys = self.keys
         found, more, gap, clock = await self.commands.ask(
             "history",

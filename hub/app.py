@@ -1,0 +1,204 @@
+"""The application: everything put together, started, watched over, and let go in order."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ipaddress
+import logging
+import signal
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+from aiohttp import web
+
+from hub import static_files
+from hub.embedded import EmbeddedServer
+from hub.engine import Goodbye
+from hub.errors import BadRequest, HubError, Unavailable
+from hub.events import Events
+from hub.node import Node
+from hub.server import Server
+from hub.session import Session
+from hub.settings import Settings
+
+log = logging.getLogger("hub.app")
+
+# Connections that wait to be accepted: a burst of returning clients must not wait for TCP to try again.
+BACKLOG = 4096
+
+_PAGE_HEADERS = {
+    "Content-Security-Policy": "default-src 'self'; connect-src 'self' ws: wss:; img-src 'self' data:",
+    "X-Content-Type-Options": "nosniff",
+    "Cache-Control": "no-cache",
+}
+
+
+class Hub:
+    """One hub process: the node, python-socketio on the engine, and the HTTP application."""
+
+    def __init__(self, settings: Settings, redis_url: str) -> None:
+        self.settings = settings
+        self.node = Node(settings, redis_url, expel=self._expel, retry_later=self._retry_later)
+        self.server = Server(
+            ping_interval=settings.ping_interval,
+            ping_timeout=settings.ping_timeout,
+            max_payload=settings.max_payload,
+            buffer_high=settings.buffer_high,
+            buffer_low=settings.buffer_low,
+            # A replayed batch is written in one piece, whatever the buffer holds.
+            buffer_limit=max(16 * 1024 * 1024, 4 * (settings.buffer_high + settings.replay_bytes)),
+            connections_per_address=settings.connections_per_address,
+            websocket_compression=settings.websocket_compression,
+            cors=tuple(_words(settings.cors)),
+            trusted_proxies=tuple(_network(word) for word in _words(settings.trusted_proxies)),
+        )
+        self.events = Events(self.node, self.server)
+        self.app = web.Application()
+        self.app.router.add_get("/healthz", self._healthz)
+        self.app.router.add_get("/readyz", self._readyz)
+        for path, file in static_files.routes().items():
+            self.app.router.add_get(path, _file(file))
+        self.server.attach(self.app)
+        # Set when a background loop has failed: the process is of no use any more.
+        self.failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    async def _healthz(self, request: web.Request) -> web.Response:
+        return web.json_response({"ok": True})
+
+    async def _readyz(self, request: web.Request) -> web.Response:
+        state = {"redis": self.node.store.commands.up, "bus": self.node.store.bus.up}
+        ready = all(state.values()) and not self.server.eio.refusing
+        return web.json_response({"ok": ready, **state}, status=200 if ready else 503)
+
+    def _expel(self, session: Session) -> None:
+        connection = self.server.eio.connections.get(session.connection)
+        if connection is not None:
+            self.server.put_out(connection)
+
+    def _retry_later(self, session: Session) -> None:
+        connection = self.server.eio.connections.get(session.connection)
+        if connection is not None:
+            connection.close(Goodbye.TRY_AGAIN)
+
+    # -- the node's upkeep
+
+    @contextlib.asynccontextmanager
+    async def upkeep(self) -> AsyncIterator[None]:
+        """Keep the node's lease, sessions and bus alive while the body runs."""
+        settings, node = self.settings, self.node
+        life = min(settings.anonymous_life, settings.named_life)
+        work: list[tuple[float, Callable[[], Awaitable[Any]]]] = [
+            (settings.lease / 4, node.renew),
+            (settings.lease / 2, self._sweep),
+            (settings.bus_silence / 4, node.store.probe),
+            (min(2.0, settings.lease / 4), node.prove),
+            (max(life / 2, 0.5), node.touch),
+        ]
+        tasks = [asyncio.create_task(self._every(seconds, job)) for seconds, job in work]
+        try:
+            yield
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.wait(tasks)
+
+    async def _every(self, seconds: float, job: Callable[[], Awaitable[Any]]) -> None:
+        try:
+            while True:
+                await asyncio.sleep(seconds)
+                try:
+                    await job()
+                except Unavailable:
+                    pass  # the store says so once, and tries to get Redis back
+        except Exception as error:
+            log.exception("a background task failed; the hub ends")
+            if not self.failed.done():
+                self.failed.set_exception(error)
+
+    async def _sweep(self) -> None:
+        """Park what dead nodes served; after an outage of Redis, when all leases are over, wait one lease first."""
+        loop = asyncio.get_running_loop()
+        if loop.time() - self.node.store.connected_at < self.settings.lease:
+            return
+        while await self.node.store.sweep(100) == 100:
+            await asyncio.sleep(0)
+
+    # -- the end
+
+    async def drain(self) -> None:
+        """Let every client go, parked, over the time that the settings give; nobody new comes in."""
+        self.server.eio.refusing = True
+        sessions = list(self.node.sessions.values())
+        batches = [sessions[start : start + 100] for start in range(0, len(sessions), 100)]
+        for batch in batches:
+            await asyncio.gather(*(self._let_go(session) for session in batch))
+            await asyncio.sleep(self.settings.drain / len(batches))
+        await self.server.eio.shutdown()
+
+    async def _let_go(self, session: Session) -> None:
+        connection = self.server.eio.connections.get(session.connection)
+        await self.node.leave(session, deliberate=False)
+        if connection is not None:
+            connection.close(Goodbye.RESTART)
+
+
+async def serve(settings: Settings, *, announce: Callable[[str], None]) -> None:
+    """Run a hub until SIGTERM or SIGINT; `announce` is called with its URL once it accepts connections.
+
+    Raises HubError where it cannot start.
+    """
+    loop = asyncio.get_running_loop()
+    stopped = asyncio.Event()
+    for kind in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(kind, stopped.set)
+    async with contextlib.AsyncExitStack() as stack:
+        url = settings.redis_url
+        if not url:
+            embedded = EmbeddedServer(settings)
+            stack.push_async_callback(embedded.stop)
+            await embedded.start()
+            url = embedded.url
+        hub = Hub(settings, url)
+        await hub.node.start()
+        stack.push_async_callback(hub.node.stop)
+        await stack.enter_async_context(hub.upkeep())
+        runner = web.AppRunner(hub.app, access_log=None, handle_signals=False)
+        await runner.setup()
+        stack.push_async_callback(runner.cleanup)
+        site = web.TCPSite(runner, settings.host, settings.port, backlog=BACKLOG)
+        await site.start()
+        announce(_url(settings.host, runner.addresses))
+        waiting: asyncio.Future[Any] = asyncio.ensure_future(stopped.wait())
+        await asyncio.wait([waiting, hub.failed], return_when=asyncio.FIRST_COMPLETED)
+        waiting.cancel()
+        await site.stop()
+        await hub.drain()
+        with contextlib.suppress(HubError):
+            await hub.node.store.release()
+        if hub.failed.done():
+            raise Unavailable("a background task failed")
+    log.info("stopped")
+
+
+def _url(host: str, addresses: list[Any]) -> str:
+    port = addresses[0][1]
+    return f"http://[{host}]:{port}/" if ":" in host else f"http://{host}:{port}/"
+
+
+def _file(path: Any) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
+    async def handler(request: web.Request) -> web.StreamResponse:
+        return web.FileResponse(path, headers=_PAGE_HEADERS)
+
+    return handler
+
+
+def _words(text: str) -> list[str]:
+    return [word.strip() for word in text.split(",") if word.strip()]
+
+
+def _network(text: str) -> Any:
+    try:
+        return ipaddress.ip_network(text, strict=False)
+    except ValueError:
+        raise BadRequest(f"trusted_proxies: {text!r} is no address or network") from None
