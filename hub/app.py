@@ -8,6 +8,7 @@ import ipaddress
 import logging
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
 from typing import Any
 
 from aiohttp import web
@@ -63,10 +64,10 @@ class Hub:
         # Set when a background loop has failed: the process is of no use any more.
         self.failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
-    async def _healthz(self, request: web.Request) -> web.Response:
+    async def _healthz(self, _: web.Request) -> web.Response:
         return web.json_response({"ok": True})
 
-    async def _readyz(self, request: web.Request) -> web.Response:
+    async def _readyz(self, _: web.Request) -> web.Response:
         state = {"redis": self.node.store.commands.up, "bus": self.node.store.bus.up}
         ready = all(state.values()) and not self.server.eio.refusing
         return web.json_response({"ok": ready, **state}, status=200 if ready else 503)
@@ -122,7 +123,7 @@ class Hub:
         if loop.time() - self.node.store.connected_at < self.settings.lease:
             return
         while await self.node.store.sweep(100) == 100:
-            await asyncio.sleep(0)
+            pass  # there may be more; each call yields to the others
 
     # -- the end
 
@@ -186,8 +187,8 @@ def _url(host: str, addresses: list[Any]) -> str:
     return f"http://[{host}]:{port}/" if ":" in host else f"http://{host}:{port}/"
 
 
-def _file(path: Any) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
-    async def handler(request: web.Request) -> web.StreamResponse:
+def _file(path: Path) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
+    async def handler(_: web.Request) -> web.StreamResponse:
         return web.FileResponse(path, headers=_PAGE_HEADERS)
 
     return handler

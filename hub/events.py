@@ -205,7 +205,7 @@ class Events:
                 return Unavailable("the connection is gone").answer()
             answered: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
 
-            def reply(answer: dict[str, Any], attachments: list[bytes]) -> None:
+            def reply(answer: dict[str, Any], _: list[bytes]) -> None:
                 if not answered.done():
                     answered.set_result(answer)
 

@@ -185,7 +185,9 @@ def _look(value: Any, attachments: int) -> None:
     elif isinstance(value, list):
         for item in value:
             _look(item, attachments)
-    elif (isinstance(value, float) and value in (float("inf"), float("-inf"))) or (type(value) is int and abs(value) > 10**308):
+    elif (isinstance(value, float) and value in (float("inf"), float("-inf"))) or (
+        type(value) is int and abs(value) > 10**308
+    ):
         raise BadRequest("data: a number out of range")
 
 

@@ -7,57 +7,35 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import random
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 from hub.errors import HubError, Unavailable
+from hub.store.kept import Kept
 from hub.store.link import Callback, Link, Reply, ReplyError, connect, pack
 from hub.store.scripts import Script, read_all
 
 log = logging.getLogger("hub.store")
 
 
-class Commands:
-    """A connection for commands that comes back by itself.
+class Commands(Kept):
+    """A connection for commands.
 
     `on_up` is awaited each time it is connected, before anybody else may use it; where it raises
-    Unavailable the connection is tried anew.
+    Unavailable the connection is tried anew. `timeout`: seconds without an answer after which it is given up.
     """
 
     def __init__(
-        self,
-        url: str,
-        on_up: Callable[[], Awaitable[None]],
-        on_down: Callable[[], None],
-        timeout: float = 10.0,
+        self, url: str, on_up: Callable[[], Awaitable[None]], timeout: float = 10.0
     ) -> None:
-        self._url = url
+        super().__init__(url, "commands", timeout / 4)
         self._on_up = on_up
-        self._on_down = on_down
         self._timeout = timeout
         self.scripts = read_all()
-        self._link: Link | None = None
-        self._keeper: asyncio.Task[None] | None = None
-        self._down = asyncio.Event()
         # While scripts are being loaded again: those that Redis did not know, and those that came after.
         self._unknown: list[tuple[bytes, Callback]] = []
         self._waiting: list[tuple[bytes, Callback]] = []
         self._reloading = False
-        self.up = False
-
-    async def start(self) -> None:
-        """Connect. Raises Unavailable, or whatever `on_up` raises."""
-        await self._connect()
-        self._keeper = asyncio.create_task(self._keep(), name="redis commands")
-
-    async def stop(self) -> None:
-        if self._keeper is not None:
-            self._keeper.cancel()
-            await asyncio.wait([self._keeper])
-            self._keeper = None
-        if self._link is not None:
-            self._link.close()
 
     def run(self, name: str, keys: Sequence[str], args: Sequence[Any], callback: Callback) -> None:
         """Run a script; `callback` gets its answer or a HubError. Scripts take effect in the order sent."""
@@ -95,11 +73,6 @@ class Commands:
             return await self._link.call(*command)
         except ReplyError as error:
             raise _refused(error) from None
-
-    def cut(self) -> None:
-        """Give the connection up; a new one is made."""
-        if self._link is not None:
-            self._link.close()
 
     # -- scripts that Redis has forgotten
 
@@ -140,7 +113,6 @@ class Commands:
     # -- keeping connected
 
     async def _connect(self) -> None:
-        self._down.clear()
         link = await connect(self._url, self._lost)
         try:
             async with asyncio.timeout(self._timeout):
@@ -155,37 +127,17 @@ class Commands:
         except BaseException:
             link.close()
             raise
-        self.up = True
+        self.up = not link.closed
+
+    def _on_down(self) -> None:
+        log.warning("lost the connection to Redis")
 
     def _lost(self) -> None:
-        was_up, self.up = self.up, False
-        unknown = self._unknown + self._waiting
+        late = self._unknown + self._waiting
         self._unknown, self._waiting, self._reloading = [], [], False
-        for _, callback in unknown:
+        super()._lost()
+        for _, callback in late:
             callback(Unavailable("the connection to Redis was lost"))
-        self._down.set()
-        if was_up:
-            self._on_down()
-
-    async def _keep(self) -> None:
-        """Watch the connection; make a new one when it ends. Waits double from 50 ms to 2 s, jittered."""
-        delay = 0.05
-        while True:
-            if self.up:
-                delay = 0.05
-                try:
-                    async with asyncio.timeout(self._timeout / 4):
-                        await self._down.wait()
-                except TimeoutError:
-                    self._check()
-                continue
-            try:
-                await self._connect()
-                log.info("connected to Redis again")
-            except HubError as error:
-                log.warning("no connection to Redis", extra={"error": error.message})
-                await asyncio.sleep(delay * random.uniform(0.5, 1.0))
-                delay = min(delay * 2, 2.0)
 
     def _check(self) -> None:
         link = self._link

@@ -37,9 +37,9 @@ class Keys:
     def node_channel(self, node: str) -> str:
         return self.node_channel_base + node
 
-    def dedupe(self, room: str, publisher: str, id: str) -> str:
-        """Name an idempotency key; hashed, since `id` is the publisher's to choose."""
+    def dedupe(self, room: str, publisher: str, key: str) -> str:
+        """Name an idempotency key; hashed, since it is the publisher's to choose."""
         digest = hashlib.blake2b(
-            b"\0".join(part.encode() for part in (room, publisher, id)), digest_size=16
+            b"\0".join(part.encode() for part in (room, publisher, key)), digest_size=16
         )
         return f"{self.base}dedupe:{digest.hexdigest()}"

@@ -24,6 +24,10 @@ pack: Callable[[tuple[Any, ...]], bytes] = hiredis.pack_command
 ReplyError = hiredis.ReplyError
 
 
+# Seconds to connect and log in.
+CONNECT_TIMEOUT = 5.0
+
+
 class Link(asyncio.Protocol):
     """A connection.
 
@@ -138,7 +142,6 @@ async def connect(
     url: str,
     on_lost: Callable[[], None],
     on_push: Callable[[list[Reply]], None] | None = None,
-    timeout: float = 5.0,
 ) -> Link:
     """Connect and log in. Raises Unavailable, or BadRequest for a URL that cannot be meant."""
     try:
@@ -148,7 +151,7 @@ async def connect(
     loop = asyncio.get_running_loop()
     link = Link(on_lost, on_push)
     try:
-        async with asyncio.timeout(timeout):
+        async with asyncio.timeout(CONNECT_TIMEOUT):
             if "path" in options:
                 await loop.create_unix_connection(lambda: link, options["path"])
             else:

@@ -108,9 +108,7 @@ class Store:
         self.newest = 0
         self._on_changed = on_changed
         self._identity: tuple[str, str] | None = None
-        self.commands = Commands(
-            url, self._connected, self._disconnected, timeout=settings.redis_timeout
-        )
+        self.commands = Commands(url, self._connected, settings.redis_timeout)
         self.bus = Bus(url, on_messages, on_bus_lost, on_bus_back, settings.bus_silence)
         # When the command connection was last made, on the loop's clock.
         self.connected_at = 0.0
@@ -150,7 +148,7 @@ class Store:
             raise BadRequest(
                 f"Redis {info.get('redis_version')} is too old: the hub needs 6.2 or later"
             )
-        if info.get("role", "master") not in ("master",):
+        if info.get("role", "master") != "master":
             raise Unavailable("this Redis is a replica")
         policy = _fields(await call("INFO", "memory")).get("maxmemory_policy", "noeviction")
         if policy != "noeviction":
@@ -170,9 +168,6 @@ class Store:
         if changed:
             log.warning("Redis was restarted or replaced")
             self._on_changed()
-
-    def _disconnected(self) -> None:
-        log.warning("lost the connection to Redis")
 
     # -- messages
 

@@ -48,7 +48,7 @@ def start_hub() -> Iterator[Callable[..., Hub]]:
 
     yield start
     for hub in hubs:
-        hub.stop()
+        hub.close()
     shutil.rmtree(directory)
 
 

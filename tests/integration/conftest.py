@@ -15,6 +15,7 @@ from tests.support.js import JSClient
 from tests.support.proxy import Proxy
 from tests.support.raw import Raw
 from tests.support.redis import RedisServer
+from tests.support.stock import Stock
 
 _running: list[Hub] = []
 _numbers = itertools.count(1)
@@ -111,6 +112,20 @@ async def client() -> AsyncIterator[Callable[..., Any]]:
     yield connect
     for each in clients:
         await each.close()
+
+
+@pytest.fixture
+async def stock() -> AsyncIterator[Callable[..., Any]]:
+    """Connect stock Python clients: `await stock(url, transport, **auth)`."""
+    clients: list[Stock] = []
+
+    async def connect(url: str, transport: str = "websocket", **auth: Any) -> Stock:
+        clients.append(Stock())
+        return await clients[-1].connect(url, transport, **auth)
+
+    yield connect
+    for each in clients:
+        await each.sio.shutdown()
 
 
 @pytest.fixture

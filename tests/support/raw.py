@@ -42,6 +42,8 @@ class Raw:
         self.close_code: int | None = None
         # Of the last request, where the transport is polling.
         self.status = 0
+        # How many packets each polling answer held.
+        self.payloads: list[int] = []
         self._ids = itertools.count(1)
         self._pending: tuple[str, int] | None = None
         self._attachments: list[bytes] = []
@@ -145,7 +147,9 @@ class Raw:
                 text = await answer.text()
                 if answer.status != 200:
                     return
-            for packet in text.split(SEPARATOR):
+            packets = text.split(SEPARATOR)
+            self.payloads.append(len(packets))
+            for packet in packets:
                 is_binary = packet[:1] == "b"
                 await self._take(base64.b64decode(packet[1:]) if is_binary else packet)
                 if packet == "1":

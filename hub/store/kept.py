@@ -1,0 +1,93 @@
+"""A connection to Redis that comes back by itself, however often it is lost."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+
+from hub.errors import HubError
+from hub.store.link import Link
+
+log = logging.getLogger("hub.store")
+
+# Seconds between two attempts: doubled from the first to the last, and jittered.
+FIRST_DELAY, LAST_DELAY = 0.05, 2.0
+
+
+class Kept:
+    """What the command connection and the bus have in common: being kept.
+
+    A subclass opens the connection, hears that it was lost, and may give up one that has gone bad.
+    """
+
+    def __init__(self, url: str, name: str, check_every: float) -> None:
+        self._url = url
+        self._name = name
+        self._check_every = check_every
+        self._link: Link | None = None
+        self._keeper: asyncio.Task[None] | None = None
+        self._down = asyncio.Event()
+        # Connected and fit for use.
+        self.up = False
+
+    async def start(self) -> None:
+        """Connect. Raises HubError."""
+        await self._connect()
+        self._keeper = asyncio.create_task(self._keep(), name=f"redis {self._name}")
+
+    async def stop(self) -> None:
+        self.up = False
+        if self._keeper is not None:
+            self._keeper.cancel()
+            await asyncio.wait([self._keeper])
+            self._keeper = None
+        self.cut()
+
+    def cut(self) -> None:
+        """Give the connection up; a new one is made."""
+        if self._link is not None:
+            self._link.close()
+
+    async def _connect(self) -> None:
+        """Set `_link` and `up`. Raises HubError."""
+        raise NotImplementedError
+
+    def _check(self) -> None:
+        """Cut the connection if it has gone bad."""
+        raise NotImplementedError
+
+    def _on_down(self) -> None:
+        """It was fit for use and has ended."""
+        raise NotImplementedError
+
+    def _on_back(self) -> None:
+        """It is fit for use again."""
+
+    def _lost(self) -> None:
+        was_up, self.up = self.up, False
+        self._down.set()
+        if was_up:
+            self._on_down()
+
+    async def _keep(self) -> None:
+        delay = FIRST_DELAY
+        while True:
+            if self.up:
+                delay = FIRST_DELAY
+                try:
+                    async with asyncio.timeout(self._check_every):
+                        await self._down.wait()
+                except TimeoutError:
+                    self._check()
+                continue
+            self._down.clear()
+            try:
+                await self._connect()
+            except HubError as error:
+                log.warning("no connection", extra={"for": self._name, "error": error.message})
+                await asyncio.sleep(delay * random.uniform(0.5, 1.0))
+                delay = min(delay * 2, LAST_DELAY)
+            else:
+                log.info("connected again", extra={"for": self._name})
+                self._on_back()

@@ -1,0 +1,316 @@
+"""Bounds and gaps: what a bound costs is told exactly, and nothing is left behind."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from tests.support.expect import exactly
+from tests.support.proxy import Proxy
+from tests.support.times import UNIT, eventually
+
+LOG, INBOX = 20, 10
+both = pytest.mark.parametrize("transport", ["websocket", "polling"])
+
+
+@pytest.fixture(scope="module")
+def hub(start_hub):
+    """A hub that keeps 20 messages of a room, and 10 references in an inbox."""
+    return start_hub(log_length=LOG, inbox_length=INBOX)
+
+
+@pytest.fixture(scope="module")
+def forgetful(start_hub):
+    """A hub whose messages are forgotten while the sessions that miss them live on."""
+    return start_hub(log_age=0.5 * UNIT, anonymous_life=20 * UNIT)
+
+
+@pytest.fixture
+async def publisher(hub, raw):
+    return await raw(hub.url)
+
+
+async def leave(client):
+    """Cut a bare connection; return what resumes its session."""
+    last = [args[-1] for _, args, _ in client.events if args and isinstance(args[-1], str)][-1]
+    auth = {"pid": client.reply["pid"], "offset": last}
+    await client.drop()
+    return auth
+
+
+def accounts_for(client, published):
+    """Every message published is received, or in exactly one gap that tells how many it has."""
+    received = {int(args[-1]) for args in client.named("m")}
+    gaps = [args[0] for args in client.named("hub:gap")]
+    for gap in gaps:
+        lost = [o for o in published if int(gap["after"]) < o < int(gap["before"])]
+        assert gap["dropped"] in (len(lost), None)
+        assert not received & set(lost)
+        received |= set(lost)
+    assert received >= set(published)
+
+
+@both
+async def test_an_overflowing_inbox_is_no_gap(hub, raw, publisher, room, transport):
+    """References beyond the inbox are read from the log: all that the log has arrives."""
+    client = await raw(hub.url, transport)
+    await client.join(room)
+    auth = await leave(client)
+    for number in range(LOG):
+        await publisher.publish(room, number)
+    again = await raw(hub.url, transport, auth)
+    await exactly(again, list(range(LOG)))
+    assert again.named("hub:gap") == []
+
+
+@both
+async def test_log_overflow_is_a_gap(hub, raw, publisher, room, transport):
+    """What the log no longer has is told first, exactly, with the position before it."""
+    client = await raw(hub.url, transport)
+    await client.join(room)
+    await publisher.publish(room, "heard")
+    await exactly(client, ["heard"])
+    auth = await leave(client)
+    offsets = [int(await publisher.publish(room, number)) for number in range(50)]
+    again = await raw(hub.url, transport, auth)
+    await exactly(again, list(range(50 - LOG, 50)))
+    (gap, told_at), = again.named("hub:gap")  # fmt: skip
+    assert gap["room"] == room
+    assert gap["reason"] == "overflow"
+    assert int(auth["offset"]) <= int(gap["after"]) < offsets[0]
+    assert offsets[50 - LOG - 1] < int(gap["before"]) <= offsets[50 - LOG]
+    assert gap["dropped"] == 50 - LOG
+    assert told_at == auth["offset"]
+    assert [name for name, _, _ in again.events[:3]] == ["hub:session", "hub:gap", "m"]
+    assert again.named("hub:session")[0][0]["missed"] == LOG
+    accounts_for(again, offsets)
+
+
+async def test_a_gap_comes_before_newer_messages_of_other_rooms(hub, raw, publisher, room):
+    """No message of any room newer than the first lost one comes before the gap."""
+    other = room + "b"
+    client = await raw(hub.url)
+    await client.join(room, other)
+    auth = await leave(client)
+    await publisher.publish(other, "older")
+    offsets = []
+    for number in range(LOG + 5):
+        offsets.append(int(await publisher.publish(room, number)))
+        if number == 2:
+            await publisher.publish(other, "newer")
+    again = await raw(hub.url, auth=auth)
+    await eventually(lambda: again.data()[-1:] == [LOG + 4])
+    story = [args[0] if name == "m" else name for name, args, _ in again.events[1:]]
+    assert story == ["older", "hub:gap", "newer", *range(5, LOG + 5)]
+    assert again.named("hub:gap")[0][0]["dropped"] == 5
+    assert again.named("hub:gap")[0][-1] == again.named("m")[0][-1]
+    accounts_for(again, offsets)
+
+
+async def test_two_gaps(hub, raw, publisher, room):
+    """Each room's gap is told by itself."""
+    rooms = (room, room + "b")
+    client = await raw(hub.url)
+    await client.join(*rooms)
+    auth = await leave(client)
+    for number in range(2 * (LOG + 3)):
+        await publisher.publish(rooms[number % 2], number)
+    again = await raw(hub.url, auth=auth)
+    await exactly(again, list(range(6, 2 * (LOG + 3))))
+    gaps = {args[0]["room"]: args[0]["dropped"] for args in again.named("hub:gap")}
+    assert gaps == dict.fromkeys(rooms, 3)
+
+
+async def test_a_live_session_has_no_gap(hub, raw, publisher, room):
+    """A log shorter than what passes through costs nobody who is there anything."""
+    client = await raw(hub.url)
+    await client.join(room)
+    await asyncio.gather(*(publisher.publish(room, number) for number in range(200)))
+    await exactly(client, list(range(200)))
+    assert client.named("hub:gap") == []
+
+
+async def test_expired_messages_are_a_gap_told_until_something_newer_came(forgetful, raw, room):
+    """Nothing is left to replay: the gap is told at each return until a newer message came."""
+    publisher = await raw(forgetful.url)
+    client = await raw(forgetful.url)
+    await client.join(room)
+    auth = await leave(client)
+    offsets = [int(await publisher.publish(room, number)) for number in range(5)]
+    await asyncio.sleep(1.2 * UNIT)  # messages age by nothing but time
+    for _ in range(2):
+        again = await raw(forgetful.url, auth=auth)
+        await eventually(lambda again=again: again.named("hub:gap"))
+        gap, told_at = again.named("hub:gap")[0]
+        assert gap["room"] == room
+        assert gap["reason"] == "expired"
+        assert int(gap["after"]) < offsets[0]
+        assert int(gap["before"]) > offsets[-1]
+        assert gap["dropped"] in (5, None)
+        assert told_at == auth["offset"]
+        auth = await leave(again)
+        assert auth["offset"] == told_at
+    again = await raw(forgetful.url, auth=auth)
+    await publisher.publish(room, "newer")
+    await exactly(again, ["newer"])
+    last = await raw(forgetful.url, auth=await leave(again))
+    await publisher.publish(room, "end")
+    await exactly(last, ["end"])
+    assert last.named("hub:gap") == []
+
+
+async def test_a_gap_reaches_a_javascript_client(hub, js, publisher, room):
+    """The stock client recovers and is told; its position does not run ahead of the gap."""
+    async with Proxy(hub.port) as proxy:
+        client = await js(proxy.url, transports=["websocket"])
+        await client.join(room)
+        proxy.refuse = True
+        proxy.cut()
+        await eventually(lambda: client.disconnects)
+        for number in range(LOG + 7):
+            await publisher.publish(room, number)
+        proxy.refuse = False
+        assert (await client.back())["recovered"] is True
+        await exactly(client, list(range(7, LOG + 7)))
+        assert [args[0]["dropped"] for args in client.named("hub:gap")] == [7]
+
+
+async def test_history_says_when_the_log_does_not_reach_back(hub, raw, publisher, room):
+    """`subscribe` with a `since` that the log no longer reaches answers `gap: true`."""
+    offsets = [await publisher.publish(room, number) for number in range(LOG + 5)]
+    client = await raw(hub.url)
+    answer = await client.ask("subscribe", {"room": room, "since": offsets[0]})
+    assert answer["gap"] is True
+    assert [message["data"] for message in answer["messages"]] == list(range(5, LOG + 5))
+    other = await raw(hub.url)
+    answer = await other.ask("subscribe", {"room": room, "since": offsets[-3]})
+    assert answer["gap"] is False
+    assert [message["data"] for message in answer["messages"]] == [LOG + 3, LOG + 4]
+
+
+async def test_a_position_beyond_the_clock_is_a_reset(hub, raw, publisher, room):
+    """A client from the future is told `reset` for its rooms and goes on from now."""
+    client = await raw(hub.url)
+    await client.join(room)
+    auth = await leave(client)
+    again = await raw(hub.url, auth={**auth, "offset": "9999999999999999"})
+    await eventually(lambda: again.named("hub:gap"))
+    gap, _ = again.named("hub:gap")[0]
+    assert (gap["room"], gap["reason"], gap["dropped"]) == (room, "reset", None)
+    session, offset = await again.session()
+    assert int(offset) <= int(session["head"]) < 9999999999999999
+    await publisher.publish(room, 1)
+    await exactly(again, [1])
+
+
+async def test_every_key_expires(start_hub, raw, redis_server, room, name):
+    """Every key but the clock has an expiry, and none is left when all of them have passed."""
+    prefix = f"bare{name[-6:]}"
+    life = 0.5 * UNIT
+    hub = await asyncio.to_thread(
+        start_hub, prefix=prefix, anonymous_life=life, named_life=life, log_age=life,
+        dedupe_life=life, lease=UNIT, log_length=5, inbox_length=3,
+    )  # fmt: skip
+    redis = redis_server.client
+    bad: set[str] = set()
+    seen: set[str] = set()
+
+    def look() -> set[str]:
+        keys = {key for key in redis.scan_iter(f"{prefix}*", count=1000)}  # noqa: C416
+        for key in keys:
+            if redis.ttl(key) == -1 and not key.endswith("clock"):
+                bad.add(key)
+        seen.update(keys)
+        return keys
+
+    publisher = await raw(hub.url)
+    for auth in ({}, {"client_id": name}):
+        client = await raw(hub.url, auth=auth)
+        await client.join(room, room + "b")
+        look()
+        for number in range(8):
+            await publisher.publish(room, number, id=f"id-{number}-{auth}")
+            await publisher.publish(room, number, ttl=1)
+        await publisher.publish(room + "b", b"binary", echo=False)
+        await publisher.publish(room, "gone", volatile=True)
+        look()
+        await leave(client)
+        for number in range(8):
+            await publisher.publish(room, number)
+        look()
+        pid = client.reply["pid"]
+        again = await raw(hub.url, auth={"pid": pid})
+        await again.session()
+        await again.ask("ack", {"offset": "1"})
+        look()
+        await again.ask("unsubscribe", {"room": room + "b"})
+        look()
+        await leave(again)
+        await publisher.publish(room, "missed")
+        look()
+    await publisher.drop()
+    look()
+    await asyncio.to_thread(hub.terminate)
+    assert len(seen) > 5
+    await eventually(lambda: look() <= {key for key in seen if key.endswith("clock")},
+                     within=20 * UNIT, what=look)  # fmt: skip
+    assert bad == set()
+
+
+async def test_a_live_session_outlives_its_life(start_hub, raw, redis_server, room):
+    """The life counts from the end of a connection: who stays connected keeps everything."""
+    life = 0.5 * UNIT
+    hub = await asyncio.to_thread(start_hub, anonymous_life=life, lease=0.5 * UNIT)
+    client = await raw(hub.url)
+    await client.join(room)
+    await asyncio.sleep(4 * life)
+    publisher = await raw(hub.url)
+    await publisher.publish(room, 1)
+    await exactly(client, [1])
+    again = await raw(hub.url, auth=await leave(client))
+    session, _ = await again.session()
+    assert session["recovered"] is True
+    hub.close()
+
+
+async def test_settings_out_of_bounds_are_refused_at_start(start_hub):
+    """A hub with a setting that makes no sense does not start, and says which."""
+    with pytest.raises(AssertionError, match="log_length"):
+        await asyncio.to_thread(start_hub, log_length=0)
+
+
+async def test_rooms_of_a_session_are_bounded(start_hub, raw, room):
+    """One room too many is refused; the session goes on."""
+    hub = await asyncio.to_thread(start_hub, rooms_per_session=3)
+    client = await raw(hub.url)
+    await client.join(*(f"{room}{number}" for number in range(3)))
+    answer = await client.ask("subscribe", {"room": room + "x"})
+    assert answer["ok"] is False
+    assert "3" in answer["error"]["message"]
+    assert (await client.ask("unsubscribe", {"room": room + "0"}))["ok"] is True
+    await client.join(room + "x")
+    hub.close()
+
+
+async def test_a_slow_reader_is_parked_and_misses_nothing(start_hub, raw, room, js):
+    """A client that does not read costs the hub a buffer; the rest waits in Redis, and comes."""
+    hub = await asyncio.to_thread(start_hub, buffer_high=65536, buffer_low=16384, inbox_length=50)
+    async with Proxy(hub.port) as proxy:
+        slow = await js(proxy.url, transports=["websocket"])
+        quick = await raw(hub.url)
+        await slow.join(room)
+        await quick.join(room)
+        proxy.stall("down")
+        publisher = await raw(hub.url)
+        pad = "x" * 20_000
+        # More than every buffer on the way together: the kernel's are megabytes.
+        for start in range(0, 600, 20):
+            await asyncio.gather(
+                *(publisher.publish(room, [number, pad]) for number in range(start, start + 20))
+            )
+        await eventually(lambda: len(quick.data()) == 600)
+        proxy.flow("down")
+        await exactly(slow, [[number, pad] for number in range(600)], within=20 * UNIT)
+        assert slow.disconnects == []
+    hub.close()
