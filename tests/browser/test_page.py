@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
+import redis
 from playwright.async_api import Locator, Page, expect
 
 from tests.support.hubs import Hub
+from tests.support.times import eventually
 
 pytestmark = pytest.mark.timeout(120)
 expect.set_options(timeout=15_000)
@@ -130,12 +132,14 @@ async def test_a_gap_is_told(page, start_hub):
 
 async def test_a_session_that_has_ended_begins_anew_and_catches_up(page, start_hub):
     """The new session asks for what came since the last message seen: earlier, not replay."""
-    a, b = await visit(page, start_hub(anonymous_life=1))
+    hub = start_hub(anonymous_life=1)
+    a, b = await visit(page, hub)
     await a.publish("seen")
     await expect(b.entries("live")).to_have_text(["seen"])
     await b.press("Cut connection")
     await a.publish("unseen")
-    await page.wait_for_timeout(3000)  # the life of a session is what is tested
+    with redis.Redis(unix_socket_path=str(hub.settings["data_dir"] / "redis.sock")) as store:
+        await eventually(lambda: len(store.keys("*:session:*")) == 1, what="the session's end")
     await b.press("Come back")
     await expect(b.log).to_contain_text("Back with a new session: the old one has ended.")
     await expect(b.entries("past")).to_have_text(["unseen"])
