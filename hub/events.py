@@ -124,6 +124,8 @@ class Events:
         self.node = node
         self.server = server
         self.settings = node.settings
+        # By Socket.IO sid, for handlers that get no more than that.
+        self._lanes: dict[str, Lane] = {}
         server.fast_lane = self._fast
         server.after_connect = self._after_connect
         server.on("connect", self._connect)
@@ -149,25 +151,20 @@ class Events:
         )
         if session is None:
             raise ConnectionRefusedError("refused")
-        connection.data["lane"] = Lane(self, connection, session)
+        connection.data["lane"] = self._lanes[sid] = Lane(self, connection, session)
         reply = {"sid": session.taken.sid}
         if not bare:
             reply["pid"] = str(session.taken.pid)
         return reply
 
     def _after_connect(self, sid: str) -> None:
-        if (lane := self._lane(sid)) is not None:
-            self.node.begin(lane.session)
+        self.node.begin(self._lanes[sid].session)
 
     async def _disconnect(self, sid: str, reason: str) -> None:
-        if (lane := self._lane(sid)) is not None:
+        if (lane := self._lanes.pop(sid, None)) is not None:
             await self.node.leave(
                 lane.session, deliberate=reason == self.server.reason.CLIENT_DISCONNECT
             )
-
-    def _lane(self, sid: str) -> Lane | None:
-        connection = self.server.connection(sid)
-        return None if connection is None else connection.data.get("lane")
 
     # -- verbs, the fast way and python-socketio's
 
@@ -200,7 +197,7 @@ class Events:
         """Return the handler of a verb that came with attachments."""
 
         async def handler(sid: str, *arguments: Any) -> dict[str, Any]:
-            lane = self._lane(sid)
+            lane = self._lanes.get(sid)
             if lane is None:
                 return Unavailable("the connection is gone").answer()
             answered: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()

@@ -392,7 +392,7 @@ class Server(socketio.AsyncServer):  # type: ignore[misc]
         accepted = False
         try:
             answer = await self._trigger_event(
-                "connect", namespace, sid, connection.environ, auth or None
+                "connect", namespace, sid, connection.environ, auth
             )
             accepted = answer is not False
             if not accepted:

@@ -68,7 +68,7 @@ async def poll(request: web.BaseRequest, connection: Connection, host: Host) -> 
     transport = request.transport
     if transport is None or transport.is_closing():
         connection.unpoll()
-        raise ConnectionResetError
+        return bad_request("Bad request", 3)
     connection.poll(wake)
     if not answer.done():
         watch = _Watch(request, answer)
@@ -80,9 +80,9 @@ async def poll(request: web.BaseRequest, connection: Connection, host: Host) -> 
         finally:
             watch.restore()
     if answer.exception() is not None:
-        # Nobody reads this; the session is over, as a client never gives up a poll and goes on.
+        # The session is over: no client gives up a poll and goes on. Nobody reads this answer.
         connection.unpoll()
-        raise ConnectionResetError
+        return bad_request("Bad request", 3)
     body = answer.result()
     if body is None:
         return bad_request("Session ID unknown", 1)
@@ -133,11 +133,12 @@ async def post(request: web.BaseRequest, connection: Connection, host: Host) -> 
     except ProtocolError as error:
         connection.fail(str(error))
         return bad_request("Bad request", 3)
-    except web.HTTPException:
-        raise
-    except (ConnectionError, asyncio.CancelledError):
+    except asyncio.CancelledError:
         connection.lost(Reason.TRANSPORT_ERROR)
         raise
+    except ConnectionError:
+        connection.lost(Reason.TRANSPORT_ERROR)
+        return bad_request("Bad request", 3)
     except Exception:
         # aiohttp's many ways to say that a body is malformed.
         connection.fail("malformed body")

@@ -235,7 +235,7 @@ class EngineServer:
         accepted = websocket.accept(request, key, self, connection)
         if accepted is None:
             connection.lost(Reason.TRANSPORT_CLOSE)
-            raise ConnectionResetError
+            return bad_request("Bad request", 3)
         socket, tail = accepted
         connection.open(socket)
         websocket.start(socket, tail)
@@ -261,7 +261,7 @@ class EngineServer:
             return self._refuse("Bad request", 3)
         accepted = websocket.accept(request, key, self, connection)
         if accepted is None:
-            raise ConnectionResetError
+            return bad_request("Bad request", 3)
         socket, tail = accepted
         if socket.begin_upgrade():
             websocket.start(socket, tail)

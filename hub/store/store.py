@@ -354,8 +354,9 @@ class Store:
         return int(await self.commands.ask("sweep", (self.keys.clock,), (str(limit),)))
 
     async def release(self) -> None:
-        """Give the lease up: the node ends."""
-        await self.commands.call("DEL", f"{self.keys.base}node:{self.node}")
+        """Give the lease up: the node ends, and serves nobody any more."""
+        keep = self.settings.log_age + max(self.settings.named_life, self.settings.anonymous_life)
+        await self.commands.ask("release", (self.keys.clock,), (self.node, str(int(keep * 1e3))))
 
     async def rollback(self) -> bool:
         """Tell everybody where Redis has forgotten what this node had seen; return whether it has."""

@@ -20,7 +20,10 @@ def application(engine_options: EngineOptions) -> web.Application:
     def serve(namespace: str) -> None:
         @server.on("connect", namespace=namespace)
         async def connect(sid: str, environ: dict[str, Any], auth: Any) -> None:
-            pass
+            # Runs after this handler, so after the CONNECT reply.
+            server.start_background_task(
+                server.emit, "auth", {} if auth is None else auth, to=sid, namespace=namespace
+            )
 
         @server.on("message", namespace=namespace)
         async def message(sid: str, *arguments: Any) -> None:

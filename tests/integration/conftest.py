@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import uuid
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -44,6 +45,21 @@ def start_hub(redis_server: RedisServer) -> Iterator[Callable[..., Hub]]:
 def hub(start_hub: Callable[..., Hub]) -> Hub:
     """One hub with the default settings for the tests of one module."""
     return start_hub()
+
+
+@pytest.fixture
+async def own_hub(start_hub: Callable[..., Hub]) -> AsyncIterator[Callable[..., Any]]:
+    """Start hubs for one test: `await own_hub(**settings)`. They are drained after it."""
+    started: list[Hub] = []
+
+    async def start(**settings: Any) -> Hub:
+        started.append(await asyncio.to_thread(start_hub, **settings))
+        return started[-1]
+
+    yield start
+    for hub in started:
+        # Clients are still there, and must be able to say goodbye: not in their loop.
+        assert await asyncio.to_thread(hub.terminate) == 0
 
 
 @pytest.fixture(autouse=True)

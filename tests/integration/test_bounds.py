@@ -204,12 +204,12 @@ async def test_a_position_beyond_the_clock_is_a_reset(hub, raw, publisher, room)
     await exactly(again, [1])
 
 
-async def test_every_key_expires(start_hub, raw, redis_server, room, name):
+async def test_every_key_expires(own_hub, raw, redis_server, room, name):
     """Every key but the clock has an expiry, and none is left when all of them have passed."""
     prefix = f"bare{name[-6:]}"
     life = 0.5 * UNIT
-    hub = await asyncio.to_thread(
-        start_hub, prefix=prefix, anonymous_life=life, named_life=life, log_age=life,
+    hub = await own_hub(
+        prefix=prefix, anonymous_life=life, named_life=life, log_age=life,
         dedupe_life=life, lease=UNIT, log_length=5, inbox_length=3,
     )  # fmt: skip
     redis = redis_server.client
@@ -258,10 +258,10 @@ async def test_every_key_expires(start_hub, raw, redis_server, room, name):
     assert bad == set()
 
 
-async def test_a_live_session_outlives_its_life(start_hub, raw, redis_server, room):
+async def test_a_live_session_outlives_its_life(own_hub, raw, redis_server, room):
     """The life counts from the end of a connection: who stays connected keeps everything."""
     life = 0.5 * UNIT
-    hub = await asyncio.to_thread(start_hub, anonymous_life=life, lease=0.5 * UNIT)
+    hub = await own_hub(anonymous_life=life, lease=0.5 * UNIT)
     client = await raw(hub.url)
     await client.join(room)
     await asyncio.sleep(4 * life)
@@ -271,18 +271,17 @@ async def test_a_live_session_outlives_its_life(start_hub, raw, redis_server, ro
     again = await raw(hub.url, auth=await leave(client))
     session, _ = await again.session()
     assert session["recovered"] is True
-    hub.close()
 
 
-async def test_settings_out_of_bounds_are_refused_at_start(start_hub):
+async def test_settings_out_of_bounds_are_refused_at_start(own_hub):
     """A hub with a setting that makes no sense does not start, and says which."""
     with pytest.raises(AssertionError, match="log_length"):
-        await asyncio.to_thread(start_hub, log_length=0)
+        await own_hub(log_length=0)
 
 
-async def test_rooms_of_a_session_are_bounded(start_hub, raw, room):
+async def test_rooms_of_a_session_are_bounded(own_hub, raw, room):
     """One room too many is refused; the session goes on."""
-    hub = await asyncio.to_thread(start_hub, rooms_per_session=3)
+    hub = await own_hub(rooms_per_session=3)
     client = await raw(hub.url)
     await client.join(*(f"{room}{number}" for number in range(3)))
     answer = await client.ask("subscribe", {"room": room + "x"})
@@ -290,12 +289,11 @@ async def test_rooms_of_a_session_are_bounded(start_hub, raw, room):
     assert "3" in answer["error"]["message"]
     assert (await client.ask("unsubscribe", {"room": room + "0"}))["ok"] is True
     await client.join(room + "x")
-    hub.close()
 
 
-async def test_a_slow_reader_is_parked_and_misses_nothing(start_hub, raw, room, js):
+async def test_a_slow_reader_is_parked_and_misses_nothing(own_hub, raw, room, js):
     """A client that does not read costs the hub a buffer; the rest waits in Redis, and comes."""
-    hub = await asyncio.to_thread(start_hub, buffer_high=65536, buffer_low=16384, inbox_length=50)
+    hub = await own_hub(buffer_high=65536, buffer_low=16384, inbox_length=50)
     async with Proxy(hub.port) as proxy:
         slow = await js(proxy.url, transports=["websocket"])
         quick = await raw(hub.url)
@@ -313,4 +311,3 @@ async def test_a_slow_reader_is_parked_and_misses_nothing(start_hub, raw, room, 
         proxy.flow("down")
         await exactly(slow, [[number, pad] for number in range(600)], within=20 * UNIT)
         assert slow.disconnects == []
-    hub.close()

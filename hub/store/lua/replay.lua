@@ -69,7 +69,7 @@ end
 for _, reset in ipairs({ session.reset or '', redis.call('GET', base .. 'reset') or '' }) do
   if reset ~= '' then
     local from, before = split(reset)
-    if after < before - 1 and not progress['reset:' .. text(before)] then
+    if after < before and not progress['reset:' .. text(before)] then
       for room, joined in pairs(session.rooms) do
         if joined.join < before then
           gaps[#gaps + 1] = { room, 'reset', text(math.max(from, joined.join)), text(before), '' }
