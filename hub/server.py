@@ -29,6 +29,10 @@ from hub.errors import Unavailable
 
 logger = logging.getLogger("hub.server")
 
+# python-socketio's own: at info it writes a line an event, names that clients chose included.
+_chatter = logging.getLogger("hub.server.socketio")
+_chatter.setLevel(logging.WARNING)
+
 # Names that stock clients and servers use themselves; a client that sends one is refused (PROTOCOL §3).
 RESERVED = frozenset(
     {
@@ -56,7 +60,7 @@ class Packet(sio.Packet):  # type: ignore[misc]
         """Decode a text packet; return how many attachments follow."""
         text = encoded_packet
         kind = text[:1]
-        if not kind or kind not in "01234567"[:7]:
+        if not kind or kind not in "0123456":
             raise ProtocolError("unknown Socket.IO packet type")
         self.packet_type = int(kind)
         at = 1
@@ -87,7 +91,8 @@ class Packet(sio.Packet):  # type: ignore[misc]
 
     def _check(self) -> None:
         """Refuse a payload that is not of its packet type."""
-        kind, data = self.packet_type, self.data
+        kind = self.packet_type
+        data: Any = self.data
         if kind == sio.CONNECT:
             good = data is None or isinstance(data, dict)
         elif kind == sio.DISCONNECT:
@@ -263,12 +268,14 @@ class Server(socketio.AsyncServer):  # type: ignore[misc]
     after_connect: Callable[[str], None] | None = None
 
     eio: EngineServer
+    packet_class: type[Packet]
+    manager_initialized: bool
 
     def __init__(self, **kwargs: Any) -> None:
         kwargs.setdefault("client_manager", Manager())
         kwargs.setdefault("serializer", Packet)
         kwargs.setdefault("async_handlers", False)
-        kwargs.setdefault("logger", logger)
+        kwargs.setdefault("logger", _chatter)
         super().__init__(**kwargs)
         self.counters: Counter[str] = self.eio.counters
         self.environ = _Environs(self.eio.connections)
@@ -283,8 +290,12 @@ class Server(socketio.AsyncServer):  # type: ignore[misc]
         return EngineServer
 
     def connection(self, sid: str) -> Connection | None:
-        """Return the connection of a Socket.IO sid of "/", None where there is none."""
-        return self.eio.connections.get(self.manager.eio_sid_from_sid(sid, "/") or "")
+        """Return the connection of a Socket.IO sid of "/", None where there is none.
+
+        A connection that is lost is still returned until its disconnect handler has run.
+        """
+        client = self._clients.get(self.manager.eio_sid_from_sid(sid, "/") or "")
+        return None if client is None else client.connection
 
     async def expel(self, sid: str) -> None:
         """Put a client of "/" out for good: Socket.IO `41`, then the connection is closed."""
@@ -335,16 +346,19 @@ class Server(socketio.AsyncServer):  # type: ignore[misc]
         return self._dispatch(client, packet)
 
     async def _handle_eio_disconnect(self, eio_sid: str, reason: str) -> None:
-        client = self._clients.pop(eio_sid, None)
+        client = self._clients.get(eio_sid)
         if client is None:
             return
         client.pending = None
-        for namespace in list(client.joined):
-            try:
-                await self._leave(client, namespace, reason)
-            except Exception:
-                # The other namespaces must still hear of it.
-                logger.exception("a disconnect handler failed")
+        try:
+            for namespace in list(client.joined):
+                try:
+                    await self._leave(client, namespace, reason)
+                except Exception:
+                    # The other namespaces must still hear of it.
+                    logger.exception("a disconnect handler failed")
+        finally:
+            del self._clients[eio_sid]
 
     # ---------------------------------------------------------------- packets
 
@@ -362,8 +376,9 @@ class Server(socketio.AsyncServer):  # type: ignore[misc]
     def _dispatch(self, client: _Client, packet: Packet) -> Awaitable[None] | None:
         kind = packet.packet_type
         namespace = packet.namespace or "/"
+        data: Any = packet.data
         if kind == sio.CONNECT:
-            return self._connect(client, namespace, packet.data)
+            return self._connect(client, namespace, data)
         sid = client.joined.get(namespace)
         if sid is None:
             if namespace in client.left:
@@ -373,12 +388,12 @@ class Server(socketio.AsyncServer):  # type: ignore[misc]
             client.pending = packet
             return None
         if kind in (sio.BINARY_EVENT, sio.BINARY_ACK) and not packet.attachment_count:
-            packet.data = packet.reconstruct_binary(packet.data, [])
+            data = packet.reconstruct_binary(data, [])
         if kind == sio.DISCONNECT:
             return self._client_left(client, namespace)
         if kind in (sio.ACK, sio.BINARY_ACK):
-            return self._ack(sid, packet.id, packet.data)
-        return self._event(client, namespace, sid, packet.id, packet.data)
+            return self._ack(sid, packet.id, data)
+        return self._event(client, namespace, sid, packet.id, data)
 
     async def _connect(self, client: _Client, namespace: str, auth: Any) -> None:
         """Answer a CONNECT: the application's handler decides, and may add to the reply."""
@@ -391,9 +406,7 @@ class Server(socketio.AsyncServer):  # type: ignore[misc]
         sid = await self.manager.pre_connect(connection.sid, namespace)
         accepted = False
         try:
-            answer = await self._trigger_event(
-                "connect", namespace, sid, connection.environ, auth
-            )
+            answer = await self._trigger_event("connect", namespace, sid, connection.environ, auth)
             accepted = answer is not False
             if not accepted:
                 self._send(client, sio.CONNECT_ERROR, namespace, Refused().error_args)
@@ -450,7 +463,7 @@ class Server(socketio.AsyncServer):  # type: ignore[misc]
         else:
             await self._handle_event_internal(self, sid, eio_sid, data, namespace, id)
 
-    async def _ack(self, sid: str, id: int, data: list[Any]) -> None:
+    async def _ack(self, sid: str, id: int | None, data: list[Any]) -> None:
         callback = self.manager.callbacks.get(sid, {}).get(id) if id else None
         if callback is None or not self._fits(callback, len(data)):
             self.counters["stray acknowledgement"] += 1

@@ -7,9 +7,11 @@ import gzip
 import logging
 
 from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
 
-from hub.engine.connection import Connection, Host
+from hub.engine.connection import Connection
 from hub.engine.packet import ProtocolError, decode_payload
+from hub.engine.ports import Host
 from hub.engine.state import Reason
 
 logger = logging.getLogger("hub.engine")
@@ -139,8 +141,8 @@ async def post(request: web.BaseRequest, connection: Connection, host: Host) -> 
     except ConnectionError:
         connection.lost(Reason.TRANSPORT_ERROR)
         return bad_request("Bad request", 3)
-    except Exception:
-        # aiohttp's many ways to say that a body is malformed.
+    except (web.RequestPayloadError, HttpProcessingError, EOFError, ValueError):
+        # aiohttp's ways to say that a body is malformed.
         connection.fail("malformed body")
         return bad_request("Bad request", 3)
     finally:

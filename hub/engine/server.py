@@ -18,7 +18,6 @@ from hub.engine.connection import Connection
 from hub.engine.environ import environ_of
 from hub.engine.frame import Frame
 from hub.engine.options import EngineOptions, from_kwargs
-from hub.engine.packet import ProtocolError
 from hub.engine.polling import bad_request
 from hub.engine.state import Goodbye, Reason
 from hub.engine.wheel import Wheel
@@ -50,6 +49,8 @@ class EngineServer:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._wheel: Wheel | None = None
         self._message: Handler = _ignore
+        # While shutting down: done once no session is left.
+        self._emptied: asyncio.Future[None] | None = None
 
     # ---------------------------------------------------------------- what connections ask
 
@@ -85,6 +86,8 @@ class EngineServer:
         self._addresses[connection.remote] -= 1
         if self._addresses[connection.remote] <= 0:
             del self._addresses[connection.remote]
+        if self._emptied is not None and not self.connections and not self._emptied.done():
+            self._emptied.set_result(None)
 
     # ---------------------------------------------------------------- what python-socketio asks
 
@@ -165,8 +168,11 @@ class EngineServer:
         for connection in list(self.connections.values()):
             connection.close(Goodbye.GOING_AWAY)
         deadline = self.clock() + self.options.close_timeout
-        while (self.connections or self._tasks) and self.clock() < deadline:
-            await asyncio.sleep(0.01)
+        if self.connections:
+            self._emptied = asyncio.get_running_loop().create_future()
+            await asyncio.wait((self._emptied,), timeout=self.options.close_timeout)
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=max(0.1, deadline - self.clock()))
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -197,9 +203,11 @@ class EngineServer:
             return self._refuse("Transport unknown", 0)
         sid = query.get("sid")
         if sid is None:
-            if request.method != "GET":
-                return self._refuse("Bad handshake method", 2)
             return await self._handshake(request, transport)
+        return await self._serve(request, transport, sid)
+
+    async def _serve(self, request: web.Request, transport: str, sid: str) -> web.StreamResponse:
+        """Answer a request of a session."""
         connection = self.connections.get(sid)
         if connection is None:
             return self._refuse("Session ID unknown", 1)
@@ -212,6 +220,8 @@ class EngineServer:
         return await polling.post(request, connection, self)
 
     async def _handshake(self, request: web.Request, transport: str) -> web.StreamResponse:
+        if request.method != "GET":
+            return self._refuse("Bad handshake method", 2)
         key = websocket.check_handshake(request) if transport == "websocket" else None
         if transport == "websocket" and key is None:
             return self._refuse("Bad request", 3)
@@ -298,5 +308,3 @@ async def _await(pending: Awaitable[Any]) -> None:
         await pending
     except Exception:
         logger.exception("the disconnect handler failed")
-
-

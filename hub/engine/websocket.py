@@ -16,9 +16,10 @@ from hashlib import sha1
 from aiohttp import web
 
 from hub.engine import wire
-from hub.engine.connection import Connection, Host
+from hub.engine.connection import Connection
 from hub.engine.inbound import CLOSE, PING, Inbound, Message, WebSocketError
 from hub.engine.packet import ProtocolError, decode_text
+from hub.engine.ports import Host
 from hub.engine.state import Reason
 
 logger = logging.getLogger("hub.engine")
@@ -75,10 +76,6 @@ class WebSocket(asyncio.Protocol):
     def buffered(self) -> int:
         return self._transport.get_write_buffer_size()
 
-    @property
-    def handling(self) -> bool:
-        return self._task is not None
-
     def write(self, data: bytes) -> None:
         self._transport.write(data)
 
@@ -87,6 +84,8 @@ class WebSocket(asyncio.Protocol):
         if not self._close_sent and not self._transport.is_closing():
             self._close_sent = True
             self._transport.write(wire.close(code))
+            # For the peer's own close frame; what else it sends is dropped.
+            self._paused = False
             if not self._transport.is_reading():
                 self._transport.resume_reading()
             if self._connection is None or self._upgrading:

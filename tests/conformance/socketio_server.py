@@ -5,16 +5,16 @@ from __future__ import annotations
 from typing import Any
 
 from aiohttp import web
-from engineio_server import arguments, options
 
 from hub.engine import EngineOptions
 from hub.server import Server
+from tests.conformance.engineio_server import arguments, options
 
 NAMESPACES = ("/", "/custom")
 
 
-def application(engine_options: EngineOptions) -> web.Application:
-    """Return the application with the server under /socket.io/."""
+def application(engine_options: EngineOptions) -> tuple[web.Application, Server]:
+    """Return the application with the server under /socket.io/, and the server."""
     server = Server(options=engine_options)
 
     def serve(namespace: str) -> None:
@@ -42,13 +42,13 @@ def application(engine_options: EngineOptions) -> web.Application:
     app = web.Application()
     app.on_shutdown.append(shutdown)
     server.attach(app, "socket.io")
-    return app
+    return app, server
 
 
 def main() -> None:
     """Serve until interrupted."""
     given = arguments().parse_args()
-    app = application(options(given, connect_timeout=given.connect_timeout))
+    app, _ = application(options(given, connect_timeout=given.connect_timeout))
     web.run_app(app, host=None, port=given.port, print=None)
 
 
