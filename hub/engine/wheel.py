@@ -85,10 +85,11 @@ class Wheel:
         due = []
         while self._order and self._order[0] <= reached:
             slot = heappop(self._order)
-            due.append((slot, self._slots.pop(slot)))
-        for slot, waiting in due:
+            waiting = self._slots.pop(slot)
+            due.append((slot, waiting))
             for item in waiting:
                 item.slot = 0
+        for slot, waiting in due:
             for item in waiting:
                 try:
                     # Never earlier than its slot, or it would see nothing due and come straight back.
