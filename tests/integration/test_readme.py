@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 import sys
+from typing import Self
 
 import pytest
 
@@ -22,7 +23,7 @@ class Program:
         self._command = command
         self.lines: list[str] = []
 
-    async def __aenter__(self) -> Program:
+    async def __aenter__(self) -> Self:
         self._process = await asyncio.create_subprocess_exec(
             *self._command,
             cwd=ROOT,
