@@ -81,13 +81,19 @@ class Wheel:
         now = self._loop.time()
         # Half a tick early is as good as on time: loops round their clocks.
         reached = int(now / self._tick + 0.5)
+        # What is put into a slot meanwhile waits for the next turn, or a turn might never end.
+        due = []
         while self._order and self._order[0] <= reached:
-            waiting = self._slots.pop(heappop(self._order))
+            slot = heappop(self._order)
+            waiting = self._slots.pop(slot)
+            due.append((slot, waiting))
             for item in waiting:
                 item.slot = 0
+        for slot, waiting in due:
             for item in waiting:
                 try:
-                    item.expire(now)
+                    # Never earlier than its slot, or it would see nothing due and come straight back.
+                    item.expire(max(now, slot * self._tick))
                 except Exception:
                     # One item's fault must not stop the heartbeats of all the others.
                     logger.exception("a deadline could not be handled")
