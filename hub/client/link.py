@@ -121,12 +121,15 @@ class Link(socketio.AsyncClient):  # type: ignore[misc]
         raise _error_of(said.get("error") if isinstance(said, dict) else None, verb)
 
     async def shut(self, *, end: bool) -> None:
-        """Close the connection and wait for all that belongs to it; `end` ends its session too."""
+        """Close the connection and wait for all that belongs to it; `end` ends its session too.
+
+        One that has ended already is not waited for: nobody may be there to answer.
+        """
         eio = self.eio
         tasks = [task for task in (eio.read_loop_task, eio.write_loop_task) if task]
         try:
-            async with asyncio.timeout(FLUSH):
-                if eio.state == "connected" and not self.closed.done():
+            if eio.state == "connected" and not self.closed.done():
+                async with asyncio.timeout(FLUSH):
                     if end:
                         await self._send_packet(
                             self.packet_class(socketio.packet.DISCONNECT, namespace="/")
@@ -134,7 +137,7 @@ class Link(socketio.AsyncClient):  # type: ignore[misc]
                     # The stock client closes its socket before its queue has been written.
                     await eio._send_packet(engineio.packet.Packet(engineio.packet.CLOSE))
                     await eio.queue.join()
-                await eio.disconnect(abort=True)
+                    await eio.disconnect(abort=True)
         except TimeoutError:
             pass
         finally:

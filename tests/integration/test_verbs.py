@@ -73,7 +73,10 @@ async def test_a_flushed_script_cache_reorders_nothing(hub, raw, redis_server, r
 
 
 async def test_verbs_take_effect_in_the_order_sent(hub, raw, room):
-    """A publish before the subscribe is not heard, one behind it is, one behind unsubscribe not."""
+    """What is published before the first join, or while the room is left, is not heard.
+
+    What was published just before the room was left may be on its way, and is dropped then.
+    """
     client = await raw(hub.url)
     publish = ["publish", {"room": room, "event": "m", "data": 0}]
     packets = []
@@ -86,7 +89,8 @@ async def test_verbs_take_effect_in_the_order_sent(hub, raw, room):
             [verb, fields | ({"data": number} if verb == "publish" else {})], 100 + number
         )
     await client.send(*packets)
-    await exactly(client, [2, 6])
+    await eventually(lambda: client.data()[-1:] == [6])
+    assert client.data() in ([2, 6], [6])
     assert all(client.answers[100 + number]["ok"] for number in range(7))
 
 
