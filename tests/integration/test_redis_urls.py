@@ -102,7 +102,7 @@ async def test_tls_with_an_unknown_authority_is_refused(tcp_redis, tmp_path, spo
     _, port = tcp_redis
     async with tls_in_front_of(port, tmp_path) as (tls_port, _):
         hub = Hub(f"rediss://:open%20sesame@127.0.0.1:{tls_port}/0{spoilt}")
-        with pytest.raises(AssertionError, match="Redis is away: .*certificate verify failed"):
+        with pytest.raises(AssertionError, match=r"Redis is away: .*certificate verify failed"):
             await asyncio.to_thread(hub.start)
 
 
@@ -110,6 +110,6 @@ async def test_a_wrong_password_is_told(tcp_redis):
     """The start ends with the server's own sentence, without the password."""
     _, port = tcp_redis
     hub = Hub(f"redis://:wrong@127.0.0.1:{port}/0")
-    with pytest.raises(AssertionError, match="WRONGPASS|invalid") as said:
+    with pytest.raises(AssertionError, match=r"WRONGPASS|invalid") as said:
         await asyncio.to_thread(hub.start)
     assert ":wrong" not in str(said.value)
