@@ -136,7 +136,7 @@ class Link(socketio.AsyncClient):  # type: ignore[misc]
                         )
                     # The stock client closes its socket before its queue has been written.
                     await eio._send_packet(engineio.packet.Packet(engineio.packet.CLOSE))
-                    await eio.queue.join()
+                    await self._flushed()
                     await eio.disconnect(abort=True)
         except TimeoutError:
             pass
@@ -149,6 +149,12 @@ class Link(socketio.AsyncClient):  # type: ignore[misc]
             with contextlib.suppress(ValueError):
                 engineio.base_client.connected_clients.remove(eio)
             self.end(None)
+
+    async def _flushed(self) -> None:
+        """Wait until what is queued has been written, or cannot be any more."""
+        written = asyncio.ensure_future(self.eio.queue.join())
+        await asyncio.wait([written, self.closed], return_when=asyncio.FIRST_COMPLETED)
+        written.cancel()
 
     def end(self, reason: Replaced | None) -> None:
         """Note that the connection is over, once."""
