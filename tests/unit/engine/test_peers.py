@@ -69,9 +69,7 @@ def test_same_origin(origin: str, headers: dict[str, str], allowed: bool) -> Non
 
 
 def test_same_origin_behind_a_trusted_proxy() -> None:
-    asked = request(
-        "10.0.0.1", Origin="https://a.example", Host="b", X_Forwarded_Host="a.example"
-    )
+    asked = request("10.0.0.1", Origin="https://a.example", Host="b", X_Forwarded_Host="a.example")
     assert cors_headers(asked, PROXY) == {"Vary": "Origin"}
 
 
