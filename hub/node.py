@@ -422,6 +422,7 @@ class Node:
         if not await self.store.renew():
             log.warning("the lease had lapsed")
             self.replay_all(self.sessions.values())
+            await self.touch()
 
     async def touch(self) -> None:
         """Keep the sessions served here from expiring. Raises Unavailable."""
