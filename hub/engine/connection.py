@@ -303,9 +303,7 @@ class Connection:
             self._tell()
         elif self._pong_by != inf:
             # Its pong may have waited behind what was handled.
-            self._pong_by = max(
-                self._pong_by, self._host.clock() + self._host.options.ping_timeout
-            )
+            self._pong_by = max(self._pong_by, self._host.clock() + self._host.options.ping_timeout)
             self._schedule()
 
     def spend(self) -> float:

@@ -173,9 +173,9 @@ class Inbound:
 def _unmask(payload: bytes | bytearray, mask: bytes | bytearray) -> bytes:
     size = len(payload)
     key = bytes(mask) * (size // 4 + 1)
-    return (
-        int.from_bytes(payload, "little") ^ int.from_bytes(key[:size], "little")
-    ).to_bytes(size, "little")
+    return (int.from_bytes(payload, "little") ^ int.from_bytes(key[:size], "little")).to_bytes(
+        size, "little"
+    )
 
 
 def _check_close(payload: bytes) -> None:

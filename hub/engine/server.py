@@ -298,5 +298,3 @@ async def _await(pending: Awaitable[Any]) -> None:
         await pending
     except Exception:
         logger.exception("the disconnect handler failed")
-
-
