@@ -153,7 +153,7 @@ class Wire:
                 callback(Unavailable("Redis is away"))
             return
         self.going.append((packed, callback))
-        if len(self.going) == 1 and not self.coming and packed.startswith(_AT_ONCE):
+        if len(self.going) == 1 and packed.startswith(_AT_ONCE):
             # Setting a connection up is not what is tried here.
             self.execute()
             self.lab.loop.call_soon(self.release)

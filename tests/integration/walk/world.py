@@ -24,7 +24,9 @@ from tests.support.redis import RedisServer
 class Message:
     """What was published, as Redis took it."""
 
-    def __init__(self, number: int, room: str, sender: str | None, echo: bool, volatile: bool) -> None:
+    def __init__(
+        self, number: int, room: str, sender: str | None, echo: bool, volatile: bool
+    ) -> None:
         self.number = number
         self.room = room
         self.sender = sender
@@ -88,6 +90,8 @@ class Client:
         self.newest = 0
         # Rooms it knows to be in, and from what offset on it may expect their messages.
         self.rooms: dict[str, int] = {}
+        # Rooms whose answer never came, and what had arrived when `hub:session` told of them.
+        self.late: dict[str, int] = {}
         self.ready = False
 
     def left(self) -> None:
@@ -118,7 +122,8 @@ class Client:
     def got_connect(self, how: str, pid: str) -> None:
         client_id, generation = pid.rsplit(".", 3)[:2]
         if (client_id, generation) != (self.client_id, self.generation):
-            away = self.world.lab.elapsed - (self.away_since or self.world.lab.elapsed)
+            since = self.away_since
+            away = 0.0 if since is None else self.world.lab.elapsed - since
             if self.client_id and not self.deliberate and away < self.world.life:
                 raise Bad(f"{self.name}: session lost although away for only {away} s")
             if how == "pid":
@@ -130,7 +135,9 @@ class Client:
 
     def got_session(self, data: dict[str, Any], offset: int) -> None:
         for room in data["rooms"]:
-            self.rooms.setdefault(room, offset)
+            if room not in self.rooms:
+                self.rooms[room] = offset
+                self.late[room] = self.newest
         for room in set(self.rooms) - set(data["rooms"]):
             del self.rooms[room]
         self.ready = True
@@ -159,7 +166,7 @@ class Client:
         if message.offset in self.seen:
             if self.kind == "js":
                 raise Bad(f"{self.name}: {message} twice")
-        elif offset < self.newest:
+        elif offset < self.newest and offset > self.late.get(message.room, 0):
             raise Bad(f"{self.name}: {message} after {self.newest}")
         if not message.echo and message.sender == self.client_id:
             raise Bad(f"{self.name}: own {message} with echo off")
@@ -283,7 +290,11 @@ class World:
         except BaseException:
             self.lab.close()
             raise
-        self.clients = [Client(self, "js1", "js"), Client(self, "js2", "js"), Client(self, "py1", "py")]
+        self.clients = [
+            Client(self, "js1", "js"),
+            Client(self, "js2", "js"),
+            Client(self, "py1", "py"),
+        ]
 
     def over(self, host: Host, id: str) -> None:
         """A node has ended a connection."""
@@ -321,7 +332,12 @@ class World:
                 may(9, self.pause, host)
             if host.runs:
                 rate = 1.0 if faults else 0.06
-                for kind, weight in (("renew", 0.5), ("sweep", 0.2), ("prove", 0.3), ("touch", 0.1)):
+                for kind, weight in (
+                    ("renew", 0.5),
+                    ("sweep", 0.2),
+                    ("prove", 0.3),
+                    ("touch", 0.1),
+                ):
                     if kind not in host.busy:
                         may(weight * rate, self.upkeep, host, kind)
         if not any(host.paused for host in self.lab.hosts):
@@ -347,7 +363,12 @@ class World:
                 may(6, self.read, connection)
             elif connection.over and not connection.peer.out:
                 may(4, client.left)
-        if connection.sent and not connection.over and not connection.cut and not connection.connecting:
+        if (
+            connection.sent
+            and not connection.over
+            and not connection.cut
+            and not connection.connecting
+        ):
             may(6, self.receive, connection)
         if connection.cut and not connection.over and not connection.connecting:
             may(1 if self.faults else 9, self.notice, connection)
@@ -443,19 +464,25 @@ class World:
     def leap(self) -> None:
         """Let hours pass, if everything is quiet: nodes keep their leases and sessions meanwhile."""
         lab = self.lab
-        if any(wire.going or wire.coming for wire in lab.wires) or any(host.paused for host in lab.hosts):
+        if any(wire.going or wire.coming for wire in lab.wires) or any(
+            host.paused for host in lab.hosts
+        ):
             return
         if any(each.cut and not each.over for each in self.connections):
             return
         alive = [host for host in lab.hosts if host.alive]
         for host in alive:
-            if not host.node.store.ready or not lab.admin.call("EXISTS", f"w:{{0}}:node:{host.name}"):
+            if not host.node.store.ready or not lab.admin.call(
+                "EXISTS", f"w:{{0}}:node:{host.name}"
+            ):
                 return
         keep = int(2 * self.life * 1000 + 60000)
         served = [session.client_id for host in alive for session in host.node.sessions.values()]
         lab.leap(self.random.choice([self.life / 3, self.life / 2, self.life]))
         for host in alive:
-            lab.admin.call("SET", f"w:{{0}}:node:{host.name}", "1", "PX", int(lab.settings.lease * 1000))
+            lab.admin.call(
+                "SET", f"w:{{0}}:node:{host.name}", "1", "PX", int(lab.settings.lease * 1000)
+            )
             lab.admin.call("SADD", "w:{0}:nodes", host.name)
         for client in served:
             lab.admin.call("PEXPIRE", f"w:{{0}}:session:{client}", keep)
@@ -665,7 +692,9 @@ class World:
             lost = [m for m in missing if after < m.offset < before]
             kept = [m for m in own if after < m.offset < before]
             if not len(lost) <= dropped <= len(lost) + len(kept):
-                raise Bad(f"{client.name}: the gap {after}-{before} counts {dropped}, lost are {lost}")
+                raise Bad(
+                    f"{client.name}: the gap {after}-{before} counts {dropped}, lost are {lost}"
+                )
             self.stat["exact"] += 1
 
     def close(self) -> None:
