@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import inspect
 import socket
+import textwrap
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from typing import Any
@@ -60,10 +62,23 @@ class Mutation:
     def apply(self, scripts: dict[str, Script]) -> dict[str, Script]:
         changed = dict(scripts)
         for name, old, new in self.edits:
-            text = changed[name].text
-            assert text.count(old) == 1, f"{name}.lua holds {text.count(old)} times: {old}"
-            changed[name] = Script(name, text.replace(old, new))
+            # What lies in common.lua is part of every script but publish.
+            for each in [name] if name != "common" else [n for n in changed if n != "publish"]:
+                text = changed[each].text
+                assert text.count(old) == 1, f"{each}.lua holds {text.count(old)} times: {old}"
+                changed[each] = Script(each, text.replace(old, new))
         return changed
+
+
+def rewrite(method: Any, old: str, new: str) -> Any:
+    """Return a method of the product with one exact snippet of its source replaced."""
+    source = textwrap.dedent(inspect.getsource(method))
+    assert source.count(old) == 1, f"{method.__qualname__} holds {source.count(old)} times: {old}"
+    scope: dict[str, Any] = {}
+    exec(
+        "from __future__ import annotations\n" + source.replace(old, new), method.__globals__, scope
+    )
+    return scope[method.__name__]
 
 
 def fake_time(script: Script) -> Script:
