@@ -6,7 +6,6 @@ through a `Socket` (WebSocket) or a waiting poll's callback. Time comes from the
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 from math import inf
@@ -24,6 +23,7 @@ from hub.engine.state import MOVES, Goodbye, Reason, State
 logger = logging.getLogger("hub.engine")
 
 PING_WIRE = wire.frame(wire.TEXT, packets.PING.encode())
+_UPGRADES = '["websocket"]'
 PROBED_WIRE = wire.frame(wire.TEXT, packets.PROBED.encode())
 
 # After the probe a poll is ended at once, but not more often than this: the client asks again until
@@ -191,15 +191,11 @@ class Connection:
         """Send the handshake over `socket`, or queue it for the poll that asked."""
         options = self._host.options
         self._move(State.OPEN)
-        hello = packets.OPEN + json.dumps(
-            {
-                "sid": self.sid,
-                "upgrades": [] if socket is not None else ["websocket"],
-                "pingInterval": round(options.ping_interval * 1000),
-                "pingTimeout": round(options.ping_timeout * 1000),
-                "maxPayload": options.max_payload,
-            },
-            separators=(",", ":"),
+        hello = (
+            f'0{{"sid":"{self.sid}","upgrades":{"[]" if socket is not None else _UPGRADES},'
+            f'"pingInterval":{round(options.ping_interval * 1000)},'
+            f'"pingTimeout":{round(options.ping_timeout * 1000)},'
+            f'"maxPayload":{options.max_payload}}}'
         )
         if socket is None:
             self._outbox = Outbox()

@@ -16,7 +16,7 @@ from hashlib import sha1
 from aiohttp import web
 
 from hub.engine import wire
-from hub.engine.connection import Connection
+from hub.engine.connection import CUT_AFTER, Connection
 from hub.engine.inbound import CLOSE, PING, Inbound, Message, WebSocketError
 from hub.engine.packet import ProtocolError, decode_text
 from hub.engine.ports import Host
@@ -46,6 +46,7 @@ class WebSocket(asyncio.Protocol):
         "_transport",
         "_upgrading",
         "deflate",
+        "slot",
     )
 
     def __init__(
@@ -58,6 +59,7 @@ class WebSocket(asyncio.Protocol):
     ) -> None:
         options = host.options
         self._host = host
+        self.slot = 0
         self._transport = transport
         self._connection = connection
         self.deflate = deflate
@@ -89,10 +91,15 @@ class WebSocket(asyncio.Protocol):
             if not self._transport.is_reading():
                 self._transport.resume_reading()
             if self._connection is None or self._upgrading:
-                # Nobody else holds a deadline for it.
-                self._transport.close()
+                # No session has a deadline for it.
+                self._host.wheel.set(self, self._host.clock() + CUT_AFTER)
+
+    def expire(self, now: float) -> None:
+        """Cut a WebSocket that belongs to no session and was said goodbye to: the wheel's call."""
+        self._transport.abort()
 
     def abort(self) -> None:
+        """Cut the TCP connection, or close it where everything has left."""
         self._connection = None
         if not self._transport.is_closing():
             if self._close_sent and not self._transport.get_write_buffer_size():
@@ -141,6 +148,7 @@ class WebSocket(asyncio.Protocol):
         return False
 
     def connection_lost(self, exc: Exception | None) -> None:
+        self._host.wheel.drop(self)
         self._gone(Reason.TRANSPORT_CLOSE if exc is None else Reason.TRANSPORT_ERROR)
 
     # ---------------------------------------------------------------- input

@@ -212,6 +212,7 @@ def quiet_log(caplog: pytest.LogCaptureFixture) -> Any:
         record
         for when in ("setup", "call")
         for record in caplog.get_records(when)
-        if record.levelno > logging.DEBUG and record.name.split(".")[0] in ("hub", "aiohttp", "asyncio")
+        if record.levelno > logging.DEBUG
+        and record.name.split(".")[0] in ("hub", "aiohttp", "asyncio")
     ]
     assert not loud, [record.getMessage() for record in loud]

@@ -55,7 +55,9 @@ class TestHandshake:
         async with peer.http.get(url) as answer:
             assert answer.status == 400
 
-    @pytest.mark.parametrize("query", ["transport=websocket", "EIO=abc&transport=websocket", "EIO=4"])
+    @pytest.mark.parametrize(
+        "query", ["transport=websocket", "EIO=abc&transport=websocket", "EIO=4"]
+    )
     async def test_a_bad_query_refuses_a_websocket(self, peer: Peer, query: str) -> None:
         with pytest.raises(aiohttp.WSServerHandshakeError):
             await peer.http.ws_connect(f"http://127.0.0.1:{peer.port}/engine.io/?{query}")
@@ -113,7 +115,22 @@ class TestPolling:
 
     @pytest.mark.parametrize(
         "body",
-        ["abc", "", "\x1e", "4a\x1e", "7", "４a", "b!!!", "b€", "2", "2probe", "5", "0{}", "3x", "1x"],
+        [
+            "abc",
+            "",
+            "\x1e",
+            "4a\x1e",
+            "7",
+            "４a",
+            "b!!!",
+            "b€",
+            "2",
+            "2probe",
+            "5",
+            "0{}",
+            "3x",
+            "1x",
+        ],
     )
     async def test_an_invalid_body_closes_the_session(self, peer: Peer, body: str) -> None:
         sid = await peer.open()
@@ -459,7 +476,9 @@ class TestUpgrade:
             await socket.send_str("4hello")
             assert await text(socket) == "4hello"
 
-    @pytest.mark.parametrize("packets", [["4x"], ["5"], ["2"], ["2probe", "2probe"], ["2probe", "4x"]])
+    @pytest.mark.parametrize(
+        "packets", [["4x"], ["5"], ["2"], ["2probe", "2probe"], ["2probe", "4x"]]
+    )
     async def test_an_illegal_probe_leaves_the_session_on_polling(
         self, peer: Peer, packets: list[str]
     ) -> None:

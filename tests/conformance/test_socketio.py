@@ -41,7 +41,9 @@ class TestConnect:
             reply = await text(socket)
             assert reply.startswith(f"40{comma}{{")
             assert list(json.loads(reply[2 + len(comma) :])) == ["sid"]
-            assert await text(socket) == f'42{comma}["auth",{json.dumps(auth, separators=(",", ":"))}]'
+            assert (
+                await text(socket) == f'42{comma}["auth",{json.dumps(auth, separators=(",", ":"))}]'
+            )
 
     async def test_an_unknown_namespace_is_told_so(self, sio_peer: Peer) -> None:
         async with sio_peer.websocket() as socket:
@@ -67,7 +69,7 @@ class TestConnect:
             assert (await text(socket)).startswith("40/custom,")
 
     @pytest.mark.parametrize(
-        "packet", ["4abc", "40[]", '40"x"', "40{", '42["message","early"]', "41", '43[1]']
+        "packet", ["4abc", "40[]", '40"x"', "40{", '42["message","early"]', "41", "43[1]"]
     )
     async def test_anything_else_closes(self, sio_peer: Peer, packet: str) -> None:
         async with sio_peer.websocket() as socket:
@@ -251,9 +253,7 @@ class TestDisconnect:
             assert await text(socket) == "41"
             assert await closed(socket) == 1000
 
-    async def test_a_client_that_left_everything_must_connect_again(
-        self, server_of: Serve
-    ) -> None:
+    async def test_a_client_that_left_everything_must_connect_again(self, server_of: Serve) -> None:
         peer, _ = await server_of(connect_timeout=0.2)
         async with peer.connected() as socket:
             await asyncio.sleep(0.3)
@@ -306,7 +306,9 @@ class TestMessages:
             await server.emit("news", b"\x01\x02\x03")
             assert await text(socket) == '451-["news",{"_placeholder":true,"num":0}]'
             assert await socket.receive_bytes(timeout=1) == b"\x01\x02\x03"
-            assert (await peer.poll(sid))[1] == '451-["news",{"_placeholder":true,"num":0}]\x1ebAQID'
+            assert (await peer.poll(sid))[
+                1
+            ] == '451-["news",{"_placeholder":true,"num":0}]\x1ebAQID'
 
     async def test_nothing_comes_between_a_packet_and_its_attachments(
         self, server_of: Serve
@@ -413,9 +415,7 @@ class TestMessages:
             return "taken"
 
         async with peer.connected() as socket:
-            await send(
-                socket, '42["nobody"]', '421["exact"]', '422["exact",1,2]', '423["exact",1]'
-            )
+            await send(socket, '42["nobody"]', '421["exact"]', '422["exact",1,2]', '423["exact",1]')
             assert await text(socket) == '433["taken"]'
             await send(socket, "430[1]", "437[]", '42["message"]')
             assert await text(socket) == '42["message-back"]'
