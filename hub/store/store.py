@@ -331,7 +331,7 @@ class Store:
     async def renew(self, *, first: bool = False) -> bool:
         """Renew this node's lease; False: it had lapsed."""
         settings = self.settings
-        keep = 2 * max(settings.named_life, settings.anonymous_life) + settings.log_age + 60
+        keep = 3 * max(settings.named_life, settings.anonymous_life) + settings.log_age
         reply = await self.commands.ask(
             "renew",
             (self.keys.clock,),

@@ -17,6 +17,7 @@ from tests.support.proxy import Proxy
 from tests.support.raw import Raw
 from tests.support.redis import RedisServer
 from tests.support.stock import Stock
+from tests.support.times import eventually
 
 _running: list[Hub] = []
 _numbers = itertools.count(1)
@@ -128,6 +129,17 @@ async def client() -> AsyncIterator[Callable[..., Any]]:
     yield connect
     for each in clients:
         await each.close()
+
+
+@pytest.fixture
+async def parked(redis_server: RedisServer) -> Callable[..., Any]:
+    """Wait until the hub has noticed that a client is gone: `await parked(hub, client)`."""
+
+    async def wait(hub: Hub, client: Raw) -> None:
+        key = f"{hub.prefix}:{{0}}:session:{client.named('hub:session')[0][0]['client_id']}"
+        await eventually(lambda: redis_server.client.hget(key, "away") == "1")
+
+    return wait
 
 
 @pytest.fixture

@@ -320,14 +320,17 @@ async def test_a_forged_pid_gets_nothing_of_its_victim(hub, js, raw, publisher, 
 
 
 @every_transport
-async def test_an_expired_session_is_a_new_one(own_hub, js, raw, room, transports):
+async def test_an_expired_session_is_a_new_one(own_hub, js, raw, room, transports, redis_server):
     """Once its life is over the session is gone: `recovered` false, no rooms, another pid."""
-    hub = await own_hub(anonymous_life=0.3 * UNIT)
+    hub = await own_hub(
+        anonymous_life=0.3 * UNIT, ping_interval=0.4 * UNIT, ping_timeout=0.4 * UNIT
+    )
     async with Proxy(hub.port) as proxy:
         client = await js(proxy.url, transports=transports)
         await client.join(room)
         await away(client, proxy)
-        await asyncio.sleep(0.6 * UNIT)
+        key = f"{hub.prefix}:{{0}}:session:{client.sessions[0]['client_id']}"
+        await eventually(lambda: not redis_server.client.exists(key))
         proxy.refuse = False
         after = await client.back()
         assert after["recovered"] is False
