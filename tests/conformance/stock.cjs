@@ -103,7 +103,10 @@ const scenarios = {
       const back = once(socket, "message-back");
       socket.emit("message", "again");
       result[name] = [reason, await back];
+      // One at a time: told of the loss, the client skips a socket behind one that is closing.
+      const closed = once(socket.io.engine, "close");
       socket.disconnect();
+      await closed;
     }
     return result;
   },
