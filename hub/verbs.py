@@ -161,7 +161,11 @@ def check_data(data: Raw, attachments: int) -> None:
     if text.count(b"[") + text.count(b"{") > DEPTH and _depth(text) > DEPTH:
         raise BadRequest(f"data: nested deeper than {DEPTH}")
     if _SUSPICIOUS.search(text):
-        _look(json.loads(text), attachments)
+        try:
+            value = json.loads(text)
+        except ValueError:  # Python refuses integers of more than 4,300 digits
+            raise BadRequest("data: a number out of range") from None
+        _look(value, attachments)
 
 
 _STRINGS = re.compile(rb'"(?:[^"\\]|\\.)*"')
