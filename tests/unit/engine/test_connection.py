@@ -49,7 +49,8 @@ class FakeSocket:
     @property
     def packets(self) -> list[str | bytes]:
         return [
-            payload.decode() if first == 0x81 else payload for first, payload in unframe(self.written)
+            payload.decode() if first == 0x81 else payload
+            for first, payload in unframe(self.written)
         ]
 
 
@@ -295,7 +296,9 @@ STEPS = st.one_of(
     st.tuples(st.just("send"), st.integers(1, 12)),
     st.tuples(st.just("poll"), st.none()),
     st.tuples(st.just("unpoll"), st.none()),
-    st.tuples(st.just("receive"), st.sampled_from(["3", "3", "6", "4x", "4bad", "1", "2", "5", b"x"])),
+    st.tuples(
+        st.just("receive"), st.sampled_from(["3", "3", "6", "4x", "4bad", "1", "2", "5", b"x"])
+    ),
     st.tuples(st.just("upgrade"), st.none()),
     st.tuples(st.just("probe"), st.sampled_from(["2probe", "5", "2probe", "5", "4x", b""])),
     st.tuples(st.just("abandon"), st.none()),
