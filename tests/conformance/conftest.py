@@ -142,7 +142,8 @@ async def closed(socket: aiohttp.ClientWebSocketResponse, within: float = SOON) 
 @contextlib.asynccontextmanager
 async def serving(app: web.Application, path: str) -> AsyncIterator[Peer]:
     """Serve an application on a free port."""
-    runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
+    # Lingering is for paths that are not the engine's; see docs/engine.md.
+    runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0, lingering_time=0.5)
     await runner.setup()
     site = web.TCPSite(runner, "127.0.0.1", 0)
     await site.start()
