@@ -67,6 +67,9 @@ class Node:
             on_changed=self._redis_changed,
         )
         self._rooms: dict[bytes, Room] = {}
+        # How often the bus was lost; and the order in which connections took their sessions.
+        self._losses = 0
+        self._order = itertools.count(1)
         # By client: the newest connection of each.
         self.sessions: dict[str, Session] = {}
         self._by_connection: dict[str, Session] = {}
@@ -121,6 +124,7 @@ class Node:
 
         Raises Unavailable.
         """
+        order = next(self._order)
         taken = await self.store.take(
             connection, client_id=client_id, pid=pid, offset=None if manual else offset
         )
@@ -133,7 +137,12 @@ class Node:
                     await self.store.bus.confirmed(room.channel)
             if peer.closed:
                 raise Unavailable("the connection is gone")
-            return self._admit(peer, connection, taken, bare=bare, manual=manual)
+            older = self.sessions.get(taken.client_id)
+            if older is not None and older.order > order:
+                raise Unavailable("a newer connection came in between")
+            session = self._admit(peer, connection, taken, bare=bare, manual=manual)
+            session.order = order
+            return session
         except BaseException as error:
             # The session is this connection's already: park it in its name.
             self.spawn(self._park(taken.client_id, connection, taken.position))
@@ -167,6 +176,8 @@ class Node:
 
     def begin(self, session: Session) -> None:
         """Say `hub:session`, then replay; to be called once CONNECT has been answered."""
+        if session.closed:
+            return
         taken = session.taken
         session.peer.listener = session
         session.tell(
@@ -252,10 +263,10 @@ class Node:
                     await session.drained()
                     for name in list(session.joins):
                         await self.store.bus.confirmed(self._channel(name))
-                    await self._replay_batch(session)
+                    if await self._replay_batch(session):
+                        delay = 0.05
                     if session.state is State.LIVE:
                         return
-                    delay = 0.05
                 except Unavailable:
                     await asyncio.sleep(delay)
                     delay = min(2 * delay, 1.0)
@@ -265,9 +276,15 @@ class Node:
         finally:
             session.task = None
 
-    async def _replay_batch(self, session: Session) -> None:
-        """Hand out one batch; the last one makes the session live, unless its buffer is full again."""
+    async def _replay_batch(self, session: Session) -> bool:
+        """Hand out one batch; the last one makes the session live, unless its buffer is full again.
+
+        False: the bus was lost before the batch was asked for.
+        """
         async with self._replays:
+            # Going live is right only if every channel is heard at the moment when the script looks.
+            if not all(self.store.bus.hears(self._channel(name)) for name in session.joins):
+                return False
             session.begin_batch()
             batch = await self.store.replay(session.client_id, session.connection, session.sent)
         # The answer to a subscription comes before the room's messages.
@@ -276,6 +293,7 @@ class Node:
             session.write_batch(batch)
             if batch.live_from is not None:
                 session.go_live(batch.live_from)
+        return True
 
     def _slow(self, session: Session) -> None:
         """Its socket's buffer is full: the rest waits in its inbox."""
@@ -310,9 +328,8 @@ class Node:
             self.store.bus.drop(room.channel)
 
     def _enter(self, session: Session, name: str, join: int) -> None:
-        if name not in session.joins:
-            room = self._want(name)
-            session.joins[name] = room.members[session] = join
+        room = self._rooms[self._channel(name)] if name in session.joins else self._want(name)
+        session.joins[name] = room.members[session] = join
 
     def _exit(self, session: Session, name: str) -> None:
         if session.joins.pop(name, None) is not None:
@@ -331,17 +348,22 @@ class Node:
         try:
             async with asyncio.timeout(self.settings.redis_timeout):
                 await self.store.bus.confirmed(room.channel)
+            losses = self._losses
             session.hold()
             # Heard, and held, from before the script runs; what is not above the join is dropped later.
             room.members.setdefault(session, NOT_YET)
             try:
-                join, _ = await self.store.subscribe(session.client_id, session.connection, name)
+                join, _ = await self.store.subscribe(
+                    session.client_id, session.connection, name, known=name in session.joins
+                )
                 await answer(join)
                 if not session.closed:
                     self._enter(session, name, join)
             finally:
                 if room.members.get(session) == NOT_YET:
                     del room.members[session]
+                if losses != self._losses:
+                    session.stale = True  # a replay under way did not wait for this room's channel
                 if not session.release():
                     self._catch_up(session)
         except TimeoutError:
@@ -377,6 +399,8 @@ class Node:
                 room.n = message.n
         first, last = messages[0].offset, messages[-1].offset
         self.store.newest = max(self.store.newest, last)
+        if messages[-1].n:
+            self.store.witness = (room.name, last)
         if any(message.skip is not None for message in messages):
             for session in list(room.members):
                 for message in messages:
@@ -401,6 +425,7 @@ class Node:
     def _deaf(self) -> None:
         """The bus is lost: nobody is live until it is back and the logs were read."""
         log.warning("lost the bus")
+        self._losses += 1
         for room in self._rooms.values():
             room.n = None
         for session in self.sessions.values():
@@ -431,6 +456,7 @@ class Node:
         if not await self.store.renew():
             log.warning("the lease had lapsed")
             self.replay_all(self.sessions.values())
+            await self.touch()
 
     async def touch(self) -> None:
         """Keep the sessions served here from expiring. Raises Unavailable."""

@@ -68,6 +68,7 @@ class Session:
         "manual",
         "named",
         "on_slow",
+        "order",
         "parking",
         "peer",
         "proven",
@@ -99,6 +100,8 @@ class Session:
         self.manual = manual
         self.on_slow = on_slow
         self.state = State.REPLAYING
+        # Its connection's place among those that took sessions on this node.
+        self.order = 0
         # Live, nothing held, plain: messages may be written without a second look.
         self.direct = False
         # The offset at which each room was joined; nothing up to it is delivered.
@@ -164,7 +167,7 @@ class Session:
         frames = [
             message.bare_frame if self.bare else message.frame
             for message in batch.messages
-            if message.room in self.joins
+            if message.offset > self.joins.get(message.room, message.offset)
         ]
         if frames:
             self.peer.write(b"".join([frame.wire for frame in frames]), frames)

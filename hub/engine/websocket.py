@@ -243,12 +243,13 @@ class WebSocket(asyncio.Protocol):
 
     def _control(self, opcode: int, payload: bytes) -> None:
         if opcode == CLOSE:
-            if not self._close_sent:
+            # What arrived may be handled after the socket has gone.
+            if not self._close_sent and not self._transport.is_closing():
                 self._close_sent = True
                 self._transport.write(wire.frame(wire.CLOSE, payload[:2]))
             self._transport.close()
             self._gone(Reason.TRANSPORT_CLOSE)
-        elif opcode == PING and not self._close_sent:
+        elif opcode == PING and not self._close_sent and not self._transport.is_closing():
             # An unread answer is enough (RFC 6455 §5.5.3): nothing piles up behind a slow reader.
             if self._transport.get_write_buffer_size() < self._host.options.buffer_high:
                 self._transport.write(wire.frame(wire.PONG, payload))

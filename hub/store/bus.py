@@ -55,13 +55,14 @@ class Bus(Kept):
         if channel in self._wanted:
             self._wanted.discard(channel)
             self._command("UNSUBSCRIBE", channel)
+            self._wake(channel)
 
     def hears(self, channel: bytes) -> bool:
         return self.up and channel in self._wanted and not self._owed.get(channel)
 
     async def confirmed(self, channel: bytes) -> None:
-        """Wait until a wanted channel is heard."""
-        while not self.hears(channel):
+        """Wait until a channel is heard, or not wanted any more."""
+        while channel in self._wanted and not self.hears(channel):
             future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
             self._waiters.setdefault(channel, []).append(future)
             await future
@@ -90,14 +91,17 @@ class Bus(Kept):
             return
         self._owed.pop(channel, None)
         if channel in self._wanted:
-            for future in self._waiters.pop(channel, []):
-                if not future.done():
-                    future.set_result(None)
+            self._wake(channel)
+
+    def _wake(self, channel: bytes) -> None:
+        for future in self._waiters.pop(channel, []):
+            if not future.done():
+                future.set_result(None)
 
     async def _connect(self) -> None:
         self._link = await connect(self._url, self._lost, self._pushed)
         self._owed.clear()
-        self.up = True
+        self.up = not self._link.closed
         wanted = sorted(self._wanted)
         for start in range(0, len(wanted), 500):
             self._command("SUBSCRIBE", *wanted[start : start + 500])

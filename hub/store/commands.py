@@ -36,11 +36,13 @@ class Commands(Kept):
         self._unknown: list[tuple[bytes, Callback]] = []
         self._waiting: list[tuple[bytes, Callback]] = []
         self._reloading = False
+        # How Redis calls this connection, and the one before.
+        self._id = self._previous = 0
 
     def run(self, name: str, keys: Sequence[str], args: Sequence[Any], callback: Callback) -> None:
         """Run a script; `callback` gets its answer or a HubError. Scripts take effect in the order sent."""
         link = self._link
-        if link is None or link.closed:
+        if link is None or not self.up:
             callback(Unavailable("Redis is away"))
             return
         script: Script = self.scripts[name]
@@ -73,6 +75,17 @@ class Commands(Kept):
             return await self._link.call(*command)
         except ReplyError as error:
             raise _refused(error) from None
+
+    async def silence_previous(self) -> None:
+        """Let nothing that lies unread in the lost connection take effect behind what follows.
+
+        A server that was stopped for a while finds both connections full of commands, and reads them in any order.
+        """
+        if self._previous:
+            try:
+                await self.call("CLIENT", "KILL", "ID", self._previous)
+            except HubError:
+                log.warning("the earlier connection could not be closed by Redis")
 
     # -- scripts that Redis has forgotten
 
@@ -120,6 +133,7 @@ class Commands(Kept):
                     *(link.call("SCRIPT", "LOAD", s.text) for s in self.scripts.values())
                 )
                 self._link = link
+                self._previous, self._id = self._id, int(await link.call("CLIENT", "ID"))
                 await self._on_up()
         except (TimeoutError, ReplyError) as error:
             link.close()

@@ -106,17 +106,21 @@ class Store:
         self.node = secrets.token_hex(8)
         # The newest offset that this node has seen anywhere; later ones are larger even if Redis forgets.
         self.newest = 0
+        # Room and offset of the newest one that lies in a log, as far as the bus has told.
+        self.witness: tuple[str, int] | None = None
         self._on_changed = on_changed
         self._identity: tuple[str, str] | None = None
         self.commands = Commands(url, self._connected, settings.redis_timeout)
         self.bus = Bus(url, on_messages, on_bus_lost, on_bus_back, settings.bus_silence)
         # When the command connection was last made, on the loop's clock.
         self.connected_at = 0.0
+        forget_after = settings.log_age + max(settings.named_life, settings.anonymous_life)
+        self._forget_after = str(int(forget_after * 1e6))
         self._publish_args = (
             str(settings.log_length),
             str(int(settings.log_age * 1e6)),
             str(int(settings.log_age * 1e3)),
-            str(int((settings.log_age + max(settings.named_life, settings.anonymous_life)) * 1e3)),
+            str(int(forget_after * 1e3)),
             str(settings.inbox_length),
             self.keys.inbox_base,
             str(int(settings.dedupe_life * 1e3)),
@@ -163,8 +167,10 @@ class Store:
             )
         self.connected_at = asyncio.get_running_loop().time()
         identity = (info.get("run_id", ""), info.get("master_replid", ""))
-        changed = self._identity is not None and identity != self._identity
-        self._identity = identity
+        known, self._identity = self._identity, identity
+        changed = known is not None and identity != known
+        if known is not None and identity[0] == known[0]:
+            await self.commands.silence_previous()
         if changed:
             log.warning("Redis was restarted or replaced")
             self._on_changed()
@@ -279,6 +285,7 @@ class Store:
         if isinstance(reply, bytes):
             raise NotOwner(reply)
         live_from, position, gaps, messages = reply
+        self.newest = max(self.newest, int(live_from or position))
         return Batch(
             int(live_from) if live_from else None,
             int(position),
@@ -289,13 +296,21 @@ class Store:
             [Message(room.decode(), int(o), int(n), h, b) for room, o, n, h, b in messages],
         )
 
-    async def subscribe(self, client: str, connection: str, room: str) -> tuple[int, bool]:
-        """Return the offset at which the room was joined, and whether it was just now."""
+    async def subscribe(
+        self, client: str, connection: str, room: str, *, known: bool
+    ) -> tuple[int, bool]:
+        """Return the offset at which the room was joined, and whether it was just now.
+
+        `known`: the connection knows that it is in the room, so that the first join counts.
+        """
         reply = await self.commands.ask(
             "subscribe",
             (self.keys.clock,),
-            (client, self.owner(connection), room, str(self.settings.rooms_per_session)),
-        )
+            (
+                client, self.owner(connection), room, str(self.settings.rooms_per_session),
+                "1" if known else "0",
+            ),
+        )  # fmt: skip
         if reply == b"full":
             raise BadRequest(
                 f"room: at most {self.settings.rooms_per_session} rooms for one session"
@@ -364,8 +379,12 @@ class Store:
         reply = await self.commands.ask(
             "rollback",
             (self.keys.clock,),
-            (str(self.newest), keep, self.keys.all_nodes_channel),
-        )
+            (
+                str(self.newest), keep, self.keys.all_nodes_channel,
+                *(("", "") if self.witness is None else (self.witness[0], str(self.witness[1]))),
+                self._forget_after,
+            ),
+        )  # fmt: skip
         return bool(reply == b"1")
 
     async def clock(self) -> int:

@@ -83,8 +83,8 @@ local function owned(client, owner)
 end
 
 -- live -> away: the flag, a list that begins with the mark, the away sets of its rooms. Parking an away session
--- leaves its list alone. `gone`: no connection owns it any more, so its life begins to run.
-local function park(session, gone)
+-- leaves its list alone. `unserved`: nobody serves it, so its life begins to run.
+local function park(session, unserved)
   local key = session_key(session.client)
   redis.call('HDEL', key, 'progress')                          -- a removal first: passes when Redis is full
   if session.away ~= '1' then
@@ -100,10 +100,9 @@ local function park(session, gone)
     end
   end
   local ttl = kept(session)
-  if gone then
+  if unserved then
     ttl = tonumber(session.life)
     redis.call('SREM', served_key(string.match(session.owner or '', '^[^/]*')), session.client)
-    redis.call('HDEL', key, 'owner')
   end
   redis.call('PEXPIRE', key, text(ttl))
   redis.call('PEXPIRE', session.inbox, text(ttl))

@@ -7,5 +7,6 @@
 local session, refusal = owned(ARGV[1], ARGV[2])
 if not session then return refusal end
 park(session, ARGV[4] == '1')
+if ARGV[4] == '1' then redis.call('HDEL', session_key(session.client), 'owner') end
 if tonumber(ARGV[3]) > tonumber(session.pos) then redis.call('HSET', session_key(session.client), 'pos', ARGV[3]) end
 return 'ok'

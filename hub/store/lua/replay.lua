@@ -16,7 +16,14 @@ if not session then return refusal end
 local key = session_key(session.client)
 local after, limit, bytes = tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
 local head = clock()
-local progress = session.progress and cmsgpack.unpack(session.progress) or {}
+
+-- What earlier batches counted and told, by room: {position, running number there, told up to}. It is good for the
+-- position that the last of them led to; where that answer was lost the caller asks again from the position before,
+-- and what was good for that is kept beside it.
+local progress, saved = {}, cmsgpack.pack({})
+for _, state in ipairs(session.progress and cmsgpack.unpack(session.progress) or {}) do
+  if state.at == after then progress, saved = cmsgpack.unpack(state.rooms), state.rooms end
+end
 
 local boundary, listed = head, false
 if session.away == '1' then
@@ -30,7 +37,7 @@ end
 -- The room's running number at a position; nil where nobody can know it any more.
 local function number_at(room, joined, position, first)
   local known = progress[room]
-  if known and known[1] <= position then return known[2] end
+  if known and known[1] >= joined.join and known[1] <= position then return known[2] end
   if position <= joined.join then return joined.n end
   local before = redis.call('XREVRANGE', log_key(room), text(position), '-', 'COUNT', 1)[1]
   if before then return tonumber(before[2][2]) end
@@ -59,23 +66,27 @@ for room, joined in pairs(session.rooms) do
       local reason = cut < now - tonumber(ARGV[6]) and 'expired' or 'overflow'
       gaps[#gaps + 1] = { room, reason, text(start), text(before),
         n and not odd[room] and text(reached - n) or '' }
-      progress[room] = { after, reached, before - 1 }
+      progress[room] = { from, reached, before - 1 }
     end
     if first then behind[room] = from end
   end
 end
 
--- What Redis itself forgot: told for the whole session, and for all of them where a node saw it.
-for _, reset in ipairs({ session.reset or '', redis.call('GET', base .. 'reset') or '' }) do
+-- What Redis itself forgot: told for the whole session, and for all of them where a node saw it. What it remembers
+-- of a room from before is not lost.
+-- A client that has seen more than there is gets told in any case, all others where an offset is missing.
+for i, reset in ipairs({ session.reset or '', redis.call('GET', base .. 'reset') or '' }) do
   if reset ~= '' then
     local from, before = split(reset)
-    if after < before and not progress['reset:' .. text(before)] then
+    local told = '\n' .. text(before)                             -- no room's name
+    local spare = i - 1
+    if after < before - spare and not progress[told] then
       for room, joined in pairs(session.rooms) do
-        if joined.join < before then
-          gaps[#gaps + 1] = { room, 'reset', text(math.max(from, joined.join)), text(before), '' }
-        end
+        local kept = redis.call('XREVRANGE', log_key(room), text(before - 1), '-', 'COUNT', 1)[1]
+        local start = math.max(from, after, joined.join, kept and tonumber(string.match(kept[1], '^%d+')) or 0)
+        if start < before - spare then gaps[#gaps + 1] = { room, 'reset', text(start), text(before), '' } end
       end
-      progress['reset:' .. text(before)] = { after, 0, 0 }
+      progress[told] = { after, 0, 0 }
     end
   end
 end
@@ -152,7 +163,8 @@ end
 
 if full then
   redis.call('HDEL', key, 'progress')
-  redis.call('HSET', key, 'progress', cmsgpack.pack(progress))
+  redis.call('HSET', key, 'progress', cmsgpack.pack({
+    { at = position, rooms = cmsgpack.pack(progress) }, { at = after, rooms = saved } }))
   return { '', text(position), gaps, messages }
 end
 

@@ -1,17 +1,18 @@
--- Join a room: from the clock on. The first join counts.
+-- Join a room: from the clock on. The first join counts, unless the connection knows nothing of it: where the answer
+-- to an earlier attempt was lost, messages have passed by since.
 --
 -- KEYS  1 clock
--- ARGV  1 client id   2 owner   3 room   4 rooms at most
+-- ARGV  1 client id   2 owner   3 room   4 rooms at most   5 '1': the connection knows of being in it
 -- Answer: {join offset, '1' where it is new}, 'full', or 'gone' or 'replaced'
 
 local session, refusal = owned(ARGV[1], ARGV[2])
 if not session then return refusal end
 local room = ARGV[3]
 local joined = session.rooms[room]
-if joined then return { text(joined.join), '0' } end
+if joined and ARGV[5] == '1' then return { text(joined.join), '0' } end
 local count = 0
 for _ in pairs(session.rooms) do count = count + 1 end
-if count >= tonumber(ARGV[4]) then return 'full' end
+if not joined and count >= tonumber(ARGV[4]) then return 'full' end
 
 local key = session_key(session.client)
 local join = text(clock())

@@ -1,4 +1,5 @@
--- Park the sessions of nodes whose lease is over, a batch a call.
+-- Park the sessions of nodes whose lease is over, a batch a call. They keep their owners: a node that was only
+-- stopped for a while goes on with them, until another connection takes them.
 --
 -- KEYS  1 clock
 -- ARGV  1 sessions at most

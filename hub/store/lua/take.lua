@@ -18,8 +18,9 @@ if session and ARGV[5] ~= '' then
   local current, now = tonumber(session.gen), tonumber(session.serial)
   if gen == current and serial == now and ARGV[5] == session.secret then
     how = 'pid'
-  elseif by_name and gen and serial and (gen < current or (gen == current and serial < now)) then
-    how = 'name'                                                 -- a void pid counts as none
+  elseif by_name and gen and serial and (gen < current or (gen == current and serial < now)
+      or ((gen > current or serial > now) and redis.call('EXISTS', base .. 'reset') == 1)) then
+    how = 'name'                              -- a void pid counts as none, and so does one that Redis has forgotten
   elseif by_name then
     return { 'refused' }
   end

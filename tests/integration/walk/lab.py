@@ -1,0 +1,539 @@
+"""Runs the product's nodes on a real server while the test decides what happens next.
+
+Time stands still unless told, and every command, reply and bus message waits until it is let through: connections are
+FIFO each, and nothing orders one against another. What is random is random by one seed, so that a run can be repeated.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import inspect
+import socket
+import textwrap
+from collections import deque
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from typing import Any
+
+import hiredis
+
+from hub.errors import Unavailable
+from hub.events import Events, Lane
+from hub.node import Node
+from hub.session import Session
+from hub.settings import Settings
+from hub.store import bus, commands, store
+from hub.store.scripts import Script, read_all
+from tests.support.redis import RedisServer
+
+START = 1_700_000_000_000_000
+
+# Time comes from a key, so that it can leap; each look at it is a microsecond later.
+_TIME = "redis.call('TIME')"
+_FAKE_TIME = (
+    "(function() local n = redis.call('INCR', 'now') "
+    "return { string.format('%.0f', math.floor(n / 1000000)), string.format('%.0f', n % 1000000) } end)()"
+)
+# What would have expired by then is gone; everything else has so much less to live.
+_LEAP = """
+for _, key in ipairs(redis.call('KEYS', '*')) do
+  local left = redis.call('PTTL', key)
+  if left >= 0 then
+    if left <= tonumber(ARGV[1]) then redis.call('DEL', key)
+    else redis.call('PEXPIRE', key, string.format('%.0f', left - ARGV[1])) end
+  end
+end
+redis.call('INCRBY', 'now', ARGV[1] .. '000')
+"""
+
+
+class Bad(AssertionError):
+    """A promise was broken."""
+
+
+class Mutation:
+    """A rule switched off: snippets of scripts replaced, or methods of the product."""
+
+    def __init__(self, *edits: tuple[str, str, str], **patches: Any) -> None:
+        self.edits = edits
+        # "Class.method" -> replacement, with the dot written as two underscores.
+        self.patches = patches
+
+    def apply(self, scripts: dict[str, Script]) -> dict[str, Script]:
+        changed = dict(scripts)
+        for name, old, new in self.edits:
+            # What lies in common.lua is part of every script but publish.
+            for each in [name] if name != "common" else [n for n in changed if n != "publish"]:
+                text = changed[each].text
+                assert text.count(old) == 1, f"{each}.lua holds {text.count(old)} times: {old}"
+                changed[each] = Script(each, text.replace(old, new))
+        return changed
+
+
+def rewrite(method: Any, old: str, new: str) -> Any:
+    """Return a method of the product with one exact snippet of its source replaced."""
+    source = textwrap.dedent(inspect.getsource(method))
+    assert source.count(old) == 1, f"{method.__qualname__} holds {source.count(old)} times: {old}"
+    scope: dict[str, Any] = {}
+    exec(
+        "from __future__ import annotations\n" + source.replace(old, new), method.__globals__, scope
+    )
+    return scope[method.__name__]
+
+
+def fake_time(script: Script) -> Script:
+    return Script(script.name, script.text.replace(_TIME, _FAKE_TIME))
+
+
+class Loop(asyncio.SelectorEventLoop):
+    """An event loop that runs what is ready and never waits; its time moves when told."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now = 1000.0
+
+    def time(self) -> float:
+        return self.now
+
+    def settle(self) -> None:
+        while True:
+            self.call_soon(self.stop)
+            self.run_forever()
+            if not self._ready:  # type: ignore[attr-defined]
+                return
+
+
+class Raw:
+    """A blocking connection to the server."""
+
+    def __init__(self, path: str) -> None:
+        self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.socket.settimeout(10)
+        self.socket.connect(path)
+        self.reader = hiredis.Reader()
+
+    def send(self, packed: bytes) -> None:
+        self.socket.sendall(packed)
+
+    def receive(self) -> Any:
+        while (reply := self.reader.gets()) is False:
+            data = self.socket.recv(65536)
+            if not data:
+                raise ConnectionError("the server has closed the connection")
+            self.reader.feed(data)
+        return reply
+
+    def call(self, *command: Any) -> Any:
+        self.send(hiredis.pack_command(tuple(str(word) for word in command)))
+        return self.receive()
+
+    def close(self) -> None:
+        self.socket.close()
+
+
+class Wire:
+    """Stands in for hub.store.link.Link: what goes and what comes waits to be let through."""
+
+    def __init__(
+        self,
+        lab: Lab,
+        node: str,
+        on_lost: Callable[[], None],
+        on_push: Callable[[list[Any]], None] | None,
+    ) -> None:
+        self.lab = lab
+        self.node = node
+        self.on_lost = on_lost
+        self.on_push = on_push
+        self.raw = Raw(lab.path)
+        self.going: deque[tuple[bytes, Callable[[Any], None] | None]] = deque()
+        self.coming: deque[tuple[Callable[[Any], None] | None, Any]] = deque()
+        self.closed = False
+        # Its process is dead: nobody is told anything any more.
+        self.dead = False
+        lab.wires.append(self)
+
+    @property
+    def alive_at(self) -> float:
+        return self.lab.loop.time()
+
+    def __len__(self) -> int:
+        return sum(callback is not None for callback, _ in self.coming) + len(self.going)
+
+    def send(self, packed: bytes, callback: Callable[[Any], None] | None) -> None:
+        if self.dead:
+            return
+        if self.closed:
+            if callback is not None:
+                callback(Unavailable("Redis is away"))
+            return
+        self.going.append((packed, callback))
+        if len(self.going) == 1 and packed.startswith(_AT_ONCE):
+            # Setting a connection up is not what is tried here.
+            self.execute()
+            self.lab.loop.call_soon(self.release)
+
+    def call(self, *command: Any) -> asyncio.Future[Any]:
+        future: asyncio.Future[Any] = self.lab.loop.create_future()
+
+        def done(reply: Any) -> None:
+            if future.done():
+                return
+            if isinstance(reply, Exception):
+                future.set_exception(reply)
+            else:
+                future.set_result(reply)
+
+        self.send(hiredis.pack_command(command), done)
+        return future
+
+    def execute(self) -> None:
+        """Let the server carry out the next command."""
+        packed, callback = self.going.popleft()
+        self.raw.send(packed)
+        if callback is None:
+            self.collect()
+            return
+        reply = self.raw.receive()
+        self.coming.append((callback, reply))
+        self.lab.ran(self.node, packed, reply)
+
+    def collect(self) -> None:
+        """Take in what the server has pushed up to now."""
+        self.raw.send(b"PING\r\n")
+        while True:
+            reply = self.raw.receive()
+            if reply == b"PONG" or reply[0] == b"pong":
+                return
+            self.coming.append((None, reply))
+
+    def release(self, count: int = 1) -> None:
+        """Let the node have the next reply, or the next pushes."""
+        if self.closed or not self.coming:
+            return
+        callback, reply = self.coming.popleft()
+        if callback is not None:
+            callback(reply)
+            return
+        pushed = [reply]
+        while len(pushed) < count and self.coming and self.coming[0][0] is None:
+            pushed.append(self.coming.popleft()[1])
+        assert self.on_push is not None
+        self.on_push(pushed)
+
+    def close(self) -> None:
+        self.cut(0)
+
+    def cut(self, executed: int, *, dead: bool = False) -> None:
+        """End the connection; the server has still carried out so many of the commands under way."""
+        if self.closed:
+            return
+        for _ in range(min(executed, len(self.going))):
+            self.execute()
+        self.closed = True
+        self.dead = dead
+        self.raw.close()
+        self.lab.wires.remove(self)
+        pending = [callback for callback, _ in [*self.coming]] + [c for _, c in self.going]
+        self.coming.clear()
+        self.going.clear()
+        if dead:
+            return
+        for callback in pending:
+            if callback is not None:
+                callback(Unavailable("the connection to Redis was lost"))
+        self.on_lost()
+
+
+_AT_ONCE = tuple(
+    b"*%d\r\n$%d\r\n%b\r\n" % (count, len(word), word)
+    for word, count in [
+        (b"SCRIPT", 3), (b"INFO", 2), (b"GET", 2), (b"CLIENT", 2), (b"CLIENT", 4),
+    ]
+)  # fmt: skip
+
+
+class Peer:
+    """Stands in for a client's connection: a socket buffer of a few frames, read when the test says so."""
+
+    HIGH, LOW = 4, 1
+
+    def __init__(self) -> None:
+        self.listener: Any = None
+        self.closed = False
+        self.out: deque[Any] = deque()
+        self.congested = False
+
+    @property
+    def buffered(self) -> int:
+        return len(self.out)
+
+    def write(self, wire: bytes, frames: Any) -> None:
+        if self.closed:
+            return
+        assert wire == b"".join(frame.wire for frame in frames)
+        self.out.extend(frames)
+        if len(self.out) > self.HIGH and not self.congested:
+            self.congested = True
+            if self.listener is not None:
+                self.listener.high()
+
+    def read(self) -> Any:
+        item = self.out.popleft()
+        if self.congested and len(self.out) <= self.LOW:
+            self.congested = False
+            if self.listener is not None:
+                self.listener.low()
+        return item
+
+    def pause(self) -> None:
+        """The engine's: stop reading. Verbs are few here."""
+
+    def resume(self) -> None:
+        """The engine's."""
+
+
+class Host:
+    """A node of the product, its wires, and whether its process runs."""
+
+    def __init__(self, lab: Lab, name: str) -> None:
+        self.lab = lab
+        self.name = name
+        self.alive = True
+        self.paused = False
+        self.connections: dict[str, Any] = {}
+        self.busy: set[str] = set()
+        self.node = Node(
+            lab.settings,
+            f"unix://{name}",
+            expel=lambda session: lab.expelled(self, session),
+            retry_later=lambda session: lab.sent_away(self, session),
+        )
+        self.node.store.node = name
+        self.node._node_channel = self.node.store.keys.node_channel(name).encode()
+        self.node.store.commands.scripts = lab.scripts
+        self.events = Events.__new__(Events)
+        self.events.node = self.node
+        self.events.settings = lab.settings
+
+    @property
+    def runs(self) -> bool:
+        return self.alive and not self.paused
+
+    def wire(self, kind: str) -> Wire | None:
+        """Return its present connection, `commands` or `bus`."""
+        for wire in self.lab.wires:
+            if wire.node == self.name and (wire.on_push is not None) == (kind == "bus"):
+                return wire
+        return None
+
+    def lane(self, peer: Peer, session: Session) -> Lane:
+        return Lane(self.events, peer, session)  # type: ignore[arg-type]
+
+    def task(self, work: Awaitable[Any], kind: str = "") -> None:
+        """Run something on the node; Redis may be away, and then it is tried again some other time."""
+
+        async def run() -> None:
+            try:
+                await work
+            except Unavailable:
+                pass
+            finally:
+                self.busy.discard(kind)
+
+        if kind:
+            self.busy.add(kind)
+        self.node.spawn(run())
+
+    def crash(self, executed: int) -> None:
+        """End the process as `kill -9` does."""
+        self.alive = False
+        for wire in [wire for wire in self.lab.wires if wire.node == self.name]:
+            wire.cut(executed if wire.on_push is None else 0, dead=True)
+        tasks = [*self.node._tasks, self.node.store.commands._keeper, self.node.store.bus._keeper]
+        for task in tasks:
+            if task is not None:
+                task.cancel()
+
+
+class Lab:
+    """A world of nodes on one server. `scripts` of the product, with time under control and perhaps a rule off."""
+
+    def __init__(
+        self,
+        server: RedisServer,
+        mutation: Mutation | None = None,
+        **settings: Any,
+    ) -> None:
+        self.path = str(server.socket)
+        self.admin = Raw(self.path)
+        self.admin.call("FLUSHALL")
+        self.admin.call("SET", "now", START)
+        self.settings = Settings(
+            **{
+                "prefix": "w", "inbox_length": 4, "log_length": 6, "replay_count": 2,
+                "anonymous_life": 3000.0, "named_life": 3000.0, "log_age": 3000.0, **settings,
+            }
+        )  # fmt: skip
+        scripts = (mutation or Mutation()).apply(read_all())
+        self.scripts = {name: fake_time(script) for name, script in scripts.items()}
+        self._names = {script.sha: name for name, script in self.scripts.items()}
+        self.loop = Loop()
+        self.wires: list[Wire] = []
+        self.hosts: list[Host] = []
+        self.failures: list[str] = []
+        self.loop.set_exception_handler(self._failed)
+        self._tokens = 0
+        self._patched = contextlib.ExitStack()
+        self._patch(commands, "connect", self._connect)
+        self._patch(bus, "connect", self._connect)
+        self._patch(store, "secrets", self)
+        for name, value in (mutation.patches if mutation else {}).items():
+            owner, method = name.split("__", 1)
+            self._patch(_OWNERS[owner], method, value)
+        # Seconds that leaps have taken.
+        self.elapsed = 0.0
+
+    def close(self) -> None:
+        for host in self.hosts:
+            if host.alive:
+                host.crash(0)
+        self.loop.settle()
+        self._patched.close()
+        for wire in list(self.wires):
+            wire.raw.close()
+        self.admin.close()
+        self.loop.close()
+
+    def __enter__(self) -> Lab:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _patch(self, owner: Any, name: str, value: Any) -> None:
+        before = owner.__dict__[name]
+        setattr(owner, name, value)
+        self._patched.callback(setattr, owner, name, before)
+
+    def _failed(self, _: Any, context: dict[str, Any]) -> None:
+        error = context.get("exception")
+        self.failures.append(f"{context['message']}: {error!r}")
+
+    # -- what the product gets in place of the real ones
+
+    async def _connect(
+        self,
+        url: str,
+        on_lost: Callable[[], None],
+        on_push: Callable[[list[Any]], None] | None = None,
+    ) -> Wire:
+        return Wire(self, url.removeprefix("unix://"), on_lost, on_push)
+
+    def token_hex(self, _: int) -> str:
+        return self.token_urlsafe(0)
+
+    def token_urlsafe(self, _: int) -> str:
+        self._tokens += 1
+        return f"{self._tokens:024d}"
+
+    def ran(self, node: str, packed: bytes, reply: Any) -> None:
+        """A command was carried out; every bus has what it published."""
+        for wire in self.wires:
+            if wire.on_push is not None and not wire.dead:
+                wire.collect()
+        if isinstance(reply, hiredis.ReplyError):
+            return
+        reader = hiredis.Reader()
+        reader.feed(packed)
+        request = reader.gets()
+        if request[0] == b"EVALSHA":
+            keys = int(request[2])
+            name = self._names[request[1].decode()]
+            self.script_ran(node, name, [word.decode() for word in request[3 + keys :]], reply)
+
+    def script_ran(self, node: str, name: str, args: list[str], reply: Any) -> None:
+        """For those who keep a record."""
+
+    def expelled(self, host: Host, session: Session) -> None:
+        """A node has put out a connection that was replaced."""
+        session.peer.out.append(("41",))  # type: ignore[attr-defined]
+        session.peer.closed = True  # type: ignore[misc]
+
+    def sent_away(self, host: Host, session: Session) -> None:
+        """A node has told a connection to come back."""
+        session.peer.closed = True  # type: ignore[misc]
+
+    # -- what a test does
+
+    def do(self, action: Callable[[], Any]) -> Any:
+        """Call something in the loop, then run what became ready."""
+        result: list[Any] = []
+
+        def call() -> None:
+            try:
+                result.append(action())
+            except Exception as error:  # noqa: BLE001 raised below, outside the loop
+                result.append(error)
+
+        self.loop.call_soon(call)
+        self.loop.settle()
+        if isinstance(result[0], Exception):
+            raise result[0]
+        if self.failures:
+            raise Bad(self.failures[0])
+        return result[0]
+
+    def run(self, work: Coroutine[Any, Any, Any]) -> Any:
+        """Run a coroutine to its end, letting everything through in order."""
+        task = self.loop.create_task(work)
+        self.loop.settle()
+        for _ in range(1000):
+            if task.done():
+                return task.result()
+            self.pump(once=True)
+        task.cancel()
+        raise Bad("does not come to an end")
+
+    def start_host(self, name: str) -> Host:
+        host = self.do(lambda: Host(self, name))
+        self.hosts.append(host)
+        self.run(host.node.start())
+        return host
+
+    def pump(self, *, once: bool = False) -> None:
+        """Let everything through, each connection in its order, until nothing is under way."""
+        while True:
+            moved = False
+            for wire in list(self.wires):
+                host = next((h for h in self.hosts if h.name == wire.node), None)
+                if wire.going and not wire.closed:
+                    self.do(wire.execute)
+                    moved = True
+                if wire.coming and not wire.closed and (host is None or host.runs):
+                    self.do(wire.release)
+                    moved = True
+            if not moved or once:
+                if not moved:
+                    self.advance(0.1)
+                return
+
+    def advance(self, seconds: float) -> None:
+        """Let timers of the nodes come due."""
+        self.loop.now += seconds
+        self.loop.settle()
+        if self.failures:
+            raise Bad(self.failures[0])
+
+    def leap(self, seconds: float) -> None:
+        """Let time pass in Redis."""
+        self.elapsed += seconds
+        reply = self.admin.call("EVAL", _LEAP, 0, int(seconds * 1000))
+        assert not isinstance(reply, Exception), reply
+
+    def keys(self) -> Iterator[str]:
+        for key in self.admin.call("KEYS", "*"):
+            yield key.decode()
+
+
+_OWNERS: dict[str, Any] = {"Node": Node, "Session": Session, "Store": store.Store, "Bus": bus.Bus}

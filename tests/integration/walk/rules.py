@@ -1,0 +1,170 @@
+"""Switches off, one at a time, the rules that the executable model names.
+
+A rule is off where an exact snippet of a script or of a method is replaced. Where the product keeps a rule by another
+means than the model does, what took its place is switched off; the comment says so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from hub.node import Node
+from hub.session import Session
+from hub.store.bus import Bus
+from tests.integration.walk.lab import Mutation, rewrite
+
+
+def _gaps_last(self: Session, batch: Any) -> None:
+    """Write a batch with its gaps behind its messages."""
+    gaps, batch.gaps = batch.gaps, []
+    _write_batch(self, batch)
+    batch.gaps, batch.messages = gaps, []
+    _write_batch(self, batch)
+
+
+_write_batch = Session.write_batch
+
+# No filter on the node: what the script hands out is written.
+_WRITE_ALL = rewrite(
+    Session.write_batch,
+    "if message.offset > self.joins.get(message.room, message.offset)",
+    "if True",
+)
+
+# The rules of the executable model, and those found since.
+RULES: dict[str, Callable[[], Mutation]] = {
+    "sub_adds_away": lambda: Mutation(
+        ("subscribe", "if session.away == '1' then", "if false then"),
+    ),
+    "resub_keeps_join": lambda: Mutation(
+        ("subscribe", "if joined and ARGV[5] == '1' then", "if false then"),
+    ),
+    "join_filter": lambda: Mutation(
+        Node___enter=rewrite(Node._enter, "room.members[session] = join", "room.members[session] = 0"),
+    ),
+    "sub_bus_first": lambda: Mutation(
+        Node__subscribe=rewrite(
+            Node.subscribe, "await self.store.bus.confirmed(room.channel)", "pass"
+        ),
+    ),
+    "sub_holds_all": lambda: Mutation(
+        Session__deliver=rewrite(
+            Session.deliver, "if self.holding:", "if self.holding and message.room not in self.joins:"
+        ),
+    ),
+    # The head of the list is the boundary; off: the mark stays it, whatever was trimmed behind it.
+    "log_decides": lambda: Mutation(
+        ("replay", "boundary = tonumber(string.match(mark, '^%d+'))", "boundary = tonumber(session.mark)"),
+    ),
+    # An empty list is no list, and without one everything is read from the logs: that keeps what this rule is for.
+    # Off: trimming empties the list, and an empty list counts as one on which nothing is missed.
+    "never_empty": lambda: Mutation(
+        ("publish", "redis.call('LTRIM', inbox, -math.max(limit - chunk, 1), -1)", "redis.call('DEL', inbox)"),
+        (
+            "replay", "local boundary, listed = head, false",
+            "local boundary, listed = session.away == '1' and tonumber(session.mark) or head, false",
+        ),
+    ),
+    "park_from_live": lambda: Mutation(
+        (
+            "common", "redis.call('DEL', session.inbox)\n    redis.call('RPUSH', session.inbox, mark)",
+            "if redis.call('EXISTS', session.inbox) == 0 then redis.call('RPUSH', session.inbox, mark) end",
+        ),
+        ("replay", "  redis.call('DEL', session.inbox)\n  for room", "  for room"),
+    ),
+    "sent_filter": lambda: Mutation(
+        Session__deliver=rewrite(Session.deliver, " or message.offset <= self.sent", ""),
+        Node___fan_out=rewrite(Node._fan_out, "session.sent < first and ", ""),
+    ),
+    # Merged: nothing is read into the node. Nobody is live between a loss of the bus and his replay; off: he is.
+    "heal_holds": lambda: Mutation(
+        Node___catch_up=rewrite(Node._catch_up, "session.go_away()", "pass"),
+        Node___deaf=rewrite(Node._deaf, "session.go_away()", "pass"),
+    ),
+    # Merged: the clock of the replay that makes a session live is the cut, taken when all channels are confirmed;
+    # off: it is taken without waiting for them.
+    "heal_cut": lambda: Mutation(
+        Node___replay=rewrite(
+            Node._replay, "await self.store.bus.confirmed(self._channel(name))", "pass"
+        ),
+        Node___replay_batch=rewrite(Node._replay_batch, "if not all(", "if False and not all("),
+    ),
+    # Merged: gaps come from the replay for everybody; off: for those only that had been parked.
+    "heal_gap": lambda: Mutation(
+        ("replay", "if n ~= reached then", "if n ~= reached and session.away == '1' then"),
+    ),
+    "gap_offset": lambda: Mutation(
+        Session__write_batch=rewrite(
+            Session.write_batch,
+            '        self.tell(\n            "hub:gap"',
+            '        self.sent = gap.before - 1\n        self.tell(\n            "hub:gap"',
+        ),
+    ),
+    "gap_early": lambda: Mutation(Session__write_batch=_gaps_last),
+    "final_gap": lambda: Mutation(
+        ("replay", "if n ~= reached then", "if n ~= reached and first then"),
+    ),
+    # The sweep's expiry is taken back by `touch` as well; off: neither is done.
+    "lapse_replays": lambda: Mutation(
+        (
+            "touch", "redis.call('PEXPIRE', session_key(session.client), text(kept(session)))",
+            "if session.away ~= '1' then redis.call('PEXPIRE', session_key(session.client), text(kept(session))) end",
+        ),
+        Node__renew=rewrite(Node.renew, "self.replay_all(self.sessions.values())", "pass"),
+    ),
+    "fence_all": lambda: Mutation(
+        ("common", "if session.owner ~= owner then return nil, 'replaced' end", ""),
+    ),
+    # Two rules guard the same door: each alone keeps it shut (see `replay_filters`).
+    "gen_in_key": lambda: Mutation(
+        ("common", "return base .. 'inbox:' .. client .. ':' .. gen end", "return base .. 'inbox:' .. client end"),
+        ("common", "session.member = client .. ':' .. session.gen", "session.member = client"),
+        ("replay", "local from = behind[room] ", "local from = behind[room] or 0 "),
+        Session__write_batch=_WRITE_ALL,
+    ),
+    "echo_in_log": lambda: Mutation(
+        ("replay", "if odd[room] and not meant_for", "if false and not meant_for"),
+    ),
+    # The node drops what the client has left, too; off: both.
+    "replay_filters": lambda: Mutation(
+        ("replay", "local from = behind[room] ", "local from = behind[room] or 0 "),
+        Session__write_batch=_WRITE_ALL,
+    ),
+    "n_gap": lambda: Mutation(
+        ("replay", "n and not odd[room] and text(reached - n) or ''", "''"),
+    ),
+    "floor_expiry": lambda: Mutation(
+        ("publish", "redis.call('PEXPIRE', KEYS[3], ARGV[11])", "redis.call('PEXPIRE', KEYS[3], ARGV[10])"),
+    ),
+    "unsub_state": lambda: Mutation(
+        Bus___confirm=rewrite(Bus._confirm, "if owed > 0:", "if False:"),
+    ),
+    "ttl_connected": lambda: Mutation(
+        ("take", "redis.call('PEXPIRE', key, text(kept(session)))", ""),
+        ("replay", "redis.call('PEXPIRE', key, text(kept(session)))", ""),
+        ("touch", "redis.call('PEXPIRE', session_key(session.client), text(kept(session)))", ""),
+    ),
+    "buffer_replay": lambda: Mutation(
+        Session__deliver=rewrite(
+            Session.deliver, "self.kept = _keep(self.kept, message)", "pass"
+        ),
+    ),
+    # -- found while these tests were written, beyond the model
+    "lost_answer": lambda: Mutation(("replay", "if state.at == after then", "if _ == 1 then")),
+    "swept_owner": lambda: Mutation(
+        ("sweep", "park(session, true)", "park(session, true) redis.call('HDEL', session_key(client), 'owner')"),
+    ),
+    "left_deaf": lambda: Mutation(
+        Bus__confirmed=rewrite(Bus.confirmed, "channel in self._wanted and not", "not"),
+    ),
+    "lost_join": lambda: Mutation(
+        ("subscribe", "if joined and ARGV[5] == '1' then", "if joined then"),
+    ),
+    "deaf_again": lambda: Mutation(
+        Node___replay_batch=rewrite(Node._replay_batch, "if not all(", "if False and not all("),
+    ),
+    "late_admission": lambda: Mutation(
+        Node__connect=rewrite(Node.connect, "older.order > order", "False"),
+    ),
+}  # fmt: skip

@@ -1,0 +1,528 @@
+"""Short stories, one for each rule: each goes wrong without the rule, and only then.
+
+A scene is told by a `Scene`: a world in which nothing happens but what it says. `flow` lets everything through except
+what is named: `n0 subscribe` (commands of n0's bus), `n0 bus` (what it hears), `n0 commands`, `n0 replies`, or a client
+that does not read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from tests.integration.walk.lab import Bad, Host, Mutation
+from tests.integration.walk.world import Client, Connection, World
+from tests.support.redis import RedisServer
+
+
+class Scene(World):
+    """A world under full control."""
+
+    def __init__(
+        self, server: RedisServer, mutation: Mutation | None = None, **settings: Any
+    ) -> None:
+        super().__init__(server, 1, mutation, None, **settings)
+        self.n0, self.n1 = self.lab.hosts
+        self.js1, self.js2, self.py1 = self.clients
+        self.lasting = True
+
+    def flow(self, *kept: str) -> None:
+        """Let everything through but what is kept back, until nothing moves."""
+        for _ in range(2000):
+            if not self.flow_once(kept):
+                return
+        raise Bad("never comes to rest")
+
+    def flow_once(self, kept: tuple[str, ...]) -> bool:
+        moved = False
+        for wire in list(self.lab.wires):
+            bus = wire.on_push is not None
+            if wire.going and f"{wire.node} {'subscribe' if bus else 'commands'}" not in kept:
+                self.lab.do(wire.execute)
+                moved = True
+            if wire.coming and f"{wire.node} {'bus' if bus else 'replies'}" not in kept:
+                self.lab.do(wire.release)
+                moved = True
+        for connection in list(self.connections):
+            client = connection.client
+            if connection.sent and not (connection.over or connection.cut or connection.connecting):
+                self.lab.do(lambda c=connection: self.receive(c))
+                moved = True
+            if client.connection is connection and client.name not in kept:
+                if connection.peer.out and not client.slow:
+                    self.lab.do(lambda c=connection: self.read(c))
+                    moved = True
+                elif connection.over and not connection.peer.out:
+                    client.left()
+        return moved
+
+    def come(self, client: Client, host: Host, *kept: str) -> Connection:
+        """Connect a client to a node."""
+        self.count += 1
+        connection = Connection(client, host, self.count)
+        host.connections[connection.id] = connection
+        client.connection = connection
+        self.connections.append(connection)
+        connection.sent.append(("CONNECT", *client.auth()))
+        self.flow(*kept)
+        return connection
+
+    def say(self, client: Client, *verb: Any, kept: tuple[str, ...] = ()) -> None:
+        assert client.connection is not None
+        client.connection.sent.append(verb)
+        self.flow(*kept)
+
+    def join(self, client: Client, *rooms: str) -> None:
+        for room in rooms:
+            self.say(client, "subscribe", room)
+
+    def hear(self, *rooms: str, kept: tuple[str, ...] = ()) -> None:
+        """Publish into rooms, one message each."""
+        for room in rooms:
+            self.lab.do(lambda r=room: self.publish(r, volatile=False))
+        self.flow(*kept)
+
+    def go(self, client: Client, *, noticed: bool = True) -> Connection:
+        """Cut a client's connection."""
+        connection = client.connection
+        if connection is None:
+            raise Bad(f"{client.name} was let go")
+        self.cut(connection)
+        if noticed:
+            self.lab.do(lambda: self.notice(connection))
+            self.flow()
+        return connection
+
+    def lose_bus(self, host: Host) -> None:
+        wire = host.wire("bus")
+        assert wire is not None
+        self.lab.do(lambda: wire.cut(0))
+
+    def later(self, seconds: float = 3.0) -> None:
+        """Let the nodes' timers come due."""
+        self.lab.advance(seconds)
+
+    def upkeep_of(self, host: Host, *kinds: str) -> None:
+        for kind in kinds:
+            self.lab.do(lambda k=kind: self.upkeep(host, k))
+            self.flow()
+
+    def hours(self, seconds: float) -> None:
+        """Let time pass for a node that renews its lease and touches its sessions."""
+        for _ in range(10):
+            self.lab.leap(seconds / 10)
+            for host in self.lab.hosts:
+                self.upkeep_of(host, "renew", "touch")
+
+    def end(self) -> None:
+        """Everybody who is gone comes back; then what was promised must be so."""
+        self.later()
+        self.flow()
+        for client in self.clients:
+            if client.connection is None and client.client_id:
+                self.come(client, self.n0)
+        self.flow()
+        for room in self.ROOMS if self.lasting else ():
+            self.hear(room)
+        self.clients = [client for client in self.clients if client.client_id]
+        if not self.settled():
+            raise Bad("is not live in the end")
+        self.check()
+
+
+def sub_adds_away(s: Scene) -> None:
+    """A room joined while away is in the inbox from then on."""
+    s.come(s.js1, s.n0)
+    s.join(s.js1, "A")
+    s.js1.slow = True
+    s.hear(*"AAAAAA")
+    s.say(s.js1, "subscribe", "B")
+    s.hear("B")
+    s.js1.slow = False
+
+
+def resub_keeps_join(s: Scene) -> None:
+    """Joining again does not skip what is on its way."""
+    s.come(s.js1, s.n0)
+    s.join(s.js1, "A")
+    s.hear("A", kept=("n0 bus",))
+    s.say(s.js1, "subscribe", "A", kept=("n0 bus",))
+
+
+def join_filter(s: Scene) -> None:
+    """What was published before the join does not come, late though it be heard."""
+    s.come(s.js2, s.n0)
+    s.join(s.js2, "A")
+    s.come(s.js1, s.n0)
+    s.hear("A", kept=("n0 bus",))
+    s.say(s.js1, "subscribe", "A", kept=("n0 bus",))
+
+
+def sub_bus_first(s: Scene) -> None:
+    """Nothing is lost between the join and the bus's beginning to hear the room."""
+    s.come(s.js1, s.n0)
+    s.say(s.js1, "subscribe", "A", kept=("n0 subscribe",))
+    s.hear("A", kept=("n0 subscribe",))
+
+
+def sub_holds_all(s: Scene) -> None:
+    """A later message of another room does not overtake those of the room that is being joined."""
+    s.come(s.js1, s.n0)
+    s.join(s.js1, "A")
+    s.say(s.js1, "subscribe", "B", kept=("n0 replies",))
+    s.hear("B", "A", kept=("n0 replies",))
+
+
+def overflow(s: Scene) -> None:
+    """An inbox that overflows is no gap as long as the log has everything."""
+    s.come(s.js1, s.n0)
+    s.join(s.js1, "A")
+    s.go(s.js1)
+    s.hear(*"AAAAAA")
+    s.come(s.js1, s.n0)
+    if s.js1.gaps:
+        raise Bad(f"a gap although the log has everything: {s.js1.gaps}")
+
+
+def park_from_live(s: Scene) -> None:
+    """Each parking of a live session begins a new list: what it got while live may not have arrived."""
+    s.come(s.js1, s.n0)
+    s.join(s.js1, "A")
+    s.go(s.js1)
+    s.come(s.js1, s.n0)
+    s.hear("A", kept=("js1",))
+    s.go(s.js1)
+    s.hear("A")
+
+
+def sent_filter(s: Scene) -> None:
+    """What a replay has handed out is not delivered again when the bus brings it."""
+    s.come(s.js2, s.n0)
+    s.join(s.js2, "A")
+    s.come(s.js1, s.n0)
+    s.join(s.js1, "A")
+    s.go(s.js1)
+    s.hear("A", kept=("n0 bus",))
+    s.come(s.js1, s.n0, "n0 bus")
+
+
+def heal_holds(s: Scene) -> None:
+    """After a loss of the bus nothing is delivered before what was lost has been read."""
+    s.come(s.js1, s.n0)
+    s.join(s.js1, "A", "B")
+    s.lose_bus(s.n0)
+    s.hear("A", kept=("n0 subscribe",))
+    wire = s.n0.wire("bus")
+    assert wire is not None
+    while wire.going:
+        s.lab.do(wire.execute)
+    s.lab.do(lambda: s.publish("B", volatile=False))
+    s.lab.do(lambda: wire.release(100))
+
+
+def heal_cut(s: Scene) -> None:
+    """Live again from a value of the clock at which every channel was heard."""
+    s.come(s.js1, s.n0)
+    s.join(s.js1, "A")
+    s.lose_bus(s.n0)
+    s.later()
+    s.flow("n0 subscribe")
+    s.hear("A", kept=("n0 subscribe",))
+
+
+def heal_gap(s: Scene) -> None:
+    """A live session is told what neither the bus nor the log has any more."""
+    s.come(s.js1, s.n0)
+    s.join(s.js1, "A")
+    s.lose_bus(s.n0)
+    s.hear(*"AAAAAAAAA")
+    s.later()
+    s.flow()
+    if [gap[3] for gap in s.js1.gaps] != [3]:
+        raise Bad(f"3 are lost, no gap says so: {s.js1.gaps}")
+
+
+def gap_offset(s: Scene) -> None:
+    """Having been told of a gap moves no position: what is older than its end still comes."""
+    s.come(s.js1, s.n0)
+    s.join(s.js1, "A", "B")
+    s.go(s.js1)
+    s.hear("B", *"AAAAAAAA")
+    first_frames(s, 3)
+
+
+def gap_early(s: Scene) -> None:
+    """A gap is told before the position passes what was lost."""
+    s.come(s.js1, s.n0)
+    s.join(s.js1, "A")
+    s.go(s.js1)
+    s.hear(*"AAAAAAAA")
+    first_frames(s, 3)
+
+
+def first_frames(s: Scene, count: int) -> None:
+    """Come back, read a few frames, and be cut off again."""
+    connection = s.come(s.js1, s.n0, "js1")
+    for _ in range(count):
+        s.lab.do(lambda: s.read(connection))
+    s.go(s.js1)
+
+
+def final_gap(s: Scene) -> None:
+    """A gap is told before going live, even where nothing newer follows."""
+    s.come(s.js1, s.n0)
+    s.join(s.js1, "A")
+    s.go(s.js1)
+    s.hear("A")
+    s.lab.leap(1500)
+    s.come(s.js1, s.n0)
+    s.lasting = False
+
+
+def lapse_replays(s: Scene) -> None:
+    """A session parked by the sweeper under a node that was only stopped does not run out there."""
+    s.come(s.js1, s.n0)
+    s.join(s.js1, "A")
+    s.lab.leap(20)
+    s.upkeep_of(s.n1, "renew", "sweep")
+    s.upkeep_of(s.n0, "renew")
+    s.hours(6000)
+
+
+def fence_all(s: Scene) -> None:
+    """A disconnect of a replaced connection ends nothing."""
+    old = s.come(s.js1, s.n0)
+    s.go(s.js1, noticed=False)
+    s.come(s.js1, s.n1, "n0 bus")
+    assert old.session is not None
+    s.lab.do(lambda: s.n0.task(s.n0.node.leave(old.session, deliberate=True)))  # type: ignore[arg-type]
+    old.over = True
+    s.flow("n0 bus")
+    s.go(s.js1)
+
+
+def gen_in_key(s: Scene) -> None:
+    """What is left of an earlier session of a client does not reach its next one."""
+    s.come(s.py1, s.n0)
+    s.join(s.py1, "A")
+    s.come(s.js2, s.n0)
+    s.join(s.js2, "A")
+    s.go(s.py1)
+    s.lab.leap(2000)
+    s.go(s.js2)
+    s.lab.leap(1500)
+    s.upkeep_of(s.n0, "renew")
+    s.come(s.py1, s.n0)
+    s.join(s.py1, "B")
+    s.go(s.py1)
+    s.hear("A", "B")
+
+
+def echo_in_log(s: Scene) -> None:
+    """Where the publisher wants no echo, a replay brings none either."""
+    s.come(s.js1, s.n0)
+    s.join(s.js1, "A")
+    s.say(s.js1, "publish", "A", False, False)
+    s.go(s.js1)
+
+
+def replay_filters(s: Scene) -> None:
+    """What lies in the inbox of a room that was left meanwhile is skipped."""
+    s.come(s.js1, s.n0)
+    s.join(s.js1, "A", "B")
+    s.js1.slow = True
+    s.hear(*"BBBBBB")
+    s.hear("A")
+    s.say(s.js1, "unsubscribe", "A")
+    s.hear("B")
+    s.js1.slow = False
+
+
+def n_gap(s: Scene) -> None:
+    """A gap says exactly how many messages it is about."""
+    s.come(s.js1, s.n0)
+    s.join(s.js1, "A")
+    s.go(s.js1)
+    s.hear(*"AAAAAAAAA")
+    s.come(s.js1, s.n0)
+    if [gap[3] for gap in s.js1.gaps] != [3]:
+        raise Bad(f"the gap does not count 3: {s.js1.gaps}")
+
+
+def unsub_state(s: Scene) -> None:
+    """A channel left and wanted again is heard only when the last command for it was confirmed."""
+    s.come(s.js1, s.n0)
+    s.join(s.js1, "A")
+    s.say(s.js1, "unsubscribe", "A", kept=("n0 subscribe",))
+    s.say(s.js1, "subscribe", "A", kept=("n0 subscribe",))
+    wire = s.n0.wire("bus")
+    assert wire is not None
+    s.lab.do(wire.execute)
+    s.flow("n0 subscribe")
+    s.hear("A", kept=("n0 subscribe",))
+
+
+def ttl_connected(s: Scene) -> None:
+    """A session does not run out as long as a connection owns it."""
+    s.come(s.js1, s.n0)
+    s.join(s.js1, "A")
+    s.go(s.js1)
+    s.come(s.js1, s.n0)
+    s.hours(4500)
+    s.go(s.js1)
+
+
+def buffer_replay(s: Scene) -> None:
+    """What is heard while the last replay call is answered is kept."""
+    s.come(s.js2, s.n0)
+    s.join(s.js2, "A")
+    s.come(s.js1, s.n0)
+    s.join(s.js1, "A")
+    s.go(s.js1)
+    s.come(s.js1, s.n0, "n0 commands")
+    wire = s.n0.wire("commands")
+    assert wire is not None
+    s.lab.do(wire.execute)
+    s.flow("n0 commands")
+    s.lab.do(wire.execute)
+    s.hear("A", kept=("n0 commands", "n0 replies"))
+
+
+def lost_answer(s: Scene) -> None:
+    """A gap told in an answer that was lost is told again."""
+    s.come(s.js1, s.n0)
+    s.join(s.js1, "A", "B")
+    s.go(s.js1)
+    s.hear(*"AAAAAAAAA", "B")
+    s.lab.admin.call("DEL", "w:{0}:room:A:log")
+    s.hear("B", "B", "B")
+    s.come(s.js1, s.n0, "n0 commands")
+    wire = s.n0.wire("commands")
+    assert wire is not None
+    s.lab.do(wire.execute)
+    s.flow("n0 commands")
+    s.lab.do(lambda: wire.cut(1))
+
+
+def swept_owner(s: Scene) -> None:
+    """A node that was stopped for a while keeps its clients."""
+    s.come(s.js1, s.n0)
+    s.join(s.js1, "A")
+    s.lab.leap(20)
+    s.upkeep_of(s.n1, "renew", "sweep")
+    s.upkeep_of(s.n0, "renew")
+
+
+def left_deaf(s: Scene) -> None:
+    """A room that is left while the bus is away keeps nobody from going live."""
+    s.come(s.js1, s.n0)
+    s.join(s.js1, "A", "B")
+    s.lose_bus(s.n0)
+    s.say(s.js1, "unsubscribe", "A", kept=("n0 subscribe",))
+    s.hear("B", kept=("n0 subscribe",))
+
+
+def lost_join(s: Scene) -> None:
+    """Trying to join again after an answer was lost promises only what can be kept."""
+    s.come(s.js1, s.n0)
+    s.join(s.js1, "B")
+    s.say(s.js1, "subscribe", "A", kept=("n0 commands",))
+    wire = s.n0.wire("commands")
+    assert wire is not None
+    s.lab.do(lambda: wire.cut(1))
+    s.hear("A", "B")
+    s.join(s.js1, "A")
+
+
+def deaf_again(s: Scene) -> None:
+    """A replay that waited for its turn while the bus was lost again does not go live deaf."""
+    s.come(s.js1, s.n0)
+    s.join(s.js1, "A")
+    turn = s.n0.node._replays
+    for _ in range(64):
+        assert turn._value > 0
+        turn._value -= 1
+    s.go(s.js1)
+    s.come(s.js1, s.n0)
+    s.lose_bus(s.n0)
+    for _ in range(64):
+        s.lab.do(turn.release)
+    s.flow("n0 subscribe")
+    s.hear("A", kept=("n0 subscribe",))
+
+
+def late_admission(s: Scene) -> None:
+    """Of two connections of one session the one that took it last stays, whichever is let in last."""
+    s.come(s.js1, s.n0)
+    s.go(s.js1)
+    bus, waits = s.n0.node.store.bus, s.lab.loop.create_future()
+    confirmed = bus.confirmed
+
+    async def slowly(channel: bytes) -> None:
+        bus.confirmed = confirmed  # type: ignore[method-assign]
+        await waits
+        await confirmed(channel)
+
+    s.come(s.py1, s.n0)
+    s.go(s.py1)
+    bus.confirmed = slowly  # type: ignore[method-assign]
+    first = s.come(s.py1, s.n0)
+    s.go(s.py1, noticed=False)
+    first.over = True
+    s.come(s.py1, s.n0)
+    s.lab.do(lambda: waits.set_result(None))
+    s.flow()
+
+
+# Each rule's scene; settings that it needs are named beside it.
+SCENES: dict[str, tuple[Callable[[Scene], None], dict[str, Any]]] = {
+    "sub_adds_away": (sub_adds_away, {}),
+    "resub_keeps_join": (resub_keeps_join, {}),
+    "join_filter": (join_filter, {}),
+    "sub_bus_first": (sub_bus_first, {}),
+    "sub_holds_all": (sub_holds_all, {}),
+    "log_decides": (overflow, {}),
+    "never_empty": (overflow, {}),
+    "park_from_live": (park_from_live, {}),
+    "sent_filter": (sent_filter, {}),
+    "heal_holds": (heal_holds, {}),
+    "heal_cut": (heal_cut, {}),
+    "heal_gap": (heal_gap, {}),
+    "gap_offset": (gap_offset, {}),
+    "gap_early": (gap_early, {}),
+    "final_gap": (final_gap, {"log_age": 1000.0}),
+    "lapse_replays": (lapse_replays, {}),
+    "fence_all": (fence_all, {}),
+    "gen_in_key": (gen_in_key, {}),
+    "echo_in_log": (echo_in_log, {}),
+    "replay_filters": (replay_filters, {}),
+    "n_gap": (n_gap, {}),
+    "floor_expiry": (final_gap, {"log_age": 1000.0}),
+    "unsub_state": (unsub_state, {}),
+    "ttl_connected": (ttl_connected, {}),
+    "buffer_replay": (buffer_replay, {}),
+    "lost_answer": (lost_answer, {}),
+    "swept_owner": (swept_owner, {}),
+    "left_deaf": (left_deaf, {}),
+    "lost_join": (lost_join, {}),
+    "deaf_again": (deaf_again, {}),
+    "late_admission": (late_admission, {}),
+}
+
+
+def play(
+    server: RedisServer,
+    story: Callable[[Scene], None],
+    mutation: Mutation | None = None,
+    **settings: Any,
+) -> str | None:
+    """Tell a scene; return the promise that was broken, if one was."""
+    scene = Scene(server, mutation, **settings)
+    try:
+        story(scene)
+        scene.end()
+    except Bad as bad:
+        return str(bad)
+    finally:
+        scene.close()
+    return None
