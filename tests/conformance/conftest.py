@@ -167,7 +167,9 @@ async def engine_of() -> AsyncIterator[Callable[..., Awaitable[tuple[Peer, Engin
 
         async def start(**given: Any) -> tuple[Peer, EngineServer]:
             app, engine = engineio_server.application(
-                EngineOptions(**{"connect_timeout": 0, "close_timeout": 1.0, "cors": ("*",)} | given)
+                EngineOptions(
+                    **{"connect_timeout": 0, "close_timeout": 1.0, "cors": ("*",)} | given
+                )
             )
             return await stack.enter_async_context(serving(app, "engine.io")), engine
 
@@ -180,7 +182,9 @@ async def server_of() -> AsyncIterator[Callable[..., Awaitable[tuple[Peer, Serve
     async with contextlib.AsyncExitStack() as stack:
 
         async def start(**given: Any) -> tuple[Peer, Server]:
-            app, server = socketio_server.application(EngineOptions(**{"close_timeout": 1.0, "cors": ("*",)} | given))
+            app, server = socketio_server.application(
+                EngineOptions(**{"close_timeout": 1.0, "cors": ("*",)} | given)
+            )
             return await stack.enter_async_context(serving(app, "socket.io")), server
 
         yield start

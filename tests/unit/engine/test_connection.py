@@ -25,6 +25,7 @@ class FakeSocket:
 
     def __init__(self, *, deflate: bool = False) -> None:
         self.deflate = deflate
+        self.direct = self.write
         self.written = b""
         self.buffered = 0
         self.codes: list[int] = []
