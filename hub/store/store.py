@@ -114,7 +114,10 @@ class Store:
         self.bus = Bus(url, on_messages, on_bus_lost, on_bus_back, settings.bus_silence)
         # When the command connection was last made, on the loop's clock.
         self.connected_at = 0.0
-        forget_after = settings.log_age + max(settings.named_life, settings.anonymous_life)
+        # A room's numbers outlive every session that may have missed some of them, one included that nobody parked
+        # (it is kept for two lives and a minute, see common.lua).
+        life = max(settings.named_life, settings.anonymous_life)
+        forget_after = max(settings.log_age, 2 * life) + life + min(life, 60.0)
         self._forget_after = str(int(forget_after * 1e6))
         self._publish_args = (
             str(settings.log_length),
