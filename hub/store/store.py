@@ -108,6 +108,8 @@ class Store:
         self.newest = 0
         # Room and offset of the newest one that lies in a log, as far as the bus has told.
         self.witness: tuple[str, int] | None = None
+        # Both as they were when the bus was lost: what comes after may be of another past.
+        self._frozen: tuple[int, tuple[str, int] | None] | None = None
         self._on_changed = on_changed
         self._identity: tuple[str, str] | None = None
         self.commands = Commands(url, self._connected, settings.redis_timeout)
@@ -375,18 +377,27 @@ class Store:
         """Give the lease up: the node ends."""
         await self.commands.call("DEL", f"{self.keys.base}node:{self.node}")
 
+    def freeze(self) -> None:
+        """Keep what is known now for a rollback to compare with; until `thaw` it stays so."""
+        if self._frozen is None:
+            self._frozen = self.newest, self.witness
+
+    def thaw(self) -> None:
+        self._frozen = None
+
     async def rollback(self) -> bool:
         """Tell everybody where Redis has forgotten what this node had seen; return whether it has."""
+        newest, witness = self._frozen or (self.newest, self.witness)
         keep = str(int(max(self.settings.named_life, self.settings.anonymous_life) * 1e3))
         reply = await self.commands.ask(
             "rollback",
             (self.keys.clock,),
             (
-                str(self.newest), keep, self.keys.all_nodes_channel,
-                *(("", "") if self.witness is None else (self.witness[0], str(self.witness[1]))),
-                self._forget_after,
+                str(newest), keep, self.keys.all_nodes_channel,
+                *(("", "") if witness is None else (witness[0], str(witness[1]))), self._forget_after,
             ),
         )  # fmt: skip
+        self.thaw()
         return bool(reply == b"1")
 
     async def clock(self) -> int:
