@@ -268,7 +268,10 @@ async def test_a_pid_that_redis_has_forgotten_counts_as_void(node):
     assert await node.store.rollback()
     later = replace(taken.pid, serial="1")
     assert (await node.take("d", client_id="ada", pid=later)).how == "name"
-    assert await node.maybe("e", client_id="ada", pid=replace(taken.pid, serial="1", secret="x" * 24)) is None
+    assert (
+        await node.maybe("e", client_id="ada", pid=replace(taken.pid, serial="1", secret="x" * 24))
+        is None
+    )
 
 
 async def test_an_anonymous_session_cannot_be_named(node):
@@ -300,7 +303,9 @@ async def test_an_offset_beyond_the_clock_is_a_reset(node):
         assert again.position == taken.position
         offsets, batches = await node.all(taken.client_id, connection, again.position)
         assert offsets == [kept]
-        gaps = sorted((gap.room, gap.reason, gap.after, gap.before, gap.dropped) for gap in batches[0].gaps)
+        gaps = sorted(
+            (gap.room, gap.reason, gap.after, gap.before, gap.dropped) for gap in batches[0].gaps
+        )
         assert [gap[:2] for gap in gaps] == [("B", "reset")], "of A everything is there"
         assert gaps[0][3:] == (kept + 1, None)
     newer = await node.publish("B")
@@ -607,7 +612,9 @@ async def test_history_pages(node):
     """From the end backwards, from an offset forwards, between two; ascending always."""
     offsets = await node.publish_all([("A", i) for i in range(130)])
 
-    async def page(after: int | None, before: int | None, limit: int) -> tuple[list[int], bool, bool]:
+    async def page(
+        after: int | None, before: int | None, limit: int
+    ) -> tuple[list[int], bool, bool]:
         found = await node.store.history("A", after, before, limit)
         return [message.offset for message in found.messages], found.more, found.gap
 
@@ -632,7 +639,11 @@ async def test_history_is_bounded_and_says_where_it_ends(start):
     await node.publish("A", ttl=1e-6)
     assert (await node.store.history("A", offsets[0] - 1, None, 10)).gap
     found = await node.store.history("A", offsets[3], None, 10)
-    assert ([m.offset for m in found.messages], found.more, found.gap) == (offsets[4:], False, False)
+    assert ([m.offset for m in found.messages], found.more, found.gap) == (
+        offsets[4:],
+        False,
+        False,
+    )
 
 
 # -- nodes
