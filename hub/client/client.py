@@ -221,7 +221,7 @@ class HubClient:
         event: str,
         data: Any,
         *,
-        id: str | None = None,  # noqa: A002 (the protocol's word)
+        id: str | None = None,
         volatile: bool = False,
         ttl: float | None = None,
         echo: bool = True,
@@ -286,7 +286,7 @@ class HubClient:
         try:
             await work
         except HubError as error:
-            log.error("the client has ended: %s", error)  # noqa: TRY400 (told to the caller in full)
+            log.error("the client has ended: %s", error)
             self._finish(error)
         except Exception as error:
             log.exception("the client has ended by a fault of its own")

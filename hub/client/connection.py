@@ -158,4 +158,4 @@ class Connection:
 def _pause(failures: int) -> float:
     """Return how long to wait before the next attempt."""
     longest = min(BACKOFF_FIRST * 2.0 ** min(failures, 10), BACKOFF_LONGEST)
-    return float(longest * random.uniform(0.5, 1))  # noqa: S311 (it only has to differ)
+    return float(longest * random.uniform(0.5, 1))

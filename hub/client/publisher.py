@@ -41,7 +41,7 @@ class Publisher:
         event: str,
         data: Any,
         *,
-        id: str | None = None,  # noqa: A002 (the protocol's word)
+        id: str | None = None,
         volatile: bool = False,
         ttl: float | None = None,
         echo: bool = True,

@@ -18,7 +18,6 @@ from hub.engine.connection import Connection
 from hub.engine.environ import environ_of
 from hub.engine.frame import Frame
 from hub.engine.options import EngineOptions, from_kwargs
-from hub.engine.packet import ProtocolError
 from hub.engine.polling import bad_request
 from hub.engine.state import Goodbye, Reason
 from hub.engine.wheel import Wheel

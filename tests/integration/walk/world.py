@@ -6,8 +6,8 @@ must follow from the one for the other: no loss without a gap, order, no repeats
 
 from __future__ import annotations
 
-import collections
 import asyncio
+import collections
 import functools
 import json
 import random
