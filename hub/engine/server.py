@@ -18,6 +18,7 @@ from hub.engine.connection import Connection
 from hub.engine.environ import environ_of
 from hub.engine.frame import Frame
 from hub.engine.http_log import MalformedRequests
+from hub.engine.life import Life
 from hub.engine.options import EngineOptions, from_kwargs
 from hub.engine.polling import bad_request
 from hub.engine.state import Goodbye, Reason
@@ -72,21 +73,21 @@ class EngineServer:
         result: Awaitable[None] | None = self._message(sid, data)
         return result
 
-    def ended(self, connection: Connection, reason: str) -> None:
+    def ended(self, session: Life, reason: str) -> None:
         """Tell the layer above that a session is over, once, after its last message."""
         handler = self._handlers.get("disconnect")
         if handler is not None:
-            result = handler(connection.sid, reason)
+            result = handler(session.sid, reason)
             if inspect.isawaitable(result):
                 self._spawn(_await(result))
-        self._sessions.pop(connection.sid, None)
+        self._sessions.pop(session.sid, None)
 
-    def forget(self, connection: Connection) -> None:
+    def forget(self, session: Life) -> None:
         """Let go of a closed session."""
-        self.connections.pop(connection.sid, None)
-        self._addresses[connection.remote] -= 1
-        if self._addresses[connection.remote] <= 0:
-            del self._addresses[connection.remote]
+        self.connections.pop(session.sid, None)
+        self._addresses[session.remote] -= 1
+        if self._addresses[session.remote] <= 0:
+            del self._addresses[session.remote]
         if self._emptied is not None and not self.connections and not self._emptied.done():
             self._emptied.set_result(None)
 

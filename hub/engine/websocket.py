@@ -16,8 +16,9 @@ from hashlib import sha1
 from aiohttp import web
 
 from hub.engine import wire
-from hub.engine.connection import CUT_AFTER, Connection
+from hub.engine.connection import Connection
 from hub.engine.inbound import CLOSE, PING, Inbound, Message, WebSocketError
+from hub.engine.life import CUT_AFTER
 from hub.engine.packet import ProtocolError, decode_text
 from hub.engine.ports import Host
 from hub.engine.state import Reason
