@@ -13,7 +13,7 @@ from typing import Any
 
 from aiohttp import web
 
-from hub.engine import peers, polling, websocket
+from hub.engine import handshake, peers, polling
 from hub.engine.connection import Connection
 from hub.engine.environ import environ_of
 from hub.engine.frame import Frame
@@ -226,7 +226,7 @@ class EngineServer:
     async def _handshake(self, request: web.Request, transport: str) -> web.StreamResponse:
         if request.method != "GET":
             return self._refuse("Bad handshake method", 2)
-        key = websocket.check_handshake(request) if transport == "websocket" else None
+        key = handshake.check_handshake(request) if transport == "websocket" else None
         if transport == "websocket" and key is None:
             return self._refuse("Bad request", 3)
         remote = peers.remote_address(request, self.options)
@@ -246,13 +246,13 @@ class EngineServer:
         if key is None:
             connection.open(None)
             return await polling.poll(request, connection, self)
-        accepted = websocket.accept(request, key, self, connection)
+        accepted = handshake.accept(request, key, self, connection)
         if accepted is None:
             connection.lost(Reason.TRANSPORT_CLOSE)
             return bad_request("Bad request", 3)
         socket, tail = accepted
         connection.open(socket)
-        websocket.start(socket, tail)
+        socket.start(tail)
         return web.Response()
 
     async def _wanted(self, connection: Connection) -> bool:
@@ -270,15 +270,15 @@ class EngineServer:
         return result is None or result is True
 
     def _upgrade(self, request: web.Request, connection: Connection) -> web.StreamResponse:
-        key = websocket.check_handshake(request)
+        key = handshake.check_handshake(request)
         if key is None or request.method != "GET":
             return self._refuse("Bad request", 3)
-        accepted = websocket.accept(request, key, self, connection)
+        accepted = handshake.accept(request, key, self, connection)
         if accepted is None:
             return bad_request("Bad request", 3)
         socket, tail = accepted
         if socket.begin_upgrade():
-            websocket.start(socket, tail)
+            socket.start(tail)
         else:
             self.counters["upgrade refused"] += 1
         return web.Response()
