@@ -27,6 +27,8 @@ log = logging.getLogger("hub.app")
 
 # Connections that wait to be accepted: a burst of returning clients must not wait for TCP to try again.
 BACKLOG = 4096
+# Seconds that HTTP requests still under way at the end may take.
+SHUTDOWN_TIMEOUT = 2.0
 
 _PAGE_HEADERS = {
     "Content-Security-Policy": "default-src 'self'; connect-src 'self' ws: wss:; img-src 'self' data:",
@@ -164,7 +166,9 @@ async def serve(settings: Settings, *, announce: Callable[[str], None]) -> None:
         await hub.node.start()
         stack.push_async_callback(hub.node.stop)
         await stack.enter_async_context(hub.upkeep())
-        runner = web.AppRunner(hub.app, access_log=None, handle_signals=False)
+        runner = web.AppRunner(
+            hub.app, access_log=None, handle_signals=False, shutdown_timeout=SHUTDOWN_TIMEOUT
+        )
         await runner.setup()
         stack.push_async_callback(runner.cleanup)
         site = web.TCPSite(runner, settings.host, settings.port, backlog=BACKLOG)

@@ -135,17 +135,23 @@ class Node:
             async with asyncio.timeout(self.settings.redis_timeout):
                 for room in rooms:
                     await self.store.bus.confirmed(room.channel)
+            if peer.closed:
+                raise Unavailable("the connection is gone")
             older = self.sessions.get(taken.client_id)
             if older is not None and older.order > order:
                 raise Unavailable("a newer connection came in between")
             session = self._admit(peer, connection, taken, bare=bare, manual=manual)
             session.order = order
-        except TimeoutError:
-            raise Unavailable("the bus is away") from None
+            return session
+        except BaseException as error:
+            # The session is this connection's already: park it in its name.
+            self.spawn(self._park(taken.client_id, connection, taken.position))
+            if isinstance(error, TimeoutError):
+                raise Unavailable("the bus is away") from None
+            raise
         finally:
             for room in rooms:
                 self._unwant(room)
-        return session
 
     def _admit(
         self, peer: Peer, connection: str, taken: Taken, *, bare: bool, manual: bool
@@ -192,13 +198,17 @@ class Node:
         if session.closed:
             return
         self._forget(session)
+        if not deliberate or session.named:
+            await self._park(session.client_id, session.connection, session.proven)
+            return
         try:
-            if deliberate and not session.named:
-                await self.store.finish(session.client_id, session.connection)
-            else:
-                await self.store.park(
-                    session.client_id, session.connection, session.proven, gone=True
-                )
+            await self.store.finish(session.client_id, session.connection)
+        except (NotOwner, Unavailable):
+            pass  # a newer connection owns it, or it will expire
+
+    async def _park(self, client_id: str, connection: str, position: int) -> None:
+        try:
+            await self.store.park(client_id, connection, position, gone=True)
         except NotOwner:
             pass  # a newer connection owns it: nothing of this one counts any more
         except Unavailable:

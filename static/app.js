@@ -13,7 +13,8 @@ class Pane {
     this.rooms = new Set(); // those the user joined, whatever the session still knows
     this.id = ""; // the hub's name for it
     this.seen = new Map(); // room → offset up to which the log shows it
-    this.cut = false; // by the button
+    this.cut = false; // away until the button is pressed
+    this.complained = false; // of not getting through
     this.greeted = false; // a session was there before
     this.head = 0; // messages up to this offset are replay
     this.missed = 0; // how many of them follow
@@ -28,11 +29,17 @@ class Pane {
     // A manager of its own: two clients with a connection each. Nothing else is configured;
     // recovery is what the stock client does by itself.
     this.socket = io({ forceNew: true });
-    this.socket.on("connect", () => this.show());
+    this.socket.on("connect", () => {
+      this.complained = false;
+      this.show();
+    });
     this.socket.on("disconnect", (reason) => this.lost(reason));
     this.socket.on("connect_error", (error) => {
+      // One that a retry may mend is told once; of any other the client gives up.
+      if (!this.socket.active) this.cut = true;
+      if (!this.complained) this.say(`No connection: ${error.message}.`, "error");
+      this.complained = true;
       this.show();
-      this.say(`No connection: ${error.message}.`, "error");
     });
     this.socket.io.on("open", () => {
       this.socket.io.engine.on("upgrade", () => this.show());
@@ -62,7 +69,8 @@ class Pane {
     if (this.cut) {
       this.say("Away. What is published now is kept for this client.");
     } else if (reason === "io server disconnect") {
-      this.say("The hub ended this session: it continues in another connection.", "error");
+      this.cut = true; // the stock client does not try again by itself
+      this.say("The hub has closed this connection.", "error");
     } else {
       this.say(`Connection lost (${reason}); trying again.`);
     }

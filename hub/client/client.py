@@ -121,8 +121,8 @@ class HubClient:
         """
         if end is None:
             end = self._named is None and not self._position.kept
-        if end and self._connection.link is not None:
-            await self._connection.link.shut(end=True)
+        if self._connection.link is not None:
+            await self._connection.link.shut(end=end)
         self._finish(None, forget=end and self._named is None)
         tasks = [task for task in self._tasks if task is not asyncio.current_task()]
         for task in tasks:

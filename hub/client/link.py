@@ -121,20 +121,23 @@ class Link(socketio.AsyncClient):  # type: ignore[misc]
         raise _error_of(said.get("error") if isinstance(said, dict) else None, verb)
 
     async def shut(self, *, end: bool) -> None:
-        """Close the connection and wait for all that belongs to it; `end` ends its session too."""
+        """Close the connection and wait for all that belongs to it; `end` ends its session too.
+
+        One that has ended already is not waited for: nobody may be there to answer.
+        """
         eio = self.eio
         tasks = [task for task in (eio.read_loop_task, eio.write_loop_task) if task]
         try:
-            async with asyncio.timeout(FLUSH):
-                if eio.state == "connected" and not self.closed.done():
+            if eio.state == "connected" and not self.closed.done():
+                async with asyncio.timeout(FLUSH):
                     if end:
                         await self._send_packet(
                             self.packet_class(socketio.packet.DISCONNECT, namespace="/")
                         )
                     # The stock client closes its socket before its queue has been written.
                     await eio._send_packet(engineio.packet.Packet(engineio.packet.CLOSE))
-                    await eio.queue.join()
-                await eio.disconnect(abort=True)
+                    await self._flushed()
+                    await eio.disconnect(abort=True)
         except TimeoutError:
             pass
         finally:
@@ -146,6 +149,12 @@ class Link(socketio.AsyncClient):  # type: ignore[misc]
             with contextlib.suppress(ValueError):
                 engineio.base_client.connected_clients.remove(eio)
             self.end(None)
+
+    async def _flushed(self) -> None:
+        """Wait until what is queued has been written, or cannot be any more."""
+        written = asyncio.ensure_future(self.eio.queue.join())
+        await asyncio.wait([written, self.closed], return_when=asyncio.FIRST_COMPLETED)
+        written.cancel()
 
     def end(self, reason: Replaced | None) -> None:
         """Note that the connection is over, once."""

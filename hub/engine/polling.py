@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gzip
 import logging
 
 from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
 
-from hub.engine.connection import Connection, Host
+from hub.engine.connection import Connection
 from hub.engine.packet import ProtocolError, decode_payload
+from hub.engine.ports import Host
 from hub.engine.state import Reason
 
 logger = logging.getLogger("hub.engine")
 
 # Messages of one body handled in one go before other connections get their turn.
 TURN = 64
+# How long the rest of a refused body is read, so that its sender reads the answer.
+LINGER = 0.5
 # Answers above this are compressed outside the event loop.
 _COMPRESS_INLINE = 64 * 1024
 
@@ -68,7 +73,7 @@ async def poll(request: web.BaseRequest, connection: Connection, host: Host) -> 
     transport = request.transport
     if transport is None or transport.is_closing():
         connection.unpoll()
-        raise ConnectionResetError
+        return bad_request("Bad request", 3)
     connection.poll(wake)
     if not answer.done():
         watch = _Watch(request, answer)
@@ -80,9 +85,9 @@ async def poll(request: web.BaseRequest, connection: Connection, host: Host) -> 
         finally:
             watch.restore()
     if answer.exception() is not None:
-        # Nobody reads this; the session is over, as a client never gives up a poll and goes on.
+        # The session is over: no client gives up a poll and goes on. Nobody reads this answer.
         connection.unpoll()
-        raise ConnectionResetError
+        return bad_request("Bad request", 3)
     body = answer.result()
     if body is None:
         return bad_request("Session ID unknown", 1)
@@ -133,13 +138,14 @@ async def post(request: web.BaseRequest, connection: Connection, host: Host) -> 
     except ProtocolError as error:
         connection.fail(str(error))
         return bad_request("Bad request", 3)
-    except web.HTTPException:
-        raise
-    except (ConnectionError, asyncio.CancelledError):
+    except asyncio.CancelledError:
         connection.lost(Reason.TRANSPORT_ERROR)
         raise
-    except Exception:
-        # aiohttp's many ways to say that a body is malformed.
+    except ConnectionError:
+        connection.lost(Reason.TRANSPORT_ERROR)
+        return bad_request("Bad request", 3)
+    except (web.RequestPayloadError, HttpProcessingError, EOFError, ValueError):
+        # aiohttp's ways to say that a body is malformed.
         connection.fail("malformed body")
         return bad_request("Bad request", 3)
     finally:
@@ -189,7 +195,23 @@ def bad_request(message: str, code: int) -> web.Response:
 
 
 def _too_large() -> web.Response:
-    response = web.json_response({"code": 3, "message": "Payload too large"}, status=413)
-    # What is left of the body is not read.
+    return web.json_response({"code": 3, "message": "Payload too large"}, status=413)
+
+
+async def answer_early(request: web.BaseRequest, response: web.StreamResponse) -> None:
+    """Send an answer while the body is still coming, and end the connection.
+
+    For a moment the rest is read and dropped, so that the peer is not reset before it has read the
+    answer. aiohttp would hold its task for ten seconds, though the connection be lost.
+    """
     response.force_close()
-    return response
+    with contextlib.suppress(ConnectionError, TimeoutError):
+        await response.prepare(request)
+        await response.write_eof()
+        async with asyncio.timeout(LINGER):
+            while not request.content.at_eof():
+                await request.content.readany()
+    if request.transport is not None:
+        request.transport.close()
+    if not request.content.is_eof():
+        request.content.feed_eof()

@@ -17,6 +17,7 @@ from hub.engine import peers, polling, websocket
 from hub.engine.connection import Connection
 from hub.engine.environ import environ_of
 from hub.engine.frame import Frame
+from hub.engine.http_log import MalformedRequests
 from hub.engine.options import EngineOptions, from_kwargs
 from hub.engine.polling import bad_request
 from hub.engine.state import Goodbye, Reason
@@ -49,6 +50,8 @@ class EngineServer:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._wheel: Wheel | None = None
         self._message: Handler = _ignore
+        # While shutting down: done once no session is left.
+        self._emptied: asyncio.Future[None] | None = None
 
     # ---------------------------------------------------------------- what connections ask
 
@@ -84,6 +87,8 @@ class EngineServer:
         self._addresses[connection.remote] -= 1
         if self._addresses[connection.remote] <= 0:
             del self._addresses[connection.remote]
+        if self._emptied is not None and not self.connections and not self._emptied.done():
+            self._emptied.set_result(None)
 
     # ---------------------------------------------------------------- what python-socketio asks
 
@@ -103,6 +108,7 @@ class EngineServer:
     def attach(self, app: web.Application, engineio_path: str = "engine.io") -> None:
         """Serve under `/<engineio_path>/` of an aiohttp application."""
         app.router.add_route("*", f"/{engineio_path.strip('/')}/", self.handle_request)
+        MalformedRequests(self.counters).install(app)
 
     def generate_id(self) -> str:
         """Return a new session id, hard to guess: it is all that a polling request shows."""
@@ -164,8 +170,11 @@ class EngineServer:
         for connection in list(self.connections.values()):
             connection.close(Goodbye.GOING_AWAY)
         deadline = self.clock() + self.options.close_timeout
-        while (self.connections or self._tasks) and self.clock() < deadline:
-            await asyncio.sleep(0.01)
+        if self.connections:
+            self._emptied = asyncio.get_running_loop().create_future()
+            await asyncio.wait((self._emptied,), timeout=self.options.close_timeout)
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=max(0.1, deadline - self.clock()))
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -183,8 +192,9 @@ class EngineServer:
         if request.method == "OPTIONS":
             return web.Response(status=204, headers=headers | peers.preflight_headers(request))
         response = await self._route(request)
-        if not response.prepared:
-            response.headers.update(headers)
+        response.headers.update(headers)
+        if request.body_exists and not request.content.is_eof():
+            await polling.answer_early(request, response)
         return response
 
     async def _route(self, request: web.Request) -> web.StreamResponse:
@@ -196,9 +206,11 @@ class EngineServer:
             return self._refuse("Transport unknown", 0)
         sid = query.get("sid")
         if sid is None:
-            if request.method != "GET":
-                return self._refuse("Bad handshake method", 2)
             return await self._handshake(request, transport)
+        return await self._serve(request, transport, sid)
+
+    async def _serve(self, request: web.Request, transport: str, sid: str) -> web.StreamResponse:
+        """Answer a request of a session."""
         connection = self.connections.get(sid)
         if connection is None:
             return self._refuse("Session ID unknown", 1)
@@ -211,6 +223,8 @@ class EngineServer:
         return await polling.post(request, connection, self)
 
     async def _handshake(self, request: web.Request, transport: str) -> web.StreamResponse:
+        if request.method != "GET":
+            return self._refuse("Bad handshake method", 2)
         key = websocket.check_handshake(request) if transport == "websocket" else None
         if transport == "websocket" and key is None:
             return self._refuse("Bad request", 3)
@@ -234,7 +248,7 @@ class EngineServer:
         accepted = websocket.accept(request, key, self, connection)
         if accepted is None:
             connection.lost(Reason.TRANSPORT_CLOSE)
-            raise ConnectionResetError
+            return bad_request("Bad request", 3)
         socket, tail = accepted
         connection.open(socket)
         websocket.start(socket, tail)
@@ -260,7 +274,7 @@ class EngineServer:
             return self._refuse("Bad request", 3)
         accepted = websocket.accept(request, key, self, connection)
         if accepted is None:
-            raise ConnectionResetError
+            return bad_request("Bad request", 3)
         socket, tail = accepted
         if socket.begin_upgrade():
             websocket.start(socket, tail)

@@ -10,15 +10,16 @@ import asyncio
 import binascii
 import logging
 from base64 import b64decode, b64encode
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from hashlib import sha1
 
 from aiohttp import web
 
 from hub.engine import wire
-from hub.engine.connection import Connection, Host
+from hub.engine.connection import CUT_AFTER, Connection
 from hub.engine.inbound import CLOSE, PING, Inbound, Message, WebSocketError
 from hub.engine.packet import ProtocolError, decode_text
+from hub.engine.ports import Host
 from hub.engine.state import Reason
 
 logger = logging.getLogger("hub.engine")
@@ -45,6 +46,8 @@ class WebSocket(asyncio.Protocol):
         "_transport",
         "_upgrading",
         "deflate",
+        "direct",
+        "slot",
     )
 
     def __init__(
@@ -57,9 +60,11 @@ class WebSocket(asyncio.Protocol):
     ) -> None:
         options = host.options
         self._host = host
+        self.slot = 0
         self._transport = transport
         self._connection = connection
         self.deflate = deflate
+        self.direct: Callable[[bytes], None] = transport.write
         self._inbound = Inbound(options.max_payload, deflate=deflate)
         self._task: asyncio.Task[None] | None = None
         self._upgrading = False
@@ -75,25 +80,30 @@ class WebSocket(asyncio.Protocol):
     def buffered(self) -> int:
         return self._transport.get_write_buffer_size()
 
-    @property
-    def handling(self) -> bool:
-        return self._task is not None
-
     def write(self, data: bytes) -> None:
-        self._transport.write(data)
+        """Write; dropped where the TCP connection is gone."""
+        if self._lost is None and not self._transport.is_closing():
+            self._transport.write(data)
 
     def close(self, code: int) -> None:
         """Say goodbye; what was written leaves first. The connection's deadline cuts the rest."""
         if not self._close_sent and not self._transport.is_closing():
             self._close_sent = True
             self._transport.write(wire.close(code))
+            # For the peer's own close frame; what else it sends is dropped.
+            self._paused = False
             if not self._transport.is_reading():
                 self._transport.resume_reading()
             if self._connection is None or self._upgrading:
-                # Nobody else holds a deadline for it.
-                self._transport.close()
+                # No session has a deadline for it.
+                self._host.wheel.set(self, self._host.clock() + CUT_AFTER)
+
+    def expire(self, now: float) -> None:
+        """Cut a WebSocket that belongs to no session and was said goodbye to: the wheel's call."""
+        self._transport.abort()
 
     def abort(self) -> None:
+        """Cut the TCP connection, or close it where everything has left."""
         self._connection = None
         if not self._transport.is_closing():
             if self._close_sent and not self._transport.get_write_buffer_size():
@@ -135,13 +145,14 @@ class WebSocket(asyncio.Protocol):
             self._connection.congested()
 
     def resume_writing(self) -> None:
-        if self._connection is not None and not self._upgrading:
+        if self._connection is not None and not self._upgrading and self._lost is None:
             self._connection.drained()
 
     def eof_received(self) -> bool:
         return False
 
     def connection_lost(self, exc: Exception | None) -> None:
+        self._host.wheel.drop(self)
         self._gone(Reason.TRANSPORT_CLOSE if exc is None else Reason.TRANSPORT_ERROR)
 
     # ---------------------------------------------------------------- input
@@ -236,12 +247,13 @@ class WebSocket(asyncio.Protocol):
 
     def _control(self, opcode: int, payload: bytes) -> None:
         if opcode == CLOSE:
-            if not self._close_sent:
+            # What arrived may be handled after the socket has gone.
+            if not self._close_sent and not self._transport.is_closing():
                 self._close_sent = True
                 self._transport.write(wire.frame(wire.CLOSE, payload[:2]))
             self._transport.close()
             self._gone(Reason.TRANSPORT_CLOSE)
-        elif opcode == PING and not self._close_sent:
+        elif opcode == PING and not self._close_sent and not self._transport.is_closing():
             # An unread answer is enough (RFC 6455 §5.5.3): nothing piles up behind a slow reader.
             if self._transport.get_write_buffer_size() < self._host.options.buffer_high:
                 self._transport.write(wire.frame(wire.PONG, payload))
@@ -272,6 +284,8 @@ class WebSocket(asyncio.Protocol):
         elif self._task is None:
             connection.lost(reason)
             self._connection = None
+        else:
+            connection.mute()
 
 
 def check_handshake(request: web.BaseRequest) -> str | None:

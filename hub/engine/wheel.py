@@ -33,10 +33,12 @@ class Wheel:
         self._slots: dict[int, dict[Timed, None]] = {}
         self._order: list[int] = []
         self._timer: asyncio.TimerHandle | None = None
+        # The slot that time has reached; nothing is put into it or before it any more.
+        self._reached = 0
 
     def set(self, item: Timed, when: float) -> None:
         """Set or move the item's deadline."""
-        slot = ceil(when / self._tick)
+        slot = max(ceil(when / self._tick), self._reached + 1)
         if slot == item.slot:
             return
         if item.slot:
@@ -80,9 +82,11 @@ class Wheel:
         self._timer = None
         now = self._loop.time()
         # Half a tick early is as good as on time: loops round their clocks.
-        reached = int(now / self._tick + 0.5)
-        while self._order and self._order[0] <= reached:
-            waiting = self._slots.pop(heappop(self._order))
+        self._reached = int(now / self._tick + 0.5)
+        while self._order and self._order[0] <= self._reached:
+            slot = heappop(self._order)
+            now = max(now, slot * self._tick)
+            waiting = self._slots.pop(slot)
             for item in waiting:
                 item.slot = 0
             for item in waiting:

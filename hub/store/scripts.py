@@ -37,7 +37,8 @@ def read(name: str) -> Script:
 
 NAMES = (
     "publish", "subscribe", "unsubscribe", "take", "park", "replay", "finish", "prove",
-    "history", "renew", "touch", "sweep", "rollback",
+    "history", "renew",
+    "release", "touch", "sweep", "rollback",
 )  # fmt: skip
 
 

@@ -351,7 +351,7 @@ class Store:
     async def renew(self, *, first: bool = False) -> bool:
         """Renew this node's lease; False: it had lapsed."""
         settings = self.settings
-        keep = 2 * max(settings.named_life, settings.anonymous_life) + settings.log_age + 60
+        keep = 3 * max(settings.named_life, settings.anonymous_life) + settings.log_age
         reply = await self.commands.ask(
             "renew",
             (self.keys.clock,),
@@ -374,8 +374,9 @@ class Store:
         return int(await self.commands.ask("sweep", (self.keys.clock,), (str(limit),)))
 
     async def release(self) -> None:
-        """Give the lease up: the node ends."""
-        await self.commands.call("DEL", f"{self.keys.base}node:{self.node}")
+        """Give the lease up: the node ends, and serves nobody any more."""
+        keep = self.settings.log_age + max(self.settings.named_life, self.settings.anonymous_life)
+        await self.commands.ask("release", (self.keys.clock,), (self.node, str(int(keep * 1e3))))
 
     def freeze(self) -> None:
         """Keep what is known now for a rollback to compare with; until `thaw` it stays so."""

@@ -1,4 +1,7 @@
-"""An Engine.IO server that sends every message back, for the protocol's suites."""
+"""An Engine.IO server that sends every message back, for the protocol's suites.
+
+From the repository: python -m tests.conformance.engineio_server --port 3000
+"""
 
 from __future__ import annotations
 
@@ -9,8 +12,8 @@ from aiohttp import web
 from hub.engine import EngineOptions, EngineServer, Frame
 
 
-def application(options: EngineOptions) -> web.Application:
-    """Return the application with the echo server under /engine.io/."""
+def application(options: EngineOptions) -> tuple[web.Application, EngineServer]:
+    """Return the application with the echo server under /engine.io/, and the server."""
     engine = EngineServer(options)
 
     @engine.on("message")
@@ -23,7 +26,7 @@ def application(options: EngineOptions) -> web.Application:
     app = web.Application()
     app.on_shutdown.append(shutdown)
     engine.attach(app, "engine.io")
-    return app
+    return app, engine
 
 
 def arguments() -> argparse.ArgumentParser:
@@ -52,7 +55,7 @@ def main() -> None:
     """Serve until interrupted."""
     given = arguments().parse_args()
     # There is no Socket.IO CONNECT to wait for.
-    app = application(options(given, connect_timeout=0))
+    app, _ = application(options(given, connect_timeout=0))
     web.run_app(app, host=None, port=given.port, print=None)
 
 

@@ -5,22 +5,25 @@ from __future__ import annotations
 from typing import Any
 
 from aiohttp import web
-from engineio_server import arguments, options
 
 from hub.engine import EngineOptions
 from hub.server import Server
+from tests.conformance.engineio_server import arguments, options
 
 NAMESPACES = ("/", "/custom")
 
 
-def application(engine_options: EngineOptions) -> web.Application:
-    """Return the application with the server under /socket.io/."""
+def application(engine_options: EngineOptions) -> tuple[web.Application, Server]:
+    """Return the application with the server under /socket.io/, and the server."""
     server = Server(options=engine_options)
 
     def serve(namespace: str) -> None:
         @server.on("connect", namespace=namespace)
         async def connect(sid: str, environ: dict[str, Any], auth: Any) -> None:
-            pass
+            # Runs after this handler, so after the CONNECT reply.
+            server.start_background_task(
+                server.emit, "auth", {} if auth is None else auth, to=sid, namespace=namespace
+            )
 
         @server.on("message", namespace=namespace)
         async def message(sid: str, *arguments: Any) -> None:
@@ -39,13 +42,13 @@ def application(engine_options: EngineOptions) -> web.Application:
     app = web.Application()
     app.on_shutdown.append(shutdown)
     server.attach(app, "socket.io")
-    return app
+    return app, server
 
 
 def main() -> None:
     """Serve until interrupted."""
     given = arguments().parse_args()
-    app = application(options(given, connect_timeout=given.connect_timeout))
+    app, _ = application(options(given, connect_timeout=given.connect_timeout))
     web.run_app(app, host=None, port=given.port, print=None)
 
 

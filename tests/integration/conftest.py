@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import uuid
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -16,6 +17,7 @@ from tests.support.proxy import Proxy
 from tests.support.raw import Raw
 from tests.support.redis import RedisServer
 from tests.support.stock import Stock
+from tests.support.times import eventually
 
 _running: list[Hub] = []
 _numbers = itertools.count(1)
@@ -44,6 +46,21 @@ def start_hub(redis_server: RedisServer) -> Iterator[Callable[..., Hub]]:
 def hub(start_hub: Callable[..., Hub]) -> Hub:
     """One hub with the default settings for the tests of one module."""
     return start_hub()
+
+
+@pytest.fixture
+async def own_hub(start_hub: Callable[..., Hub]) -> AsyncIterator[Callable[..., Any]]:
+    """Start hubs for one test: `await own_hub(**settings)`. They are drained after it."""
+    started: list[Hub] = []
+
+    async def start(**settings: Any) -> Hub:
+        started.append(await asyncio.to_thread(start_hub, **settings))
+        return started[-1]
+
+    yield start
+    for hub in started:
+        # Clients are still there, and must be able to say goodbye: not in their loop.
+        assert await asyncio.to_thread(hub.terminate) == 0
 
 
 @pytest.fixture(autouse=True)
@@ -112,6 +129,17 @@ async def client() -> AsyncIterator[Callable[..., Any]]:
     yield connect
     for each in clients:
         await each.close()
+
+
+@pytest.fixture
+async def parked(redis_server: RedisServer) -> Callable[..., Any]:
+    """Wait until the hub has noticed that a client is gone: `await parked(hub, client)`."""
+
+    async def wait(hub: Hub, client: Raw) -> None:
+        key = f"{hub.prefix}:{{0}}:session:{client.named('hub:session')[0][0]['client_id']}"
+        await eventually(lambda: redis_server.client.hget(key, "away") == "1")
+
+    return wait
 
 
 @pytest.fixture

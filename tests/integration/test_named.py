@@ -120,9 +120,9 @@ async def test_the_newest_connection_wins(hub, js, raw, room, name, transports):
     assert len(old.connects) == 1
 
 
-async def test_the_newest_wins_on_another_hub(hub, start_hub, raw, room, name):
+async def test_the_newest_wins_on_another_hub(hub, own_hub, raw, room, name):
     """A connection at another process is fenced off and disconnected too."""
-    other = await asyncio.to_thread(start_hub)
+    other = await own_hub()
     publisher = await raw(hub.url)
     old = await raw(hub.url, auth={"client_id": name})
     await old.join(room)
@@ -131,7 +131,6 @@ async def test_the_newest_wins_on_another_hub(hub, start_hub, raw, room, name):
     await publisher.publish(room, 1)
     await exactly(new, [1])
     assert old.data() == []
-    other.close()
 
 
 async def test_a_replaced_connection_moves_nothing(hub, proxy, raw, room, name):

@@ -7,7 +7,7 @@ import os
 
 import pytest
 
-from tests.support.expect import exactly, in_order
+from tests.support.expect import exactly, flow, in_order
 from tests.support.proxy import Proxy
 from tests.support.times import SOON, UNIT, eventually, eventually_true
 
@@ -26,6 +26,15 @@ async def away(js, proxy, how="cut"):
     proxy.refuse = True
     getattr(proxy, how)()
     await eventually(lambda: len(js.disconnects) > before)
+
+
+async def cut_until_noticed(js, proxy, how):
+    """Cut; a polling client has moments without any connection, in which it would not notice."""
+    noticed = len(js.disconnects) + (len(js.connects) > len(js.disconnects))
+    async with asyncio.timeout(SOON):
+        while len(js.disconnects) < noticed:
+            getattr(proxy, how)()
+            await asyncio.sleep(0.02)
 
 
 async def settled(js, transports):
@@ -102,9 +111,9 @@ async def test_engine_closed_by_the_page(hub, js, publisher, room, transports):
 
 
 @every_transport
-async def test_hub_killed_and_restarted(start_hub, js, raw, room, transports):
+async def test_hub_killed_and_restarted(own_hub, js, raw, room, transports):
     """`kill -9` of the hub process: what was acknowledged before arrives from the one after."""
-    hub = await asyncio.to_thread(start_hub)
+    hub = await own_hub()
     client = await js(hub.url, transports=transports)
     await client.join(room)
     publisher = await raw(hub.url)
@@ -117,13 +126,12 @@ async def test_hub_killed_and_restarted(start_hub, js, raw, room, transports):
         await publisher.publish(room, number)
     assert (await client.back())["recovered"] is True
     await exactly(client, list(range(25)))
-    hub.close()
 
 
 @every_transport
-async def test_another_hub(hub, start_hub, js, raw, room, transports):
+async def test_another_hub(hub, own_hub, js, raw, room, transports):
     """A client that comes back to another process on the same Redis misses nothing."""
-    other = await asyncio.to_thread(start_hub)
+    other = await own_hub()
     async with Proxy(hub.port) as proxy:
         client = await js(proxy.url, transports=transports)
         await client.join(room)
@@ -138,7 +146,6 @@ async def test_another_hub(hub, start_hub, js, raw, room, transports):
             assert (await client.back(turn + 1))["recovered"] is True
             await publisher.publish(room, 2 * turn)
             await exactly(client, list(range(2 * turn + 1)))
-    other.close()
 
 
 @every_transport
@@ -202,39 +209,34 @@ async def test_ten_cuts_in_quick_succession(hub, proxy, js, publisher, room, tra
     """Ten cuts while messages flow, each as soon as the client is back or even before."""
     client = await js(proxy.url, transports=transports)
     await client.join(room)
-    sent = 0
-    running = True
-
-    async def flow() -> None:
-        nonlocal sent
-        while running:
-            await publisher.publish(room, sent)
-            sent += 1
-
-    flowing = asyncio.create_task(flow())
-    for turn in range(10):
-        mark = (len(client.connects), len(client.data()))
-        (proxy.cut if turn % 2 else proxy.cut_client_side)()
-        if turn % 3:
-            await eventually(
-                lambda mark=mark: len(client.connects) > mark[0] and len(client.data()) > mark[1]
-            )
-        else:  # in the middle of the client's return
-            made = proxy.count
-            await eventually(lambda made=made: proxy.count > made)
-    await eventually(lambda: client.connects)
-    running = False
-    await flowing
-    await exactly(client, list(range(sent)), within=2 * SOON)
-    assert len(client.connects) >= 5
+    async with flow(publisher, room) as sent:
+        await cuts(client, proxy)
+    await exactly(client, sent, within=2 * SOON)
+    assert len(client.connects) >= 7
     assert all(state["recovered"] for state in client.connects[1:])
     assert {state["pid"] for state in client.connects} == {client.connects[0]["pid"]}
 
 
+async def cuts(client, proxy):
+    for turn in range(10):
+        made = proxy.count
+        await cut_until_noticed(client, proxy, "cut" if turn % 2 else "cut_client_side")
+        if turn % 3:
+            back, heard = len(client.disconnects) + 1, len(client.data())
+            await eventually(
+                lambda back=back, heard=heard: (
+                    len(client.connects) >= back and len(client.data()) > heard
+                ),
+                what=lambda back=back: (back, client.connects, client.disconnects, client.errors),
+            )
+        else:  # the next cut comes in the middle of the client's return
+            await eventually(lambda made=made: proxy.count > made)
+
+
 @pytest.mark.parametrize("transports", [["websocket"], ["polling"]], ids="+".join)
-async def test_black_hole(start_hub, js, raw, room, transports):
+async def test_black_hole(own_hub, js, raw, room, transports):
     """A connection that swallows everything and never closes is given up and recovered from."""
-    hub = await asyncio.to_thread(start_hub, ping_interval=0.5 * UNIT, ping_timeout=0.5 * UNIT)
+    hub = await own_hub(ping_interval=0.5 * UNIT, ping_timeout=0.5 * UNIT)
     async with Proxy(hub.port) as proxy:
         client = await js(proxy.url, transports=transports)
         await client.join(room)
@@ -246,14 +248,13 @@ async def test_black_hole(start_hub, js, raw, room, transports):
         assert (await client.back())["recovered"] is True
         await publisher.publish(room, 2)
         await exactly(client, [0, 1, 2])
-    hub.close()
 
 
 @every_transport
-async def test_idling(start_hub, js, raw, room, transports):
+async def test_idling(own_hub, js, raw, room, transports):
     """Recovered after most of a session's life away, and after more than one life connected."""
     life = 1.5 * UNIT
-    hub = await asyncio.to_thread(start_hub, anonymous_life=life)
+    hub = await own_hub(anonymous_life=life)
     async with Proxy(hub.port) as proxy:
         client = await js(proxy.url, transports=transports)
         await client.join(room)
@@ -266,7 +267,6 @@ async def test_idling(start_hub, js, raw, room, transports):
         proxy.refuse = False
         assert (await client.back())["recovered"] is True
         await exactly(client, [0])
-    hub.close()
 
 
 async def test_a_listener_that_throws_sees_the_message_again(hub, proxy, js, publisher, room):
@@ -320,14 +320,17 @@ async def test_a_forged_pid_gets_nothing_of_its_victim(hub, js, raw, publisher, 
 
 
 @every_transport
-async def test_an_expired_session_is_a_new_one(start_hub, js, raw, room, transports):
+async def test_an_expired_session_is_a_new_one(own_hub, js, raw, room, transports, redis_server):
     """Once its life is over the session is gone: `recovered` false, no rooms, another pid."""
-    hub = await asyncio.to_thread(start_hub, anonymous_life=0.3 * UNIT)
+    hub = await own_hub(
+        anonymous_life=0.3 * UNIT, ping_interval=0.4 * UNIT, ping_timeout=0.4 * UNIT
+    )
     async with Proxy(hub.port) as proxy:
         client = await js(proxy.url, transports=transports)
         await client.join(room)
         await away(client, proxy)
-        await asyncio.sleep(0.6 * UNIT)
+        key = f"{hub.prefix}:{{0}}:session:{client.sessions[0]['client_id']}"
+        await eventually(lambda: not redis_server.client.exists(key))
         proxy.refuse = False
         after = await client.back()
         assert after["recovered"] is False
@@ -337,7 +340,6 @@ async def test_an_expired_session_is_a_new_one(start_hub, js, raw, room, transpo
         await (await raw(hub.url)).publish(room, 1)
         await exactly(client, [1])
         in_order(client)
-    hub.close()
 
 
 async def test_a_deliberate_disconnect_ends_an_anonymous_session(hub, js, publisher, room):

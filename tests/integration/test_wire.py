@@ -258,9 +258,9 @@ async def test_an_ack_never_moves_back(hub, raw, publisher, room, name):
 
 
 @both
-async def test_an_answered_ping_is_proof(start_hub, raw, room, name, transport):
+async def test_an_answered_ping_is_proof(own_hub, raw, room, name, transport):
     """Written back at once at a park: what came before an answered ping does not come again."""
-    hub = await asyncio.to_thread(start_hub, ping_interval=0.3 * UNIT, ping_timeout=5 * UNIT)
+    hub = await own_hub(ping_interval=0.3 * UNIT, ping_timeout=5 * UNIT)
     publisher = await raw(hub.url)
     client = await raw(hub.url, transport, {"client_id": name})
     await client.join(room)
@@ -274,7 +274,6 @@ async def test_an_answered_ping_is_proof(start_hub, raw, room, name, transport):
     await publisher.publish(room, 5)
     again = await raw(hub.url, transport, {"client_id": name})
     await exactly(again, [5])
-    hub.close()
 
 
 async def test_what_no_ping_proved_comes_again(hub, raw, publisher, room, name):
@@ -288,9 +287,9 @@ async def test_what_no_ping_proved_comes_again(hub, raw, publisher, room, name):
     await exactly(again, [0])
 
 
-async def test_proof_survives_a_killed_hub(start_hub, raw, room, name):
+async def test_proof_survives_a_killed_hub(own_hub, raw, room, name):
     """A proven position is written back within 5 s: a hub killed later repeats nothing."""
-    hub = await asyncio.to_thread(start_hub, ping_interval=0.5 * UNIT)
+    hub = await own_hub(ping_interval=0.5 * UNIT)
     publisher = await raw(hub.url)
     client = await raw(hub.url, auth={"client_id": name})
     await client.join(room)
@@ -303,7 +302,6 @@ async def test_proof_survives_a_killed_hub(start_hub, raw, room, name):
     await publisher.publish(room, 5)
     again = await raw(hub.url, auth={"client_id": name})
     await exactly(again, [5])
-    hub.close()
 
 
 async def test_41_ends_an_anonymous_session(hub, raw, publisher, room):

@@ -2,9 +2,31 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
 from typing import Any, Protocol
 
 from tests.support.times import SOON, eventually
+
+
+@contextlib.asynccontextmanager
+async def flow(publisher: Any, room: str) -> AsyncIterator[list[int]]:
+    """Publish numbers while the body runs; yields the list of those acknowledged so far."""
+    sent: list[int] = []
+    stop = asyncio.Event()
+
+    async def go() -> None:
+        while not stop.is_set():
+            await publisher.publish(room, len(sent))
+            sent.append(len(sent))
+
+    going = asyncio.create_task(go())
+    try:
+        yield sent
+    finally:
+        stop.set()
+        await going
 
 
 class Hears(Protocol):

@@ -18,6 +18,8 @@ from typing import Any
 from tests.support.times import SOON
 from tests.support.tools import ROOT
 
+# What `.venv/bin/hub` does, whether it is installed or not.
+MAIN = "from hub.cli import main; main()"
 # Secrets that no log may hold; the drivers add every pid they see.
 secrets: set[str] = set()
 
@@ -51,16 +53,19 @@ class Hub:
         self.spawn()
         said = self._read_line()
         found = re.search(r"http://[^ :]+:(\d+)", said)
-        assert found, f"the hub said {said!r}\n{self.log.read_text()}"
+        if found is None:
+            self._end(signal.SIGKILL)
+            raise AssertionError(f"the hub said {said!r}\n{self.log.read_text()}")
         self.port = int(found[1])
         return self
 
     def spawn(self) -> subprocess.Popen[bytes]:
         """Start the process and do not wait for it."""
-        command = [sys.executable, "-m", "hub.cli", "serve", "--port", str(self.port)]
+        command = [sys.executable, "-c", MAIN, "serve", "--port", str(self.port)]
         if self.redis_url:
             command += ["--redis-url", self.redis_url, "--prefix", self.prefix]
-        given = {f"HUB_{name.upper()}": str(value) for name, value in self.settings.items()}
+        settings = {"drain": 0.05} | self.settings
+        given = {f"HUB_{name.upper()}": str(value) for name, value in settings.items()}
         rest = {name: value for name, value in os.environ.items() if not name.startswith("HUB_")}
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
@@ -93,8 +98,7 @@ class Hub:
 
     def close(self) -> None:
         """End the process and forget its log, after `check`."""
-        if self.running:
-            self._end(signal.SIGTERM)
+        self._end(signal.SIGTERM)
         self.log.unlink(missing_ok=True)
 
     def check(self) -> None:

@@ -31,6 +31,8 @@ class Proxy:
         self.target = port
         self.delay = 0.0
         self.refuse = False
+        # How often connections were cut, in whatever way.
+        self._cuts = 0
         # Connections made so far.
         self.count = 0
         self._pairs: set[_Pair] = set()
@@ -69,7 +71,7 @@ class Proxy:
 
     def cut(self) -> int:
         """Reset every connection, both ways; return how many there were."""
-        pairs, self._pairs = self._pairs, set()
+        pairs = self._take()
         for pair in pairs:
             for writer in pair.writers:
                 _reset(writer)
@@ -77,7 +79,7 @@ class Proxy:
 
     def cut_client_side(self) -> int:
         """Reset the clients' connections while the hub's side stays open and silent: half-open."""
-        pairs, self._pairs = self._pairs, set()
+        pairs = self._take()
         self._lost |= pairs
         for pair in pairs:
             for task in pair.tasks:
@@ -87,7 +89,7 @@ class Proxy:
 
     def blackhole(self) -> int:
         """Swallow what either side sends on the present connections; close nothing."""
-        pairs, self._pairs = self._pairs, set()
+        pairs = self._take()
         self._lost |= pairs
         return len(pairs)
 
@@ -99,15 +101,25 @@ class Proxy:
         """Undo `stall`."""
         self._flow[way].set()
 
+    def _take(self) -> set[_Pair]:
+        self._cuts += 1
+        pairs, self._pairs = self._pairs, set()
+        return pairs
+
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.count += 1
         if self.refuse:
             _reset(writer)
             return
+        cuts = self._cuts
         try:
             far_reader, far_writer = await asyncio.open_connection("127.0.0.1", self.target)
         except OSError:
             _reset(writer)
+            return
+        if self._cuts != cuts:  # while this one was being made
+            _reset(writer)
+            _reset(far_writer)
             return
         pair = _Pair(writer, far_writer)
         self._pairs.add(pair)

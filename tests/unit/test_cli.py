@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import socket
 import subprocess
 import sys
 from collections.abc import Awaitable, Callable
@@ -15,6 +16,7 @@ import pytest
 import hub
 from hub import cli
 from hub.errors import Unavailable
+from hub.options import FLAGS
 from hub.settings import Settings
 
 
@@ -85,7 +87,7 @@ def test_an_empty_variable_counts_as_not_set(run, app, monkeypatch):
     assert app.started == [Settings()]
 
 
-@pytest.mark.parametrize("flag", cli.FLAGS, ids=lambda flag: flag.field)
+@pytest.mark.parametrize("flag", FLAGS, ids=lambda flag: flag.field)
 def test_every_option_is_a_setting_and_has_its_help(run, flag):
     assert flag.field in Settings.__struct_fields__
     assert re.fullmatch(r"[A-Z].*\.", flag.help)
@@ -146,8 +148,16 @@ def test_a_mistake_in_a_variable_names_the_variable(run, app, monkeypatch, name,
     ("error", "sentence"),
     [
         (Unavailable("Redis at redis://x is not reachable."), "Redis at redis://x is not"),
-        (OSError(98, "address already in use"), "address already in use"),
-        (PermissionError(13, "Permission denied", "/x"), "Permission denied: /x"),
+        (
+            OSError(98, "error while attempting to bind on address ('x', 1): address in use"),
+            "Cannot listen on 127.0.0.1:8000: address in use.",
+        ),
+        (
+            socket.gaierror(-2, "Name or service not known"),
+            "Cannot listen on 127.0.0.1:8000: Name or service not known.",
+        ),
+        (OSError(28, "No space left on device"), "No space left on device"),
+        (FileNotFoundError(2, "No such file or directory", "/x"), "No such file or directory: /x"),
     ],
 )
 def test_a_hub_that_cannot_run_says_why_and_exits_1(run, app, error, sentence):

@@ -24,6 +24,7 @@ IMPORTS_ONLY = {
     "model": {"errors"},
     "settings": {"errors"},
     "logs": set[str](),
+    "options": set[str](),
     "static_files": {"errors"},
     "engine": {"errors"},
     "embedded": {"errors", "settings", "data_dir"},

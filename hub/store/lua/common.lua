@@ -48,7 +48,7 @@ local function meant_for(client, entry, now)
 end
 
 -- How long a session that a connection owns is kept without being renewed, should everybody die.
-local function kept(session) return 2 * tonumber(session.life) + 60000 end
+local function kept(session) return 3 * tonumber(session.life) end
 
 -- The fields of a session; nil where there is none.
 local function load(client)

@@ -74,15 +74,17 @@ end
 
 -- What Redis itself forgot: told for the whole session, and for all of them where a node saw it. What it remembers
 -- of a room from before is not lost.
-for _, reset in ipairs({ session.reset or '', redis.call('GET', base .. 'reset') or '' }) do
+-- A client that has seen more than there is gets told in any case, all others where an offset is missing.
+for i, reset in ipairs({ session.reset or '', redis.call('GET', base .. 'reset') or '' }) do
   if reset ~= '' then
     local from, before = split(reset)
     local told = '\n' .. text(before)                             -- no room's name
-    if after < before - 1 and not progress[told] then
+    local spare = i - 1
+    if after < before - spare and not progress[told] then
       for room, joined in pairs(session.rooms) do
         local kept = redis.call('XREVRANGE', log_key(room), text(before - 1), '-', 'COUNT', 1)[1]
         local start = math.max(from, after, joined.join, kept and tonumber(string.match(kept[1], '^%d+')) or 0)
-        if start < before - 1 then gaps[#gaps + 1] = { room, 'reset', text(start), text(before), '' } end
+        if start < before - spare then gaps[#gaps + 1] = { room, 'reset', text(start), text(before), '' } end
       end
       progress[told] = { after, 0, 0 }
     end

@@ -1,0 +1,41 @@
+"""Listens to a room with the stock Python client. Enter loses the connection for five seconds.
+
+python examples/listen.py [url] [room]
+"""
+
+import asyncio
+import sys
+
+import socketio
+
+url, room = [*sys.argv[1:], *["http://127.0.0.1:8000", "news"][len(sys.argv) - 1 :]]
+client = socketio.AsyncClient(
+    reconnection_delay=5, reconnection_delay_max=5, randomization_factor=0
+)
+
+
+@client.event
+async def connect():
+    await client.emit("subscribe", {"room": room})
+    print(f"listening to {room}", flush=True)
+
+
+@client.event
+async def disconnect():
+    print("connection lost", flush=True)
+
+
+@client.on("headline")
+async def headline(data, meta, offset):
+    print("headline", data, flush=True)
+
+
+async def main():
+    # The name keeps the session: this client returns nothing else that would prove who it is.
+    await client.connect(url, transports=["websocket"], auth={"client_id": "example"})
+    while await asyncio.to_thread(sys.stdin.readline):
+        await client.eio.ws.close()
+    await client.disconnect()
+
+
+asyncio.run(main())

@@ -1,0 +1,48 @@
+"""What a connection needs of the world around it: its WebSocket, and the server that holds it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Protocol
+
+from hub.engine.options import EngineOptions
+from hub.engine.wheel import Wheel
+
+if TYPE_CHECKING:
+    from hub.engine.connection import Connection
+
+# Takes the body of a polling answer, or None for HTTP 400.
+Wake = Callable[[str | None], None]
+
+
+class Socket(Protocol):
+    """A WebSocket, as its connection uses it."""
+
+    # Whether messages are compressed (permessage-deflate was negotiated).
+    deflate: bool
+    # Writes without a look at the socket's state: only for one that is known to be well.
+    direct: Callable[[bytes], None]
+
+    @property
+    def buffered(self) -> int: ...
+    def write(self, data: bytes) -> None: ...
+    def close(self, code: int) -> None: ...
+    def abort(self) -> None: ...
+    def pause(self) -> None: ...
+    def resume(self) -> None: ...
+
+
+class Host(Protocol):
+    """The server, as its connections use it."""
+
+    options: EngineOptions
+    counters: Counter[str]
+    tick: float
+
+    @property
+    def wheel(self) -> Wheel: ...
+    def clock(self) -> float: ...
+    def deliver(self, sid: str, data: str | bytes) -> Awaitable[None] | None: ...
+    def ended(self, connection: Connection, reason: str) -> None: ...
+    def forget(self, connection: Connection) -> None: ...

@@ -1,0 +1,517 @@
+"""Socket.IO v5: what its protocol document asks of a server, and what servers get wrong."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import Any
+
+import aiohttp
+import pytest
+from socketio.exceptions import ConnectionRefusedError as Refused
+
+from hub.engine import Connection, Frame, Goodbye
+from hub.errors import Unavailable
+from tests.conformance.conftest import Peer, Serve, closed, connect, text, until
+
+EVENT_BINARY = (
+    '452-["message",{"_placeholder":true,"num":0},{"_placeholder":true,"num":1}]',
+    b"\x01\x02\x03",
+    b"\x04\x05\x06",
+)
+
+
+async def send(socket: aiohttp.ClientWebSocketResponse, *packets: str | bytes) -> None:
+    for packet in packets:
+        if isinstance(packet, str):
+            await socket.send_str(packet)
+        else:
+            await socket.send_bytes(packet)
+
+
+class TestConnect:
+    @pytest.mark.parametrize("namespace", ["", "/custom"])
+    @pytest.mark.parametrize("auth", [{}, {"token": "123"}])
+    async def test_a_namespace_answers_with_a_sid(
+        self, sio_peer: Peer, namespace: str, auth: dict[str, str]
+    ) -> None:
+        comma = f"{namespace}," if namespace else ""
+        async with sio_peer.websocket() as socket:
+            await socket.send_str(f"40{comma}{json.dumps(auth) if auth else ''}")
+            reply = await text(socket)
+            assert reply.startswith(f"40{comma}{{")
+            assert list(json.loads(reply[2 + len(comma) :])) == ["sid"]
+            assert (
+                await text(socket) == f'42{comma}["auth",{json.dumps(auth, separators=(",", ":"))}]'
+            )
+
+    async def test_an_unknown_namespace_is_told_so(self, sio_peer: Peer) -> None:
+        async with sio_peer.websocket() as socket:
+            await socket.send_str("40/random")
+            assert await text(socket) == '44/random,{"message":"Invalid namespace"}'
+
+    @pytest.mark.parametrize("transport", ["websocket", "polling"])
+    async def test_without_a_connect_the_connection_is_closed(
+        self, server_of: Serve, transport: str
+    ) -> None:
+        peer, server = await server_of(connect_timeout=0.2)
+        if transport == "polling":
+            sid = await peer.open()
+            assert (await peer.poll(sid))[0] == 400
+        else:
+            async with peer.websocket() as socket:
+                assert await closed(socket) == 1002
+        assert not server._clients
+
+    async def test_a_query_in_a_namespace_is_dropped(self, sio_peer: Peer) -> None:
+        async with sio_peer.websocket() as socket:
+            await socket.send_str("40/custom?token=1,")
+            assert (await text(socket)).startswith("40/custom,")
+
+    @pytest.mark.parametrize(
+        "packet", ["4abc", "40[]", '40"x"', "40{", '42["message","early"]', "41", "43[1]"]
+    )
+    async def test_anything_else_closes(self, sio_peer: Peer, packet: str) -> None:
+        async with sio_peer.websocket() as socket:
+            await socket.send_str(packet)
+            assert await closed(socket) == 1002
+
+    async def test_a_second_connect_closes(self, sio_peer: Peer) -> None:
+        async with sio_peer.connected() as socket:
+            await socket.send_str("40")
+            assert await closed(socket) == 1002
+
+    async def test_events_sent_while_the_handler_runs_are_kept_in_order(
+        self, server_of: Serve
+    ) -> None:
+        peer, server = await server_of()
+        gate = asyncio.Event()
+
+        @server.on("connect")
+        async def slow(sid: str, environ: dict[str, Any], auth: Any) -> None:
+            await gate.wait()
+
+        async with peer.websocket() as socket:
+            await send(socket, "40", *(f'42["message",{number}]' for number in range(100)))
+            await asyncio.sleep(0.05)
+            gate.set()
+            assert (await text(socket)).startswith("40{")
+            for number in range(100):
+                assert await text(socket) == f'42["message-back",{number}]'
+
+    async def test_the_handler_may_add_to_the_reply(self, server_of: Serve) -> None:
+        peer, server = await server_of()
+        after: list[str] = []
+        server.after_connect = after.append
+
+        @server.on("connect")
+        async def announce(sid: str, environ: dict[str, Any], auth: Any) -> dict[str, Any]:
+            assert (auth, environ["REMOTE_ADDR"]) == (None, "127.0.0.1")
+            assert environ["aiohttp.request"].query["EIO"] == "4"
+            return {"sid": "mine", "pid": "secret"}
+
+        async with peer.websocket() as socket:
+            await socket.send_str("40")
+            assert await text(socket) == '40{"sid":"mine","pid":"secret"}'
+            connection = server.connection(after[0])
+            assert connection is not None
+            assert connection.transport == "websocket"
+        assert server.connection("nobody") is None
+
+    async def test_a_refusal_is_told_with_its_data(self, server_of: Serve) -> None:
+        peer, server = await server_of()
+
+        @server.on("connect")
+        async def refuse(sid: str, environ: dict[str, Any], auth: Any) -> None:
+            raise Refused("no", {"why": 1})
+
+        async with peer.websocket() as socket:
+            await socket.send_str("40")
+            assert json.loads((await text(socket))[2:]) == {"message": "no", "data": {"why": 1}}
+        await until(lambda: not server._clients)
+        assert not server.manager.rooms
+
+    async def test_who_should_come_back_gets_no_connect_error(self, server_of: Serve) -> None:
+        peer, server = await server_of()
+        ends: list[str] = []
+        server.on("disconnect", lambda sid, reason: ends.append(reason))
+
+        @server.on("connect")
+        async def away(sid: str, environ: dict[str, Any], auth: Any) -> None:
+            raise Unavailable("Redis is away")
+
+        async with peer.websocket() as socket:
+            await socket.send_str("40")
+            assert (await socket.receive()).data == 1013
+        sid = await peer.open()
+        poll = asyncio.create_task(peer.poll(sid))
+        await peer.post(sid, "40")
+        assert (await poll)[0] == 400
+        assert not ends
+        await until(lambda: not server._clients)
+
+    async def test_a_connection_lost_during_the_handler_is_let_go_once(
+        self, server_of: Serve
+    ) -> None:
+        peer, server = await server_of()
+        gate = asyncio.Event()
+        calls: list[str] = []
+
+        @server.on("connect")
+        async def slow(sid: str, environ: dict[str, Any], auth: Any) -> None:
+            calls.append("connect")
+            await gate.wait()
+
+        @server.on("disconnect")
+        async def gone(sid: str, reason: str) -> None:
+            assert server.connection(sid) is not None
+            calls.append(reason)
+
+        _, writer = await peer.raw_websocket()
+        writer.write(b"\x81\x82\x00\x00\x00\x0040")
+        await until(lambda: bool(calls))
+        writer.close()
+        await asyncio.sleep(0.02)
+        gate.set()
+        await until(lambda: not server._clients)
+        assert calls == ["connect", "transport close"]
+        assert not server.manager.rooms
+        assert not server.eio.connections
+
+
+class TestDisconnect:
+    async def test_the_client_leaves_the_main_namespace(self, server_of: Serve) -> None:
+        peer, _server = await server_of(ping_interval=0.3, ping_timeout=0.2)
+        async with peer.connected() as socket:
+            await socket.send_str("41")
+            assert await text(socket) == "2"
+
+    async def test_leaving_one_namespace_leaves_the_other(self, sio_peer: Peer) -> None:
+        async with sio_peer.connected() as socket:
+            await connect(socket, "/custom")
+            await send(socket, "41/custom", '42["message","to main"]')
+            assert await text(socket) == '42["message-back","to main"]'
+
+    async def test_causes_are_told_apart(self, server_of: Serve) -> None:
+        peer, server = await server_of(ping_interval=0.3, ping_timeout=0.2)
+        ends: list[str] = []
+
+        @server.on("disconnect")
+        async def gone(sid: str, reason: str) -> None:
+            ends.append(reason)
+
+        async def end(n: int, *packets: str) -> None:
+            async with peer.connected() as socket:
+                await send(socket, *packets)
+                await until(lambda: len(ends) == n)
+
+        await end(1, "41")
+        await end(2, "1")
+        await end(3, "41", "1")
+        await end(4)  # no pong
+        assert ends == ["client disconnect", "transport close", "client disconnect", "ping timeout"]
+
+        sid = await peer.open()
+        await peer.post(sid, "40")
+        await peer.post(sid, "1")
+        await until(lambda: len(ends) == 5)
+        assert ends[4] == "transport close"
+
+    async def test_the_server_expels_for_good(self, server_of: Serve) -> None:
+        peer, server = await server_of()
+        ends: list[str] = []
+        server.on("disconnect", lambda sid, reason: ends.append(reason))
+        async with peer.websocket() as socket:
+            sid = await connect(socket)
+            await server.expel(sid)
+            await server.expel(sid)
+            assert await text(socket) == "41"
+            assert await closed(socket) == 1000
+        await until(lambda: not server._clients)
+        assert ends == ["server disconnect"]
+        eio_sid = await peer.open()
+        await peer.post(eio_sid, "40")
+        await peer.poll(eio_sid)
+        poll = asyncio.create_task(peer.poll(eio_sid))
+        await asyncio.sleep(0.02)
+        server.put_out(server.eio.connections[eio_sid])
+        assert await poll == (200, "41")
+        assert (await peer.poll(eio_sid))[0] == 400
+
+    async def test_after_a_disconnect_by_the_server_nothing_more_is_taken(
+        self, server_of: Serve
+    ) -> None:
+        peer, server = await server_of()
+        async with peer.websocket() as socket:
+            main, custom = await connect(socket), await connect(socket, "/custom")
+            await server.disconnect(custom, "/custom")
+            assert await text(socket) == "41/custom,"
+            # What was on its way is dropped, the other namespace goes on.
+            await send(socket, '42/custom,["message",1]', '42["message",2]')
+            assert await text(socket) == '42["message-back",2]'
+            await server.disconnect(main)
+            assert await text(socket) == "41"
+            assert await closed(socket) == 1000
+
+    async def test_a_client_that_left_everything_must_connect_again(self, server_of: Serve) -> None:
+        peer, _ = await server_of(connect_timeout=0.2)
+        async with peer.connected() as socket:
+            await asyncio.sleep(0.3)
+            await socket.send_str("41")
+            assert await closed(socket) == 1002
+
+
+class TestMessages:
+    async def test_an_event(self, sio_peer: Peer) -> None:
+        async with sio_peer.connected() as socket:
+            await socket.send_str('42["message",1,"2",{"3":[true]}]')
+            assert await text(socket) == '42["message-back",1,"2",{"3":[true]}]'
+
+    async def test_a_binary_event(self, sio_peer: Peer) -> None:
+        async with sio_peer.connected() as socket:
+            await send(socket, *EVENT_BINARY)
+            assert (await text(socket)) == EVENT_BINARY[0].replace("message", "message-back")
+            assert await socket.receive_bytes(timeout=1) == EVENT_BINARY[1]
+            assert await socket.receive_bytes(timeout=1) == EVENT_BINARY[2]
+
+    async def test_an_acknowledgement(self, sio_peer: Peer) -> None:
+        async with sio_peer.connected() as socket:
+            await socket.send_str('42456["message-with-ack",1,"2",{"3":[false]}]')
+            assert await text(socket) == '43456[1,"2",{"3":[false]}]'
+
+    async def test_a_binary_acknowledgement(self, sio_peer: Peer) -> None:
+        async with sio_peer.connected() as socket:
+            head = EVENT_BINARY[0].replace('-["message"', '-789["message-with-ack"')
+            await send(socket, head, *EVENT_BINARY[1:])
+            assert (await text(socket)) == (
+                '462-789[{"_placeholder":true,"num":0},{"_placeholder":true,"num":1}]'
+            )
+            assert await socket.receive_bytes(timeout=1) == EVENT_BINARY[1]
+            assert await socket.receive_bytes(timeout=1) == EVENT_BINARY[2]
+
+    async def test_binary_over_polling(self, sio_peer: Peer) -> None:
+        sid = await sio_peer.open()
+        await sio_peer.post(sid, "40")
+        await sio_peer.poll(sid)
+        await sio_peer.post(sid, EVENT_BINARY[0] + "\x1ebAQID\x1ebBAUG")
+        body = (await sio_peer.poll(sid))[1]
+        assert body == EVENT_BINARY[0].replace("message", "message-back") + "\x1ebAQID\x1ebBAUG"
+
+    async def test_a_room_on_both_transports_gets_binary(self, server_of: Serve) -> None:
+        peer, server = await server_of()
+        sid = await peer.open()
+        await peer.post(sid, "40")
+        await peer.poll(sid)
+        async with peer.connected() as socket:
+            await server.emit("news", b"\x01\x02\x03")
+            assert await text(socket) == '451-["news",{"_placeholder":true,"num":0}]'
+            assert await socket.receive_bytes(timeout=1) == b"\x01\x02\x03"
+            assert (await peer.poll(sid))[
+                1
+            ] == '451-["news",{"_placeholder":true,"num":0}]\x1ebAQID'
+
+    async def test_nothing_comes_between_a_packet_and_its_attachments(
+        self, server_of: Serve
+    ) -> None:
+        peer, server = await server_of()
+        sid = await peer.open()
+        await peer.post(sid, "40")
+        await peer.poll(sid)
+        connection = server.eio.connections[sid]
+        for _ in range(5):
+            connection.send(Frame('52-["b",0,1]', *[b"x"] * 10))
+            connection.send(Frame('2["t"]'))
+        packets: list[str] = []
+        for _ in range(5):
+            answer = (await peer.poll(sid))[1].split("\x1e")
+            assert len(answer) <= 16
+            assert answer[0] == '452-["b",0,1]'
+            packets += answer
+        assert packets == (['452-["b",0,1]'] + ["beA=="] * 10 + ['42["t"]']) * 5
+
+    @pytest.mark.parametrize(
+        "packets",
+        [
+            ["4abc"],
+            ["4"],
+            ["47"],
+            ["4２[]"],
+            ["42"],
+            ["42{}"],
+            ["42[]"],
+            ["42[1]"],
+            ["42[null]"],
+            ['42abc["message"]'],
+            ['42１["message"]'],
+            ['421234567890123456["message"]'],
+            ['42["message",NaN]'],
+            ['42["message",Infinity]'],
+            ['42["message",1e999]'],
+            ['42["message",-1e999,"\\ud800"]'],
+            ['42["message",'],
+            ['42["message"]x'],
+            ['42["message",' + "[" * 101 + "]" * 101 + "]"],
+            ['42["message",' + "[" * 50_000 + "]" * 50_000 + "]"],
+            ['42["connect"]'],
+            ['42["disconnect","x"]'],
+            ['42["connect_error"]'],
+            ['42/custom,["message"]'],
+            ["43[1]"],
+            ["431{}"],
+            ['44{"message":"x"}'],
+            ['41["x"]'],
+            ["45[]"],
+            ['45-["message"]'],
+            ['4511-["message"]' + "x"],
+            ['4511-["message",1]'],
+            ['45999999999999999999-["message"]'],
+            ['451-["message",{"_placeholder":true,"num":1}]', b"x"],
+            ['451-["message",{"_placeholder":true,"num":-1}]', b"x"],
+            ['451-["message",{"_placeholder":true,"num":"0"}]', b"x"],
+            ['451-["message",{"_placeholder":true,"num":true}]', b"x"],
+            ['451-["message",{"_placeholder":true}]', b"x"],
+            ['450-["message",{"_placeholder":true,"num":0}]'],
+            ['451-["message",{"_placeholder":true,"num":0}]', '42["message"]'],
+            [b"x"],
+            ['451-["message",{"_placeholder":true,"num":0}]', b"x", b"y"],
+        ],
+    )
+    async def test_a_malformed_packet_closes(
+        self, server_of: Serve, packets: list[str | bytes]
+    ) -> None:
+        peer, server = await server_of()
+        calls: list[Any] = []
+        for name in ("disconnect", "connect_error"):
+            server.on(name, lambda *arguments: calls.append(arguments))
+        async with peer.connected() as socket:
+            await send(socket, *packets)
+            assert await closed(socket) == 1002
+        await until(lambda: not server._clients)
+        assert [reason for _, reason in calls] == ["transport error"]
+
+    @pytest.mark.parametrize(
+        "packets",
+        [
+            ['42["message",' + "[" * 99 + "]" * 99 + "]"],
+            ['42["message","\\ud800"]'],
+            ['42["message","NaN"]'],
+            ['450-["message",1]'],
+            ['42["message",{"_placeholder":false,"num":7}]'],
+            ['42["message",12345678901234567890123]'],
+        ],
+    )
+    async def test_an_odd_packet_is_taken(self, sio_peer: Peer, packets: list[str]) -> None:
+        async with sio_peer.connected() as socket:
+            await send(socket, *packets)
+            assert "message-back" in await text(socket)
+
+    async def test_events_nobody_handles_and_wrong_arguments_change_nothing(
+        self, server_of: Serve
+    ) -> None:
+        peer, server = await server_of()
+
+        @server.on("exact")
+        async def exact(sid: str, one: Any) -> str:
+            return "taken"
+
+        async with peer.connected() as socket:
+            await send(socket, '42["nobody"]', '421["exact"]', '422["exact",1,2]', '423["exact",1]')
+            assert await text(socket) == '433["taken"]'
+            await send(socket, "430[1]", "437[]", '42["message"]')
+            assert await text(socket) == '42["message-back"]'
+
+    async def test_an_acknowledgement_of_nothing_breaks_none(self, server_of: Serve) -> None:
+        peer, server = await server_of()
+        async with peer.websocket() as socket:
+            sid = await connect(socket)
+            answers: list[Any] = []
+            for number, answer in ((1, "5"), (2, '"b"')):
+                await server.emit("ask", to=sid, callback=answers.append)
+                assert await text(socket) == f'42{number}["ask"]'
+                await send(socket, "430[1]", f"43{number}[]", f"43{number}[{answer}]")
+                await until(lambda: len(answers) == number)  # noqa: B023
+            assert answers == [5, "b"]
+
+    async def test_a_typeerror_in_a_handler_does_not_call_it_twice(
+        self, server_of: Serve, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        peer, server = await server_of()
+        calls: list[str] = []
+
+        @server.on("connect")
+        async def connected(sid: str, environ: dict[str, Any], auth: Any) -> None:
+            calls.append("connect")
+            raise TypeError
+
+        async with peer.websocket() as socket:
+            await socket.send_str("40")
+            assert await closed(socket) == 1013
+
+        server.handlers["/"].pop("connect")
+
+        @server.on("disconnect")
+        async def gone(sid: str, reason: str) -> None:
+            calls.append("disconnect")
+            raise TypeError
+
+        async with peer.websocket() as socket:
+            await socket.send_str("40")
+            await text(socket)
+        await until(lambda: not server._clients)
+        assert calls == ["connect", "disconnect"]
+        # Faults of our own are told, once each.
+        assert [record.message for record in caplog.records if record.levelname == "ERROR"] == [
+            "the connect handler failed",
+            "a disconnect handler failed",
+        ]
+        caplog.clear()
+
+
+class TestFastLane:
+    async def test_it_sees_plain_events_of_the_main_namespace_only(self, server_of: Serve) -> None:
+        peer, server = await server_of()
+        seen: list[str] = []
+
+        async def later() -> None:
+            await asyncio.sleep(0)
+            seen.append("later")
+
+        def lane(connection: Connection, packet: str) -> Any:
+            seen.append(packet)
+            if "wait" in packet:
+                return later()
+            if "take" in packet:
+                connection.send(Frame.text(b'2["taken"]'))
+                return True
+            return False
+
+        server.fast_lane = lane
+        async with peer.connected() as socket:
+            await connect(socket, "/custom")
+            seen.clear()
+            await send(
+                socket,
+                '42["take"]',
+                '4217["wait"]',
+                '42["message",1]',
+                '42/custom,["message",2]',
+                *EVENT_BINARY,
+            )
+            assert await text(socket) == '42["taken"]'
+            assert await text(socket) == '42["message-back",1]'
+            assert await text(socket) == '42/custom,["message-back",2]'
+            assert (await text(socket)).startswith("452-")
+            assert seen == ['2["take"]', '217["wait"]', "later", '2["message",1]']
+
+
+class TestUnder25And20Seconds:
+    """The cases that the official suites only pass because they never answer a ping."""
+
+    async def test_a_drain_tells_everybody_to_come_back(self, server_of: Serve) -> None:
+        peer, server = await server_of()
+        async with peer.connected() as socket:
+            server.eio.refusing = True
+            for connection in list(server.eio.connections.values()):
+                connection.close(Goodbye.RESTART)
+            assert await closed(socket) == 1012
+        await until(lambda: not server._clients)

@@ -1,0 +1,205 @@
+"""The hub as a process: health, draining, refusals at start, and Redis coming and going."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+
+import aiohttp
+import pytest
+
+from tests.support.expect import exactly, flow
+from tests.support.proxy import Proxy
+from tests.support.redis import RedisServer
+from tests.support.times import SOON, UNIT, eventually, eventually_true
+
+TRANSPORTS = [["websocket"], ["polling"], ["polling", "websocket"]]
+every_transport = pytest.mark.parametrize("transports", TRANSPORTS, ids="+".join)
+
+
+async def status(hub, path):
+    async with aiohttp.ClientSession() as http, http.get(hub.url + path) as answer:
+        await answer.read()
+        return answer.status
+
+
+async def test_it_says_once_where_it_listens(own_hub):
+    """One line on standard output, and nothing more."""
+    hub = await own_hub()
+    assert hub.stdout.count("\n") == 1
+    assert f"http://127.0.0.1:{hub.port}/" in hub.stdout
+
+
+async def test_health_and_the_stock_client(hub):
+    """`/healthz`, `/readyz`, the page and the stock client's script are served."""
+    for path in ("/healthz", "/readyz", "/", "/socket.io/socket.io.min.js"):
+        assert await status(hub, path) == 200
+
+
+@every_transport
+async def test_sigterm_drains(own_hub, js, raw, room, transports):
+    """Exit 0; the clients come back to the next process and get what was published meanwhile."""
+    hub = await own_hub(drain=0.2 * UNIT)
+    other = await own_hub()
+    client = await js(hub.url, transports=transports)
+    await client.join(room)
+    named = await js(hub.url, transports=transports, auth={"client_id": "drained-" + room})
+    await named.join(room)
+    publisher = await raw(other.url)
+    async with flow(publisher, room) as sent:
+        await eventually(lambda: len(sent) > 20)
+        assert await asyncio.to_thread(hub.terminate) == 0
+        await eventually(lambda: client.disconnects and named.disconnects)
+        await asyncio.to_thread(hub.start)
+        for each in (client, named):
+            assert (await each.back())["recovered"] is True
+    for each in (client, named):
+        assert "io server disconnect" not in each.disconnects
+        await exactly(each, sent)
+
+
+async def test_clients_are_told_to_come_back(own_hub, raw):
+    """A drain closes WebSockets with a code that makes stock clients return, without a `41`."""
+    hub = await own_hub(drain=0.1 * UNIT)
+    sockets = [await raw(hub.url) for _ in range(5)]
+    poller = await raw(hub.url, "polling")
+    assert await asyncio.to_thread(hub.terminate) == 0
+    await eventually(lambda: all(each.closed for each in [*sockets, poller]))
+    assert {socket.close_code for socket in sockets} <= {1001, 1012, 1013}
+    assert not any(each.named("41") for each in [*sockets, poller])
+    assert poller.status in (200, 400, 503)
+
+
+async def test_sigint_drains_too(own_hub):
+    """Ctrl-C is a SIGTERM typed by hand."""
+    hub = await own_hub()
+    assert await asyncio.to_thread(hub._end, signal.SIGINT) == 0
+
+
+def test_a_redis_that_evicts_is_refused(start_hub):
+    """A server that may throw keys away is refused with a sentence."""
+    server = RedisServer("--maxmemory", "100mb", "--maxmemory-policy", "allkeys-lru")
+    try:
+        with pytest.raises(AssertionError, match="noeviction"):
+            start_hub(redis_url=server.url)
+    finally:
+        server.stop()
+
+
+def test_another_schema_is_refused(start_hub, redis_server):
+    """Keys that another version wrote are refused with a sentence, and left as they are."""
+    prefix = "schema-test"
+    start_hub(prefix=prefix).close()
+    keys = [key for key in redis_server.client.scan_iter(f"{prefix}*") if "schema" in key]
+    assert len(keys) == 1
+    redis_server.client.set(keys[0], "999")
+    with pytest.raises(AssertionError, match="schema"):
+        start_hub(prefix=prefix)
+    assert redis_server.client.get(keys[0]) == "999"
+
+
+def test_no_redis_at_all(start_hub):
+    """A hub whose Redis is not there says so and ends; it does not serve."""
+    with pytest.raises(AssertionError, match="Redis"):
+        start_hub(redis_url="unix:///nonexistent/socket")
+
+
+@pytest.fixture
+async def fragile(own_redis, own_hub):
+    """A hub on a Redis of its own, quick to notice."""
+    return await own_hub(
+        redis_url=own_redis.url, prefix="f", redis_timeout=0.5 * UNIT, bus_silence=0.5 * UNIT
+    )
+
+
+async def turned_away(raw, hub):
+    """Tell whether a newcomer is asked to come back later: at the handshake or at its CONNECT."""
+    try:
+        late = await raw(hub.url, auth=False)
+    except aiohttp.WSServerHandshakeError as refusal:
+        return refusal.status == 503
+    await late.send("40")
+    await eventually(lambda: late.closed)
+    return late.reply is None and late.close_code in (1001, 1012, 1013)
+
+
+@every_transport
+async def test_redis_restarts(own_redis, fragile, js, client, room, transports):
+    """Redis killed and started again on its file: everything acknowledged arrives, in order."""
+    page = await js(fragile.url, transports=transports)
+    await page.join(room)
+    publisher = await client(fragile.url, answer_timeout=2 * UNIT)
+    done = []
+
+    async def publish() -> None:
+        for number in range(60):
+            await publisher.publish(room, "m", number)
+            done.append(number)
+
+    publishing = asyncio.create_task(publish())
+    await eventually(lambda: len(done) >= 20)
+    await asyncio.to_thread(own_redis.kill)
+    await asyncio.to_thread(own_redis.start)
+    async with asyncio.timeout(3 * SOON):
+        await publishing
+    await exactly(page, list(range(60)), within=2 * SOON)
+    assert page.named("hub:gap") == []
+
+
+async def test_redis_hangs(own_redis, fragile, raw, room):
+    """With a Redis that answers nobody: not ready, verbs are `unavailable`, and then all is well."""
+    talker = await raw(fragile.url)
+    await talker.join(room)
+    own_redis.pause()
+    try:
+        answer = await talker.ask("publish", {"room": room, "event": "m", "data": 1})
+        assert answer["error"] == answer["error"] | {"code": "unavailable", "retryable": True}
+
+        async def not_ready():
+            return await status(fragile, "/readyz") == 503
+
+        await eventually_true(not_ready)
+        assert await status(fragile, "/healthz") == 200
+        assert await turned_away(raw, fragile)
+    finally:
+        own_redis.resume()
+
+    async def ready():
+        return await status(fragile, "/readyz") == 200
+
+    await eventually_true(ready)
+
+    async def published():
+        answer = await talker.ask("publish", {"room": room, "event": "m", "data": 2, "id": "x"})
+        return answer["ok"]
+
+    await eventually_true(published)
+    await eventually(lambda: talker.data()[-1:] == [2])
+
+
+async def test_a_frozen_hub_is_not_missed(own_hub, js, raw, room):
+    """A process stopped in its tracks: its clients go elsewhere; when it wakes it harms nobody."""
+    settings = {"lease": UNIT, "ping_interval": 0.5 * UNIT, "ping_timeout": 0.5 * UNIT}
+    frozen, other = await own_hub(**settings), await own_hub(**settings)
+    async with Proxy(frozen.port) as proxy:
+        client = await js(proxy.url, transports=["websocket"])
+        await client.join(room)
+        publisher = await raw(other.url)
+        await publisher.publish(room, 0)
+        await exactly(client, [0])
+        frozen.freeze()
+        try:
+            proxy.target = other.port
+            proxy.cut()
+            await publisher.publish(room, 1)
+            assert (await client.back())["recovered"] is True
+        finally:
+            frozen.thaw()
+        await publisher.publish(room, 2)
+        await exactly(client, [0, 1, 2])
+        still = await raw(frozen.url)
+        await still.join(room)
+        await publisher.publish(room, 3)
+        await exactly(still, [3])
+        await exactly(client, [0, 1, 2, 3])
+        assert client.sessions[-1]["recovered"] is True

@@ -1,0 +1,108 @@
+"""The README's first page, done for real: its commands, its clients, and the output it shows."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import sys
+from typing import Self
+
+import pytest
+
+from tests.support.hubs import Hub
+from tests.support.times import eventually
+from tests.support.tools import ROOT, node
+
+README = (ROOT / "README.md").read_text()
+
+
+class Program:
+    """A program of `examples/`, as somebody in a terminal runs it."""
+
+    def __init__(self, *command: str) -> None:
+        self._command = command
+        self.lines: list[str] = []
+
+    async def __aenter__(self) -> Self:
+        self._process = await asyncio.create_subprocess_exec(
+            *self._command,
+            cwd=ROOT,
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
+        )
+        self._reading = asyncio.create_task(self._read())
+        return self
+
+    async def _read(self) -> None:
+        assert self._process.stdout is not None
+        async for line in self._process.stdout:
+            self.lines.append(line.decode().rstrip())
+
+    def press_enter(self) -> None:
+        assert self._process.stdin is not None
+        self._process.stdin.write(b"\n")
+
+    async def says(self, *lines: str) -> None:
+        await eventually(lambda: self.lines[-len(lines) :] == [*lines], 20, lambda: self.lines)
+
+    async def __aexit__(self, *exc: object) -> None:
+        if self._process.returncode is None:
+            self._process.kill()
+        await self._process.wait()
+        await self._reading
+
+
+async def publish(url: str, *headlines: str) -> None:
+    async with Program(sys.executable, "examples/publish.py", "--url", url, *headlines) as program:
+        await eventually(lambda: len(program.lines) == len(headlines), 20, lambda: program.lines)
+
+
+def shown(first: str) -> list[str]:
+    """Return the lines of the README's block of output that begins with a line."""
+    found = re.search(rf"^```\n({re.escape(first)}\n.*?)```", README, re.MULTILINE | re.DOTALL)
+    assert found is not None
+    return found[1].splitlines()
+
+
+@pytest.mark.slow
+async def test_the_first_page(tmp_path):
+    """Both clients lose their connection and get what was published meanwhile when they return:
+    the JavaScript client prints what the README shows, the stock Python client at least that."""
+    hub = Hub(data_dir=tmp_path / "data")
+    await asyncio.to_thread(hub.start)
+    try:
+        async with (
+            Program(node(), "examples/listen.cjs", hub.url) as javascript,
+            Program(sys.executable, "examples/listen.py", hub.url) as python,
+        ):
+            both = (javascript, python)
+            for program in both:
+                await program.says("listening to news")
+            await publish(hub.url, "one")
+            for program in both:
+                await program.says("headline one")
+            for program in both:
+                program.press_enter()
+            for program in both:
+                await program.says("connection lost")
+            await publish(hub.url, "two", "three")
+            for program in both:
+                await program.says("headline two", "headline three")
+            assert javascript.lines == shown("listening to news")
+            again = python.lines[python.lines.index("connection lost") :]
+            assert again[1:] in (
+                ["listening to news", "headline two", "headline three"],
+                ["listening to news", "headline one", "headline two", "headline three"],
+            )
+    finally:
+        hub.close()
+
+
+def test_every_file_that_the_readme_names_is_there():
+    """No command and no link of the README leads nowhere."""
+    names = set(re.findall(r"(?:examples|docs)/[\w.]+|\]\(([\w./]+)\)", README))
+    names |= set(re.findall(r"examples/[\w.]+", README))
+    assert names
+    missing = [name for name in names if name and not (ROOT / name).exists()]
+    assert missing == []
