@@ -10,8 +10,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from hub.errors import BadRequest, HubError, TooLarge
-from hub.verbs import DEPTH, VERBS, Publish, Subscribe, check_data, convert, decode, renumber
+from hub.errors import BadRequest, HubError
+from hub.verbs import DEPTH, VERBS, Publish, Subscribe, check_data, decode, parse, renumber
 
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
@@ -40,49 +40,60 @@ def raw(value: Any) -> msgspec.Raw:
 
 
 def publish(data: bytes) -> Any:
-    return decode("publish", [raw(b'{"room":"r","event":"e","data":' + data + b"}")])
+    return decode("publish", [raw(b'{"room":"r","event":"e","data":' + data + b"}")], 0)
 
 
 @given(
     st.sampled_from(sorted(VERBS)),
     st.lists(json_values, max_size=2)
     | st.lists(st.dictionaries(st.sampled_from(FIELDS), json_values), min_size=1, max_size=1),
+    st.integers(0, 3),
 )
-def test_any_json_is_a_request_or_refused(verb: str, arguments: list[Any]) -> None:
-    """Whatever comes, the answer is a request or a sentence; and both ways of decoding agree."""
+def test_any_json_is_a_request_or_refused(
+    verb: str, arguments: list[Any], attachments: int
+) -> None:
+    """Whatever comes, the outcome is a request or a sentence for the client."""
+    packet = parse(json.dumps([verb, *arguments]))
+    assert packet is not None
+    assert packet[0] == verb
+    outcome: str | type = ""
     try:
-        fast: Any = type(decode(verb, [raw(value) for value in arguments]))
+        outcome = type(decode(verb, packet[1], attachments))
     except HubError as error:
-        assert error.message
-        fast = error.code
-    try:
-        slow: Any = type(convert(verb, tuple(arguments))[0])
-    except HubError as error:
-        slow = error.code
-    assert fast == slow
+        outcome = error.message
+    assert outcome
+    assert outcome is VERBS[verb] or isinstance(outcome, str)
+
+
+@given(st.text(max_size=60))
+@example('["a"')
+@example("[]")
+@example("[1,2]")
+@example('["\\ud800",NaN]')
+@example("[" * 100_000)
+@example('[["\\u' * 10_000)
+def test_any_text(text: str) -> None:
+    """What is no event is none, and what is one comes back as JSON."""
+    packet = parse(text)
+    if packet is not None:
+        assert json.loads(text)[0] == packet[0]
+        assert [json.loads(bytes(each)) for each in packet[1]] == json.loads(text)[1:]
 
 
 @given(st.binary(max_size=60))
 def test_any_bytes(data: bytes) -> None:
     """What is not JSON is refused as well."""
     with pytest.raises(HubError):
-        decode("publish", [msgspec.Raw(b'{"room":' + data)])
+        decode("publish", [msgspec.Raw(b'{"room":' + data)], 0)
 
 
 @given(json_values)
 def test_data_stays_as_it_came(value: Any) -> None:
     """Byte for byte: nothing is encoded again."""
     text = json.dumps(value, indent=1, ensure_ascii=True).encode()
-    try:
-        request = publish(text)
-    except BadRequest as error:
-        assert (
-            "_placeholder" in error.message
-            or "out of range" in error.message
-            or "surrogate" in error.message
-            or "JSON" in error.message
-        )
+    if "_placeholder" in str(value):
         return
+    request = publish(text)
     assert isinstance(request, Publish)
     assert bytes(request.data) == text
 
@@ -105,7 +116,7 @@ def test_data_that_breaks_clients_is_refused(data: bytes) -> None:
 @pytest.mark.parametrize(
     "data",
     [
-        b'"_placeholder"', b'{"_placeholder":false}', b'{"_placeholder":1,"num":0}', b"1e308", b"-1.5E+307", b"1e-999",
+        b'"_placeholder"', b'{"_placeholder":false}', b"1e308", b"-1.5E+307", b"1e-999",
         b'"1e999"', b'"NaN"', b'{"a":"\\u0041"}', b"[]", b"null", b'" \\ud83d\\ude00 "',
     ],
 )  # fmt: skip
@@ -126,22 +137,13 @@ def test_depth(opening: bytes, closing: bytes) -> None:
 
 
 def test_placeholders_have_their_attachments() -> None:
-    """Bytes are taken out and counted; what names one that did not come is refused."""
-    request, attachments = convert(
-        "publish", ({"room": "r", "event": "e", "data": {"a": [b"1", bytearray(b"2")]}},)
-    )
-    assert attachments == [b"1", b"2"]
-    assert json.loads(bytes(request.data)) == {  # type: ignore[union-attr]
-        "a": [{"_placeholder": True, "num": 0}, {"_placeholder": True, "num": 1}]
-    }
+    """What names one that did not come is refused; only data may have any."""
     check_data(raw({"_placeholder": True, "num": 1}), 2)
     for number in (2, -1, 0.0, True, "0", None):
         with pytest.raises(BadRequest):
             check_data(raw({"_placeholder": True, "num": number}), 2)
-    with pytest.raises(TooLarge):
-        convert("publish", ({"room": "r", "event": "e", "data": [b""] * 11},))
-    with pytest.raises(BadRequest, match="only data"):
-        convert("publish", ({"room": b"r", "event": "e", "data": 1},))
+    with pytest.raises(BadRequest, match="binary"):
+        decode("subscribe", [raw({"room": "r"})], 1)
 
 
 @given(st.integers(0, 5))
@@ -193,9 +195,7 @@ def test_renumbering(first: int) -> None:
 def test_what_was_wrong_and_where(verb: str, fields: dict[str, Any], named: str) -> None:
     """A refusal names the field."""
     with pytest.raises(BadRequest, match=named):
-        decode(verb, [raw(fields)])
-    with pytest.raises(BadRequest, match=named):
-        convert(verb, (fields,))
+        decode(verb, [raw(fields)], 0)
 
 
 @example(0)
@@ -204,7 +204,7 @@ def test_one_object_it_is(count: int) -> None:
     """Not none, and not several."""
     arguments = [raw({"room": "r"})] * count
     if count == 1:
-        assert decode("subscribe", arguments) == Subscribe(room="r")
+        assert decode("subscribe", arguments, 0) == Subscribe(room="r")
     else:
         with pytest.raises(BadRequest, match="one object"):
-            decode("subscribe", arguments)
+            decode("subscribe", arguments, 0)

@@ -405,12 +405,6 @@ class Lab:
         self.admin.close()
         self.loop.close()
 
-    def __enter__(self) -> Lab:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
     def _patch(self, owner: Any, name: str, value: Any) -> None:
         before = owner.__dict__[name]
         setattr(owner, name, value)
