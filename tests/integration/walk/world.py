@@ -70,12 +70,13 @@ class Connection:
 
 
 class Client:
-    """A stock client: `js` sends pid and offset back, `py` its name alone."""
+    """A stock client: `js` sends pid and offset back, with or without a name, `py` its name alone."""
 
     def __init__(self, world: World, name: str, kind: str) -> None:
         self.world = world
         self.name = name
         self.kind = kind
+        self.named = name != "js1"
         self.connection: Connection | None = None
         self.slow = False
         self.pid: str | None = None
@@ -108,7 +109,7 @@ class Client:
         if self.kind == "py":
             return self.name, None, None
         pid = Pid.parse(self.pid) if self.pid else None
-        return None, pid, self.offset if pid else None
+        return self.name if self.named else None, pid, self.offset if pid else None
 
     def got(self, item: Any) -> None:
         """Take what the node wrote, as the client would."""
