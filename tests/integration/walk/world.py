@@ -685,8 +685,25 @@ class World:
         ]
         raise Bad(f"does not settle: {states}")
 
+    def check_host(self, host: Host) -> None:
+        """A node remembers those whom it serves, and nobody else."""
+        node = host.node
+        served = set(node.sessions.values())
+        if set(node._by_connection.values()) != served or any(each.closed for each in served):
+            raise Bad(f"{host.name}: remembers connections that are gone")
+        for room in node._rooms.values():
+            if room.wanted != len(room.members) or not set(room.members) <= served:
+                raise Bad(
+                    f"{host.name}: {room.name} is wanted {room.wanted} times by {len(room.members)}"
+                )
+        if len(node.store.bus._wanted) != len(node._rooms) + 2:
+            raise Bad(f"{host.name}: listens to channels that nobody wants")
+
     def check(self) -> None:
         """What PROTOCOL §5 promises."""
+        for host in self.lab.hosts:
+            if host.alive:
+                self.check_host(host)
         for client in self.clients:
             truth = self.truth[client.client_id, client.generation]
             self.stat["checked"] += 1
