@@ -35,7 +35,9 @@ def scene(server: RedisServer) -> Iterator[Scene]:
 
 def remember(scene: Scene) -> dict[str, tuple[Any, int]]:
     call = scene.lab.admin.call
-    return {key: (_dump(scene, key), call("PTTL", key)) for key in scene.lab.keys() if key != "now"}
+    return {
+        key: (_dump(scene, key), call("PTTL", key)) for key in scene.lab.all_keys() if key != "now"
+    }
 
 
 def _dump(scene: Scene, key: str) -> bytes:
@@ -47,7 +49,7 @@ def forget(scene: Scene, past: dict[str, tuple[Any, int]]) -> None:
     raw = scene.lab.admin
     for wire in list(scene.lab.wires):
         wire.closed = True  # nobody hears of it before the server is back
-    for key in list(scene.lab.keys()):
+    for key in list(scene.lab.all_keys()):
         if key != "now":
             raw.call("DEL", key)
     for key, (dump, ttl) in past.items():

@@ -527,7 +527,7 @@ class Lab:
         reply = self.admin.call("EVAL", _LEAP, 0, int(seconds * 1000))
         assert not isinstance(reply, Exception), reply
 
-    def keys(self) -> Iterator[str]:
+    def all_keys(self) -> Iterator[str]:
         for key in self.admin.call("KEYS", "*"):
             yield key.decode()
 
