@@ -265,6 +265,8 @@ class Node:
                         await self.store.bus.confirmed(self._channel(name))
                     if await self._replay_batch(session):
                         delay = 0.05
+                    else:
+                        await asyncio.sleep(0)  # let the others hear of it too
                     if session.state is State.LIVE:
                         return
                 except Unavailable:
