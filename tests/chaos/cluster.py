@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import socket
 import time
-from typing import Any
+from typing import Any, Self
 
 import aiohttp
 
@@ -24,8 +24,8 @@ SETTINGS: dict[str, Any] = {
     "redis_timeout": 3.0 * UNIT,
     "ping_interval": 2.0 * UNIT,
     "ping_timeout": 2.0 * UNIT,
-    "log_length": 300,
-    "inbox_length": 100,
+    "log_length": 100,
+    "inbox_length": 40,
     "replay_count": 50,
     "buffer_high": 16384,
     "buffer_low": 4096,
@@ -83,12 +83,12 @@ class Cluster:
         self.down: set[int] = set()
         self._stack = contextlib.AsyncExitStack()
 
-    async def __aenter__(self) -> Cluster:
+    async def __aenter__(self) -> Self:
         self.redis = await asyncio.to_thread(
             RedisServer, "--appendonly", "yes", "--appendfsync", "always", "--port", str(self.redis_port)
         )  # fmt: skip
         self._stack.callback(self.redis.stop)
-        for number in range(self._size):
+        for _ in range(self._size):
             wire = await self._stack.enter_async_context(RedisWire(self.redis_port))
             self.wires.append(wire)
             hub = Hub(wire.redis_url, PREFIX, **self._settings)

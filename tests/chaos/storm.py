@@ -113,7 +113,7 @@ class Storm:
             self._door(), self.history.record(name, "bare", returns=True), "websocket", name
         )
         self.producers.append(
-            Producer(flooder, self.history, [FLOOD], pause=0.08, window=8, pad=1000)
+            Producer(flooder, self.history, [FLOOD], pause=0.06, window=10, pad=1000)
         )
         for producer in self.producers:
             await producer.start()

@@ -35,7 +35,9 @@ async def test_nothing_is_lost_in_a_storm(capsys):
         with capsys.disabled():
             print("chaos:", json.dumps(storm.numbers()), flush=True)
         assert not found, storm.evidence(found)
-        assert storm.history.replays() >= 100, "too few replays to prove anything"
-        assert storm.history.gaps() >= 10, "too few gaps to prove anything"
-        assert all(fault.count >= ENOUGH for fault in storm.faults), storm.numbers()
+        replays, gaps = storm.history.replays(), storm.history.gaps()
+        assert replays >= 100, f"{replays} replays are too few to prove anything"
+        assert gaps >= 10, f"{gaps} gaps are too few to prove anything"
+        for fault in storm.faults:
+            assert fault.count >= ENOUGH, f"{fault.name} struck {fault.count} times"
         storm.cluster.check()
