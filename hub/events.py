@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -33,8 +33,8 @@ from hub.verbs import (
     Request,
     Subscribe,
     Unsubscribe,
-    convert,
     decode,
+    parse,
     renumber,
 )  # fmt: skip
 
@@ -43,8 +43,6 @@ log = logging.getLogger("hub.events")
 # Takes an answer, its attachments already numbered in it.
 Reply = Callable[[dict[str, Any], list[bytes]], None]
 
-_arguments = msgspec.json.Decoder(list[msgspec.Raw])
-_name = msgspec.json.Decoder(str)
 _encode = msgspec.json.encode
 
 
@@ -124,14 +122,13 @@ class Events:
         self.node = node
         self.server = server
         self.settings = node.settings
-        # By Socket.IO sid, for handlers that get no more than that.
+        # By Socket.IO sid: when a connection ends there is nothing else left of it.
         self._lanes: dict[str, Lane] = {}
-        server.fast_lane = self._fast
+        server.fast_lane = self._text
+        server.binary_lane = self._verb
         server.after_connect = self._after_connect
         server.on("connect", self._connect)
         server.on("disconnect", self._disconnect)
-        for verb in VERBS:
-            server.on(verb, self._slow_way(verb))
 
     # -- CONNECT
 
@@ -166,54 +163,34 @@ class Events:
                 lane.session, deliberate=reason == self.server.reason.CLIENT_DISCONNECT
             )
 
-    # -- verbs, the fast way and python-socketio's
+    # -- verbs
 
-    def _fast(self, connection: Connection, text: str) -> bool:
-        """Take a plain EVENT packet, `2[...]` or `2<id>[...]`; False: it is no verb."""
+    def _text(self, connection: Connection, text: str) -> bool:
+        """Take a text event, `2[...]` or `2<id>[...]`."""
+        return self._verb(connection, text[1:], [])
+
+    def _verb(self, connection: Connection, text: str, attachments: list[bytes]) -> bool:
+        """Take an event, `[...]` or `<id>[...]`; False: it is no verb, and goes python-socketio's way."""
         bracket = text.index("[")
-        try:
-            arguments = _arguments.decode(text[bracket:])
-            event = _name.decode(arguments[0])
-        except (msgspec.MsgspecError, RecursionError, UnicodeError, IndexError):
-            return False  # python-socketio ends the connection, as the protocol asks
+        ack = text[:bracket]
         lane: Lane | None = connection.data.get("lane")
-        if lane is None:
-            return False
-        reply = _answer(connection, text[1:bracket])
+        packet = parse(text[bracket:])
+        if lane is None or packet is None:
+            return False  # python-socketio ends the connection, as the protocol asks
+        event, arguments = packet
+        reply = _answer(connection, ack)
         if event not in VERBS:
-            if not text[1:bracket] or event in self.server.handlers.get("/", {}):
+            if not ack or event in self.server.handlers.get("/", {}):
                 return False
             reply(NotFound(f"there is no verb {event[:64]!r}").answer(), [])
             return True
         try:
-            request = decode(event, arguments[1:])
+            request = decode(event, arguments, len(attachments))
         except HubError as error:
             reply(error.answer(), [])
-            return True
-        lane.submit(request, [], reply)
-        return True
-
-    def _slow_way(self, verb: str) -> Callable[..., Awaitable[dict[str, Any]]]:
-        """Return the handler of a verb that came with attachments."""
-
-        async def handler(sid: str, *arguments: Any) -> dict[str, Any]:
-            lane = self._lanes.get(sid)
-            if lane is None:
-                return Unavailable("the connection is gone").answer()
-            answered: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
-
-            def reply(answer: dict[str, Any], _: list[bytes]) -> None:
-                if not answered.done():
-                    answered.set_result(answer)
-
-            try:
-                request, attachments = convert(verb, arguments)
-            except HubError as error:
-                return error.answer()
+        else:
             lane.submit(request, attachments, reply)
-            return await answered
-
-        return handler
+        return True
 
     # -- carrying out
 
@@ -316,18 +293,18 @@ def _identify(auth: Any) -> tuple[str | None, Pid | None, int | None, bool, bool
     return client_id, pid, known, auth.get("args") == "data", auth.get("acks") == "manual"
 
 
-def _answer(connection: Connection, id: str) -> Reply:
+def _answer(connection: Connection, ack: str) -> Reply:
     """Return what writes an acknowledgement; without an id there is nobody to answer."""
 
     def reply(answer: dict[str, Any], attachments: list[bytes]) -> None:
-        if not id:
+        if not ack:
             return
         body = _encode([answer])
         if attachments:
-            text = f"6{len(attachments)}-{id}{body.decode()}"
+            text = f"6{len(attachments)}-{ack}{body.decode()}"
             connection.send(Frame(text, *attachments))
         else:
-            connection.send(Frame.text(b"3%b%b" % (id.encode(), body)))
+            connection.send(Frame.text(b"3%b%b" % (ack.encode(), body)))
 
     return reply
 

@@ -426,6 +426,7 @@ class Node:
         """The bus is lost: nobody is live until it is back and the logs were read."""
         log.warning("lost the bus")
         self._losses += 1
+        self.store.freeze()
         for room in self._rooms.values():
             room.n = None
         for session in self.sessions.values():
@@ -453,7 +454,11 @@ class Node:
 
     async def renew(self) -> None:
         """Renew the lease. Where it had lapsed others parked the sessions: replay them. Raises Unavailable."""
-        if not await self.store.renew():
+        heard = self.store.bus.up
+        held = await self.store.renew()
+        if heard:
+            self.store.thaw()  # the bus is back, and the server is still the one it was
+        if not held:
             log.warning("the lease had lapsed")
             self.replay_all(self.sessions.values())
             await self.touch()

@@ -16,6 +16,7 @@ from __future__ import annotations
 import inspect
 import json
 import logging
+import re
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
@@ -49,6 +50,7 @@ RESERVED = frozenset(
 
 # The longest acknowledgement id: stock clients count from 0, JavaScript numbers end at 16 digits.
 _ID_DIGITS = 15
+_BINARY_EVENT = re.compile(rf"5([0-9]{{1,9}})-[0-9]{{0,{_ID_DIGITS}}}\[")
 
 
 class Packet(sio.Packet):  # type: ignore[misc]
@@ -313,7 +315,7 @@ class _Client:
         # Namespaces that we put it out of: what it still sends there is dropped.
         self.left: frozenset[str] = frozenset()
         # A binary packet whose attachments are still coming.
-        self.pending: Packet | None = None
+        self.pending: Packet | _Undecoded | None = None
         # Whether "/" is connected.
         self.ready = False
 
@@ -336,6 +338,20 @@ class _Environs:
 
 
 FastLane = Callable[[Connection, str], Awaitable[None] | bool]
+BinaryLane = Callable[[Connection, str, list[bytes]], bool]
+
+
+class _Undecoded:
+    """A binary event of "/" for the binary lane, as it came; its attachments are still coming."""
+
+    def __init__(self, text: str, attachment_count: int) -> None:
+        self.text = text
+        self.attachment_count = attachment_count
+        self.attachments: list[bytes] = []
+
+    def add_attachment(self, data: bytes) -> bool:
+        self.attachments.append(data)
+        return len(self.attachments) == self.attachment_count
 
 
 class Server(socketio.AsyncServer):  # type: ignore[misc]
@@ -343,6 +359,8 @@ class Server(socketio.AsyncServer):  # type: ignore[misc]
 
     # Takes plain text events of "/" before python-socketio does: True or an awaitable where it did.
     fast_lane: FastLane | None = None
+    # Takes binary events of "/" with their attachments: the text behind `5<count>-`; True where it did.
+    binary_lane: BinaryLane | None = None
     # Called with the sid right after the CONNECT reply of "/" was queued.
     after_connect: Callable[[str], None] | None = None
 
@@ -421,8 +439,24 @@ class Server(socketio.AsyncServer):  # type: ignore[misc]
                 return None
             if handled is not False:
                 return handled
+        if self.binary_lane is not None and client.ready and (count := _attachments(data)):
+            if count > self.eio.options.max_attachments:
+                raise ProtocolError("too many attachments")
+            client.pending = _Undecoded(data, count)
+            return None
         packet = self.packet_class(encoded_packet=data or "?")
         return self._dispatch(client, packet)
+
+    def _undecoded(self, client: _Client, packet: _Undecoded) -> Awaitable[None] | None:
+        """Offer a binary event to the binary lane, then take python-socketio's way."""
+        assert self.binary_lane is not None
+        _, _, text = packet.text.partition("-")
+        if self.binary_lane(client.connection, text, packet.attachments):
+            return None
+        decoded = self.packet_class(encoded_packet=packet.text)
+        for attachment in packet.attachments:
+            decoded.add_attachment(attachment)
+        return self._dispatch(client, decoded)
 
     async def _handle_eio_disconnect(self, eio_sid: str, reason: str) -> None:
         client = self._clients.get(eio_sid)
@@ -450,6 +484,8 @@ class Server(socketio.AsyncServer):  # type: ignore[misc]
         if not packet.add_attachment(data):
             return None
         client.pending = None
+        if isinstance(packet, _Undecoded):
+            return self._undecoded(client, packet)
         return self._dispatch(client, packet)
 
     def _dispatch(self, client: _Client, packet: Packet) -> Awaitable[None] | None:
@@ -604,6 +640,12 @@ def _is_plain_event(text: str) -> bool:
         return True
     bracket = text.find("[", 1, _ID_DIGITS + 2)
     return bracket > 1 and text[0] == "2" and _is_number(text[1:bracket])
+
+
+def _attachments(text: str) -> int:
+    """Return how many attachments `5<count>-[…]` or `5<count>-<digits>[…]` announces; else 0."""
+    found = _BINARY_EVENT.match(text)
+    return int(found[1]) if found else 0
 
 
 def _arity(handler: Any) -> tuple[int, float]:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import re
 from typing import Annotated, Any
 
 import msgspec
 from msgspec import Meta, Raw, Struct
 
-from hub.errors import BadRequest, TooLarge
-from hub.model import ATTACHMENTS, HISTORY_LIMIT, OFFSET_PATTERN, check_event, check_room
+from hub.errors import BadRequest
+from hub.model import HISTORY_LIMIT, OFFSET_PATTERN, check_event, check_room
 
 Offset = Annotated[str, Meta(pattern=OFFSET_PATTERN)]
 
@@ -90,56 +91,64 @@ _DECODERS: dict[str, msgspec.json.Decoder[Any]] = {
 }
 
 
-def decode(verb: str, arguments: list[Raw]) -> Request:
-    """Return the request in the arguments of a packet, as JSON. Raises BadRequest naming the field."""
+_arguments = msgspec.json.Decoder(list[Raw])
+_name = msgspec.json.Decoder(str)
+
+
+def parse(text: str) -> tuple[str, list[Raw]] | None:
+    """Return the event and the arguments of `[event, arguments...]`, as JSON; None where it is not that."""
+    try:
+        event, *arguments = _arguments.decode(text)
+        return _name.decode(event), arguments
+    except (msgspec.MsgspecError, RecursionError, UnicodeError, ValueError):
+        pass
+    # JavaScript writes half a surrogate pair as an escape, which msgspec refuses and JSON allows.
+    if "\\u" not in text:
+        return None
+    try:
+        event, *arguments = json.loads(text, parse_constant=_refuse)
+    except (ValueError, TypeError, RecursionError):
+        return None
+    if not isinstance(event, str):
+        return None
+    return event, [Raw(json.dumps(argument).encode()) for argument in arguments]
+
+
+def _refuse(constant: str) -> Any:
+    raise ValueError(constant)
+
+
+def _half_pairs(verb: str, argument: Raw) -> Any:
+    """Return the request in JSON with half surrogate pairs. Raises ValueError, msgspec.ValidationError."""
+    fields = json.loads(bytes(argument), parse_constant=_refuse)
+    if verb == "publish" and isinstance(fields, dict) and "data" in fields:
+        fields["data"] = Raw(json.dumps(fields["data"]).encode())
+    return msgspec.convert(fields, VERBS[verb])
+
+
+def decode(verb: str, arguments: list[Raw], attachments: int) -> Request:
+    """Return the request in the arguments of a packet, as JSON. Raises BadRequest naming the field.
+
+    `attachments`: how many came with the packet; the data of a publish may refer to them.
+    """
     if len(arguments) != 1:
         raise BadRequest(f"{verb} takes one object, not {len(arguments)} arguments")
+    request: Request
     try:
-        request: Request = _DECODERS[verb].decode(arguments[0])
-    except msgspec.ValidationError as error:
+        try:
+            request = _DECODERS[verb].decode(arguments[0])
+        except msgspec.ValidationError:
+            raise
+        except msgspec.DecodeError:
+            request = _half_pairs(verb, arguments[0])
+    except (msgspec.ValidationError, ValueError, RecursionError) as error:
         raise BadRequest(f"{verb}: {error}") from None
-    except (msgspec.DecodeError, RecursionError, UnicodeError) as error:
-        raise BadRequest(f"{verb}: not JSON: {error}") from None
     request.check()
     if isinstance(request, Publish):
-        check_data(request.data, 0)
+        check_data(request.data, attachments)
+    elif attachments:
+        raise BadRequest(f"{verb}: no field of it may be binary")
     return request
-
-
-def convert(verb: str, arguments: tuple[Any, ...]) -> tuple[Request, list[bytes]]:
-    """Return the request in arguments that python-socketio decoded, and the attachments of its data."""
-    if len(arguments) != 1 or not isinstance(arguments[0], dict):
-        raise BadRequest(f"{verb} takes one object")
-    attachments: list[bytes] = []
-    fields = dict(arguments[0])
-    try:
-        if verb == "publish" and "data" in fields:
-            fields["data"] = Raw(msgspec.json.encode(_detach(fields["data"], attachments)))
-        if any(isinstance(value, bytes) for value in fields.values()):
-            raise BadRequest(f"{verb}: only data may be binary")
-        request = msgspec.convert(fields, VERBS[verb])
-    except msgspec.ValidationError as error:
-        raise BadRequest(f"{verb}: {error}") from None
-    except (TypeError, ValueError, RecursionError) as error:
-        raise BadRequest(f"{verb}: {error}") from None
-    if len(attachments) > ATTACHMENTS:
-        raise TooLarge(f"data: at most {ATTACHMENTS} attachments")
-    request.check()
-    if isinstance(request, Publish):
-        check_data(request.data, len(attachments))
-    return request, attachments
-
-
-def _detach(value: Any, attachments: list[bytes]) -> Any:
-    """Put a placeholder where bytes are; the bytes are appended to `attachments`."""
-    if isinstance(value, bytes | bytearray):
-        attachments.append(bytes(value))
-        return {"_placeholder": True, "num": len(attachments) - 1}
-    if isinstance(value, list):
-        return [_detach(item, attachments) for item in value]
-    if isinstance(value, dict):
-        return {key: _detach(item, attachments) for key, item in value.items()}
-    return value
 
 
 # What needs a second look: placeholders, also spelt with escapes, and numbers that may be infinite.
@@ -153,9 +162,9 @@ def check_data(data: Raw, attachments: int) -> None:
         raise BadRequest(f"data: nested deeper than {DEPTH}")
     if _SUSPICIOUS.search(text):
         try:
-            value = msgspec.json.decode(text)
-        except (msgspec.DecodeError, RecursionError) as error:
-            raise BadRequest(f"data: {error}") from None
+            value = json.loads(text)
+        except ValueError:  # Python refuses integers of more than 4,300 digits
+            raise BadRequest("data: a number out of range") from None
         _look(value, attachments)
 
 
@@ -176,9 +185,10 @@ def _depth(text: bytes) -> int:
 
 def _look(value: Any, attachments: int) -> None:
     if isinstance(value, dict):
-        if value.get("_placeholder") is True:
+        # Stock JavaScript clients take `true` for a placeholder, stock Python clients whatever is true and has a num.
+        if (mark := value.get("_placeholder")) is True or (mark and "num" in value):
             number = value.get("num")
-            if type(number) is not int or not 0 <= number < attachments:
+            if mark is not True or type(number) is not int or not 0 <= number < attachments:
                 raise BadRequest("data: a _placeholder without its attachment")
         for item in value.values():
             _look(item, attachments)
@@ -193,7 +203,7 @@ def _look(value: Any, attachments: int) -> None:
 
 def renumber(data: Raw, first: int) -> bytes:
     """Return JSON whose placeholders count from `first`, to stand in a packet behind other attachments."""
-    return msgspec.json.encode(_renumber(msgspec.json.decode(data), first))
+    return json.dumps(_renumber(json.loads(bytes(data)), first)).encode()
 
 
 def _renumber(value: Any, first: int) -> Any:

@@ -410,7 +410,7 @@ class Connection:
     def _take_over(self, socket: Socket) -> None:
         self._socket = socket
         if not socket.deflate and not self._congested:
-            self._direct = socket.write
+            self._direct = socket.direct
 
     # ---------------------------------------------------------------- the socket
 
@@ -426,6 +426,10 @@ class Connection:
             data = b"".join([frame.deflated(options.compression_threshold) for frame in frames])
         socket.write(data)
 
+    def mute(self) -> None:
+        """Note that nothing can be written any more; the end follows what is being handled."""
+        self._direct = None
+
     def congested(self) -> None:
         """Note that the high mark was passed."""
         if not self._congested:
@@ -438,7 +442,7 @@ class Connection:
         if self._congested:
             self._congested = False
             if self._socket is not None and not self._socket.deflate and not self.closed:
-                self._direct = self._socket.write
+                self._direct = self._socket.direct
             self._notify("low")
 
     def _notify(self, name: str) -> None:

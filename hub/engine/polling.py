@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gzip
 import logging
 
@@ -18,6 +19,8 @@ logger = logging.getLogger("hub.engine")
 
 # Messages of one body handled in one go before other connections get their turn.
 TURN = 64
+# How long the rest of a refused body is read, so that its sender reads the answer.
+LINGER = 0.5
 # Answers above this are compressed outside the event loop.
 _COMPRESS_INLINE = 64 * 1024
 
@@ -192,7 +195,23 @@ def bad_request(message: str, code: int) -> web.Response:
 
 
 def _too_large() -> web.Response:
-    response = web.json_response({"code": 3, "message": "Payload too large"}, status=413)
-    # What is left of the body is not read.
+    return web.json_response({"code": 3, "message": "Payload too large"}, status=413)
+
+
+async def answer_early(request: web.BaseRequest, response: web.StreamResponse) -> None:
+    """Send an answer while the body is still coming, and end the connection.
+
+    For a moment the rest is read and dropped, so that the peer is not reset before it has read the
+    answer. aiohttp would hold its task for ten seconds, though the connection be lost.
+    """
     response.force_close()
-    return response
+    with contextlib.suppress(ConnectionError, TimeoutError):
+        await response.prepare(request)
+        await response.write_eof()
+        async with asyncio.timeout(LINGER):
+            while not request.content.at_eof():
+                await request.content.readany()
+    if request.transport is not None:
+        request.transport.close()
+    if not request.content.is_eof():
+        request.content.feed_eof()

@@ -21,6 +21,8 @@ class Socket(Protocol):
 
     # Whether messages are compressed (permessage-deflate was negotiated).
     deflate: bool
+    # Writes without a look at the socket's state: only for one that is known to be well.
+    direct: Callable[[bytes], None]
 
     @property
     def buffered(self) -> int: ...

@@ -17,6 +17,7 @@ from hub.engine import peers, polling, websocket
 from hub.engine.connection import Connection
 from hub.engine.environ import environ_of
 from hub.engine.frame import Frame
+from hub.engine.http_log import MalformedRequests
 from hub.engine.options import EngineOptions, from_kwargs
 from hub.engine.polling import bad_request
 from hub.engine.state import Goodbye, Reason
@@ -107,6 +108,7 @@ class EngineServer:
     def attach(self, app: web.Application, engineio_path: str = "engine.io") -> None:
         """Serve under `/<engineio_path>/` of an aiohttp application."""
         app.router.add_route("*", f"/{engineio_path.strip('/')}/", self.handle_request)
+        MalformedRequests(self.counters).install(app)
 
     def generate_id(self) -> str:
         """Return a new session id, hard to guess: it is all that a polling request shows."""
@@ -190,8 +192,9 @@ class EngineServer:
         if request.method == "OPTIONS":
             return web.Response(status=204, headers=headers | peers.preflight_headers(request))
         response = await self._route(request)
-        if not response.prepared:
-            response.headers.update(headers)
+        response.headers.update(headers)
+        if request.body_exists and not request.content.is_eof():
+            await polling.answer_early(request, response)
         return response
 
     async def _route(self, request: web.Request) -> web.StreamResponse:

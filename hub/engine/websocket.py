@@ -10,7 +10,7 @@ import asyncio
 import binascii
 import logging
 from base64 import b64decode, b64encode
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from hashlib import sha1
 
 from aiohttp import web
@@ -46,6 +46,7 @@ class WebSocket(asyncio.Protocol):
         "_transport",
         "_upgrading",
         "deflate",
+        "direct",
         "slot",
     )
 
@@ -63,6 +64,7 @@ class WebSocket(asyncio.Protocol):
         self._transport = transport
         self._connection = connection
         self.deflate = deflate
+        self.direct: Callable[[bytes], None] = transport.write
         self._inbound = Inbound(options.max_payload, deflate=deflate)
         self._task: asyncio.Task[None] | None = None
         self._upgrading = False
@@ -79,7 +81,9 @@ class WebSocket(asyncio.Protocol):
         return self._transport.get_write_buffer_size()
 
     def write(self, data: bytes) -> None:
-        self._transport.write(data)
+        """Write; dropped where the TCP connection is gone."""
+        if self._lost is None and not self._transport.is_closing():
+            self._transport.write(data)
 
     def close(self, code: int) -> None:
         """Say goodbye; what was written leaves first. The connection's deadline cuts the rest."""
@@ -141,7 +145,7 @@ class WebSocket(asyncio.Protocol):
             self._connection.congested()
 
     def resume_writing(self) -> None:
-        if self._connection is not None and not self._upgrading:
+        if self._connection is not None and not self._upgrading and self._lost is None:
             self._connection.drained()
 
     def eof_received(self) -> bool:
@@ -243,12 +247,13 @@ class WebSocket(asyncio.Protocol):
 
     def _control(self, opcode: int, payload: bytes) -> None:
         if opcode == CLOSE:
-            if not self._close_sent:
+            # What arrived may be handled after the socket has gone.
+            if not self._close_sent and not self._transport.is_closing():
                 self._close_sent = True
                 self._transport.write(wire.frame(wire.CLOSE, payload[:2]))
             self._transport.close()
             self._gone(Reason.TRANSPORT_CLOSE)
-        elif opcode == PING and not self._close_sent:
+        elif opcode == PING and not self._close_sent and not self._transport.is_closing():
             # An unread answer is enough (RFC 6455 §5.5.3): nothing piles up behind a slow reader.
             if self._transport.get_write_buffer_size() < self._host.options.buffer_high:
                 self._transport.write(wire.frame(wire.PONG, payload))
@@ -279,6 +284,8 @@ class WebSocket(asyncio.Protocol):
         elif self._task is None:
             connection.lost(reason)
             self._connection = None
+        else:
+            connection.mute()
 
 
 def check_handshake(request: web.BaseRequest) -> str | None:

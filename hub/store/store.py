@@ -108,13 +108,18 @@ class Store:
         self.newest = 0
         # Room and offset of the newest one that lies in a log, as far as the bus has told.
         self.witness: tuple[str, int] | None = None
+        # Both as they were when the bus was lost: what comes after may be of another past.
+        self._frozen: tuple[int, tuple[str, int] | None] | None = None
         self._on_changed = on_changed
         self._identity: tuple[str, str] | None = None
         self.commands = Commands(url, self._connected, settings.redis_timeout)
         self.bus = Bus(url, on_messages, on_bus_lost, on_bus_back, settings.bus_silence)
         # When the command connection was last made, on the loop's clock.
         self.connected_at = 0.0
-        forget_after = settings.log_age + max(settings.named_life, settings.anonymous_life)
+        # A room's numbers outlive every session that may have missed some of them, one included that nobody parked
+        # (it is kept for two lives and a minute, see common.lua).
+        life = max(settings.named_life, settings.anonymous_life)
+        forget_after = max(settings.log_age, 2 * life) + life + min(life, 60.0)
         self._forget_after = str(int(forget_after * 1e6))
         self._publish_args = (
             str(settings.log_length),
@@ -373,18 +378,27 @@ class Store:
         keep = self.settings.log_age + max(self.settings.named_life, self.settings.anonymous_life)
         await self.commands.ask("release", (self.keys.clock,), (self.node, str(int(keep * 1e3))))
 
+    def freeze(self) -> None:
+        """Keep what is known now for a rollback to compare with; until `thaw` it stays so."""
+        if self._frozen is None:
+            self._frozen = self.newest, self.witness
+
+    def thaw(self) -> None:
+        self._frozen = None
+
     async def rollback(self) -> bool:
         """Tell everybody where Redis has forgotten what this node had seen; return whether it has."""
+        newest, witness = self._frozen or (self.newest, self.witness)
         keep = str(int(max(self.settings.named_life, self.settings.anonymous_life) * 1e3))
         reply = await self.commands.ask(
             "rollback",
             (self.keys.clock,),
             (
-                str(self.newest), keep, self.keys.all_nodes_channel,
-                *(("", "") if self.witness is None else (self.witness[0], str(self.witness[1]))),
-                self._forget_after,
+                str(newest), keep, self.keys.all_nodes_channel,
+                *(("", "") if witness is None else (witness[0], str(witness[1]))), self._forget_after,
             ),
         )  # fmt: skip
+        self.thaw()
         return bool(reply == b"1")
 
     async def clock(self) -> int:

@@ -142,7 +142,8 @@ async def closed(socket: aiohttp.ClientWebSocketResponse, within: float = SOON) 
 @contextlib.asynccontextmanager
 async def serving(app: web.Application, path: str) -> AsyncIterator[Peer]:
     """Serve an application on a free port."""
-    runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
+    # Lingering is for paths that are not the engine's; see docs/engine.md.
+    runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0, lingering_time=0.5)
     await runner.setup()
     site = web.TCPSite(runner, "127.0.0.1", 0)
     await site.start()
@@ -166,7 +167,9 @@ async def engine_of() -> AsyncIterator[Callable[..., Awaitable[tuple[Peer, Engin
 
         async def start(**given: Any) -> tuple[Peer, EngineServer]:
             app, engine = engineio_server.application(
-                EngineOptions(**{"connect_timeout": 0, "cors": ("*",)} | given)
+                EngineOptions(
+                    **{"connect_timeout": 0, "close_timeout": 1.0, "cors": ("*",)} | given
+                )
             )
             return await stack.enter_async_context(serving(app, "engine.io")), engine
 
@@ -179,7 +182,9 @@ async def server_of() -> AsyncIterator[Callable[..., Awaitable[tuple[Peer, Serve
     async with contextlib.AsyncExitStack() as stack:
 
         async def start(**given: Any) -> tuple[Peer, Server]:
-            app, server = socketio_server.application(EngineOptions(**{"cors": ("*",)} | given))
+            app, server = socketio_server.application(
+                EngineOptions(**{"close_timeout": 1.0, "cors": ("*",)} | given)
+            )
             return await stack.enter_async_context(serving(app, "socket.io")), server
 
         yield start

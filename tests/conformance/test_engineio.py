@@ -9,7 +9,7 @@ from typing import Any
 import aiohttp
 import pytest
 
-from hub.engine import Goodbye
+from hub.engine import Frame, Goodbye
 from tests.conformance.conftest import Peer, Serve, closed, text, until, upgrade_request
 
 
@@ -322,6 +322,28 @@ class TestWebSocket:
         await until(lambda: bool(ends))
         assert got == [str(number) for number in range(9)]
         assert ends == [9]
+
+    async def test_writing_to_a_lost_connection_is_dropped(self, engine_of: Serve) -> None:
+        peer, engine = await engine_of()
+        gate = asyncio.Event()
+        ends: list[str] = []
+
+        async def slow(sid: str, data: str) -> None:
+            await gate.wait()
+
+        engine.on("message", slow)
+        engine.on("disconnect", lambda sid, reason: ends.append(reason))
+        _, writer = await peer.raw_websocket()
+        connection = next(iter(engine.connections.values()))
+        writer.write(b"\x81\x82\x00\x00\x00\x004x")
+        await until(lambda: connection._handling)
+        writer.transport.abort()
+        await until(lambda: connection._direct is None)
+        for _ in range(20):
+            connection.send(Frame("dropped"))
+        assert not ends
+        gate.set()
+        await until(lambda: len(ends) == 1)
 
     async def test_compression_is_off_unless_set(self, engine_of: Serve) -> None:
         for on in (False, True):

@@ -181,7 +181,7 @@ class TestConnect:
 
 class TestDisconnect:
     async def test_the_client_leaves_the_main_namespace(self, server_of: Serve) -> None:
-        peer, server = await server_of(ping_interval=0.3, ping_timeout=0.2)
+        peer, _server = await server_of(ping_interval=0.3, ping_timeout=0.2)
         async with peer.connected() as socket:
             await socket.send_str("41")
             assert await text(socket) == "2"

@@ -8,7 +8,8 @@
 local limit, bytes = tonumber(ARGV[3]), tonumber(ARGV[4])
 local forward = ARGV[1] ~= ''
 local low = forward and '(' .. ARGV[1] or '-'
-local high = ARGV[2] ~= '' and '(' .. ARGV[2] or '+'
+-- With its sequence: as an upper end, an incomplete id stands for the highest one, itself included.
+local high = ARGV[2] ~= '' and '(' .. ARGV[2] .. '-0' or '+'
 local now = microseconds()
 local found, size, more = {}, 0, '0'
 

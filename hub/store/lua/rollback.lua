@@ -21,7 +21,7 @@ local seen, head = tonumber(ARGV[1]), clock()
 local from, before = head, seen + 1
 if seen <= head then
   if ARGV[4] == '' or not missing(ARGV[4], ARGV[5]) then return '0' end
-  from = 0
+  from, before = 0, tonumber(ARGV[5]) + 1
 end
 local known = redis.call('GET', base .. 'reset')
 if known then

@@ -417,6 +417,8 @@ class Lab:
         self._patched.callback(setattr, owner, name, before)
 
     def _failed(self, _: Any, context: dict[str, Any]) -> None:
+        if "was destroyed" in context["message"]:
+            return  # of a process that was killed
         error = context.get("exception")
         self.failures.append(f"{context['message']}: {error!r}")
 

@@ -6,8 +6,8 @@ must follow from the one for the other: no loss without a gap, order, no repeats
 
 from __future__ import annotations
 
-import collections
 import asyncio
+import collections
 import functools
 import json
 import random
@@ -689,9 +689,9 @@ class World:
                     message for message in self.stored
                     if message.room == room and message.offset > max(join, client.rooms[room])
                 ]  # fmt: skip
-                self.check_room(client, room, due)
+                self.check_room(client, room, max(join, client.rooms[room]), due)
 
-    def check_room(self, client: Client, room: str, due: list[Message]) -> None:
+    def check_room(self, client: Client, room: str, since: int, due: list[Message]) -> None:
         gaps = [gap for gap in client.gaps if gap[0] == room]
         own = [m for m in due if not m.echo and m.sender == client.client_id]
         missing = [m for m in due if m not in own and m.offset not in client.seen]
@@ -699,7 +699,7 @@ class World:
             if not any(after < message.offset < before for _, after, before, _, _ in gaps):
                 raise Bad(f"{client.name}: lost {message}, and no gap says so: {gaps}")
         for _, after, before, dropped, _ in gaps:
-            if client.kind != "js" or dropped is None or after < client.rooms[room]:
+            if client.kind != "js" or dropped is None or after < since:
                 continue
             lost = [m for m in missing if after < m.offset < before]
             kept = [m for m in own if after < m.offset < before]

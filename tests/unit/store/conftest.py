@@ -1,0 +1,110 @@
+"""Fixtures of the store's tests: a server they may empty, and stores on it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterator
+from typing import Any
+
+import pytest
+
+from hub.message import encode, meta
+from hub.settings import Settings
+from hub.store.bus import Messages
+from hub.store.store import Batch, Store, Taken
+from tests.support.redis import RedisServer
+
+
+@pytest.fixture(scope="package")
+def server() -> Iterator[RedisServer]:
+    """A server that every test of this package finds empty."""
+    server = RedisServer()
+    yield server
+    server.stop()
+
+
+class Node:
+    """A store and what its bus has brought."""
+
+    def __init__(self, url: str, **settings: Any) -> None:
+        self.heard: list[tuple[str, str]] = []
+        self.events: list[str] = []
+        self.store = Store(
+            Settings(prefix="t", **settings),
+            url,
+            on_messages=self._hear,
+            on_bus_lost=lambda: self.events.append("lost"),
+            on_bus_back=lambda: self.events.append("back"),
+            on_changed=lambda: self.events.append("changed"),
+        )
+
+    def _hear(self, messages: Messages) -> None:
+        self.heard += [(channel.decode(), payload.decode()) for channel, payload in messages]
+
+    async def publish(self, room: str = "A", data: Any = 1, **options: Any) -> int:
+        return (await self.publish_all([(room, data)], **options))[0]
+
+    async def publish_all(self, messages: list[tuple[str, Any]], **options: Any) -> list[int]:
+        """Publish in one turn of the loop; return the offsets."""
+        sender, ttl = options.pop("skip", None), options.pop("ttl", 0)
+        odd = options.pop("odd", sender is not None or ttl > 0)
+        futures: list[asyncio.Future[int]] = []
+        for room, data in messages:
+            header, body = encode("m", str(data).encode(), meta(room, None), skip=sender, ttl=ttl)
+            future: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+
+            def done(result: Any, _: bool, future: asyncio.Future[int] = future) -> None:
+                if isinstance(result, Exception):
+                    future.set_exception(result)
+                else:
+                    future.set_result(result)
+
+            self.store.publish(room, header, body, done, odd=odd, **options)
+            futures.append(future)
+        return list(await asyncio.gather(*futures))
+
+    async def take(self, connection: str, **options: Any) -> Taken:
+        taken = await self.maybe(connection, **options)
+        assert taken is not None
+        return taken
+
+    async def maybe(self, connection: str, **options: Any) -> Taken | None:
+        options = {"client_id": None, "pid": None, "offset": None} | options
+        return await self.store.take(connection, **options)
+
+    async def join(self, taken: Taken, connection: str, *rooms: str) -> None:
+        for room in rooms:
+            await self.store.subscribe(taken.client_id, connection, room, known=False)
+
+    async def all(self, client: str, connection: str, after: int) -> tuple[list[int], list[Batch]]:
+        """Replay to the end; return the offsets handed out, and the batches."""
+        offsets: list[int] = []
+        batches: list[Batch] = []
+        while not batches or batches[-1].live_from is None:
+            batches.append(await self.store.replay(client, connection, after))
+            offsets += [message.offset for message in batches[-1].messages]
+            after = batches[-1].position
+            assert len(batches) < 1000
+        return offsets, batches
+
+
+@pytest.fixture
+async def start(server: RedisServer) -> AsyncIterator[Callable[..., Any]]:
+    """Start stores: `await start(log_length=5)`."""
+    server.client.flushall()
+    nodes: list[Node] = []
+
+    async def start(url: str = "", **settings: Any) -> Node:
+        nodes.append(Node(url or server.url, **settings))
+        await nodes[-1].store.start()
+        return nodes[-1]
+
+    yield start
+    for node in nodes:
+        await node.store.stop()
+
+
+@pytest.fixture
+async def node(start: Callable[..., Any]) -> Node:
+    node: Node = await start()
+    return node

@@ -1,0 +1,814 @@
+"""Every script against a real server: its answers, and each sentence of the design about its move."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from hub.errors import BadRequest, Unavailable
+from hub.pid import Pid
+from hub.store.scripts import NAMES, Script, read_all
+from hub.store.store import NotOwner
+from tests.support.redis import RedisServer
+from tests.support.times import eventually
+
+BASE = "t:{0}:"
+
+
+def key(name: str) -> str:
+    return BASE + name
+
+
+def owner(server: RedisServer, client: str) -> Any:
+    return server.client.hget(key(f"session:{client}"), "owner")
+
+
+def inbox(server: RedisServer, client: str) -> list[str]:
+    generation = server.client.hget(key(f"session:{client}"), "gen")
+    return server.client.lrange(key(f"inbox:{client}:{generation}"), 0, -1)  # type: ignore[no-any-return]
+
+
+# -- publish
+
+
+async def test_offsets_are_microseconds_and_ascend(node):
+    """An offset can be read as a time, and later messages have larger ones, whatever their room."""
+    before = time.time_ns() // 1000
+    offsets = await node.publish_all([("A", 1), ("B", 2), ("A", 3)] * 50)
+    assert offsets == sorted(set(offsets))
+    assert before < offsets[0] < offsets[-1] < before + 60_000_000
+    assert int(await node.store.clock()) == offsets[-1]
+
+
+async def test_a_clock_that_goes_back_gives_no_offset_twice(node):
+    """Time may be set back: offsets go on from the newest given out."""
+    first = await node.publish()
+    script = node.store.commands.scripts["publish"]
+    assert script.text.count("redis.call('TIME')") == 1
+    slow = Script("publish", script.text.replace("redis.call('TIME')", "{ '1000000000', '0' }"))
+    await node.store.commands.call("SCRIPT", "LOAD", slow.text)
+    node.store.commands.scripts["publish"] = slow
+    assert await node.publish() == first + 1
+    assert await node.publish() == first + 2
+
+
+async def test_offsets_are_later_than_what_a_node_has_seen(node, server):
+    """Where Redis has forgotten, nothing it gives out was given out before."""
+    seen = node.store.newest = await node.publish() + 10**9
+    server.client.delete(key("clock"))
+    assert await node.publish() == seen + 1
+
+
+async def test_a_message_is_stored_numbered_and_told(node, server):
+    """One step: the log, its room's numbers, and the bus."""
+    channel = node.store.keys.room_channel("A").encode()
+    node.store.bus.want(channel)
+    await node.store.bus.confirmed(channel)
+    one, two = await node.publish_all([("A", 1), ("A", 2)])
+    entries = server.client.xrange(key("room:A:log"))
+    assert [id for id, _ in entries] == [f"{one}-0", f"{two}-0"]
+    numbers = [int(fields["n"]) for _, fields in entries]
+    assert numbers == [one, one + 1], "counted from the clock on, where nothing was remembered"
+    assert [int(fields["p"]) for _, fields in entries] == [0, one]
+    await eventually(lambda: len(node.heard) == 2)
+    assert node.heard[0][1].split(" ")[:2] == [str(one), str(numbers[0])]
+    assert node.heard[0][1].endswith('\n"m",1,{"room":"A"}')
+
+
+async def test_a_volatile_message_leaves_nothing_but_the_clock(node, server):
+    """Live only: no log, no numbers, no inbox."""
+    taken = await node.take("c")
+    await node.join(taken, "c", "A")
+    await node.store.park(taken.client_id, "c", 0, gone=True)
+    offset = await node.publish(volatile=True)
+    assert int(await node.store.clock()) == offset
+    assert not server.client.exists(key("room:A:log"), key("room:A:meta"))
+    assert len(inbox(server, taken.client_id)) == 1
+
+
+async def test_an_idempotency_key_is_remembered(node, server):
+    """The second time only the first one's offset comes back, and the key has an end."""
+    name = node.store.keys.dedupe("A", "me", "k")
+    first = await node.publish(dedupe=name)
+    assert await node.publish(dedupe=name) == first
+    assert server.client.xlen(key("room:A:log")) == 1
+    assert 0 < server.client.pttl(name) <= 120_000
+    assert node.store.keys.dedupe("A", "me", "l") != name != node.store.keys.dedupe("B", "me", "k")
+    assert node.store.keys.dedupe("A", "you", "k") != name
+
+
+async def test_a_log_is_cut_by_count_and_by_age(start, server):
+    """Exactly so many messages, and none older than so long."""
+    node = await start(log_length=5, log_age=0.05)
+    offsets = await node.publish_all([("A", i) for i in range(12)])
+    entries = server.client.xrange(key("room:A:log"))
+    assert [int(id[:-2]) for id, _ in entries] == offsets[-5:]
+    assert int(entries[0][1]["p"]) == offsets[-6]
+    deadline = offsets[-1] / 1e6 + 0.06
+    await eventually(lambda: time.time() > deadline)
+    last = await node.publish()
+    assert [int(id[:-2]) for id, _ in server.client.xrange(key("room:A:log"))] == [last]
+
+
+@pytest.mark.parametrize("length", [1, 2, 7, 8, 9, 64, 600])
+async def test_an_inbox_is_bounded_and_never_empty(start, server, length):
+    """At most so many references behind the boundary, always the newest, and never less than a boundary."""
+    node = await start(inbox_length=length)
+    taken = await node.take("c")
+    await node.join(taken, "c", "A")
+    await node.store.park(taken.client_id, "c", 0, gone=True)
+    offsets: list[int] = []
+    for _ in range(12):
+        offsets += await node.publish_all([("A", 1)] * max(length // 4, 1))
+        listed = inbox(server, taken.client_id)
+        assert 1 <= len(listed) <= length + 1
+        assert len(listed) >= min(len(offsets), length * 3 // 4)
+        newest = [f"{offset}:A" for offset in offsets[-len(listed) :]]
+        assert listed[-len(newest) :] == newest
+
+
+async def test_full_inboxes_are_trimmed_out_of_step(start, server):
+    """Not every inbox of a room is trimmed by the same publish."""
+    node = await start(inbox_length=100)
+    clients = [(await node.take(f"c{i}")).client_id for i in range(8)]
+    for i, client in enumerate(clients):
+        await node.store.subscribe(client, f"c{i}", "A", known=False)
+        await node.store.park(client, f"c{i}", 0, gone=True)
+    await node.publish_all([("A", 1)] * 160)
+    assert len({len(inbox(server, client)) for client in clients}) > 1
+
+
+async def test_a_session_that_has_ended_leaves_the_away_set(node, server):
+    """Its list is not there any more: the next publish takes it out."""
+    taken = await node.take("c")
+    await node.join(taken, "c", "A")
+    await node.store.park(taken.client_id, "c", 0, gone=True)
+    assert server.client.scard(key("room:A:away")) == 1
+    server.client.delete(*server.client.keys(key("inbox:*")))
+    await node.publish()
+    assert server.client.scard(key("room:A:away")) == 0
+
+
+# -- subscribe, unsubscribe
+
+
+async def test_the_first_join_counts(node):
+    """A room is joined at the clock, once; where the connection knows nothing of it, anew."""
+    taken = await node.take("c")
+    first = await node.publish("B")
+    assert await node.store.subscribe(taken.client_id, "c", "A", known=False) == (first, True)
+    second = await node.publish("B")
+    assert await node.store.subscribe(taken.client_id, "c", "A", known=True) == (first, False)
+    assert await node.store.subscribe(taken.client_id, "c", "A", known=False) == (second, True)
+
+
+async def test_rooms_are_bounded(start):
+    """One more than allowed is refused; one that it is in already is not."""
+    node = await start(rooms_per_session=2)
+    taken = await node.take("c")
+    await node.join(taken, "c", "A", "B")
+    with pytest.raises(BadRequest, match="2 rooms"):
+        await node.join(taken, "c", "C")
+    await node.join(taken, "c", "B")
+    await node.store.unsubscribe(taken.client_id, "c", "A")
+    await node.join(taken, "c", "C")
+
+
+async def test_a_room_that_was_left_is_skipped(node, server):
+    """What lies in the inbox of it does not come, and nothing new gets in."""
+    taken = await node.take("c")
+    await node.join(taken, "c", "A", "B")
+    await node.store.park(taken.client_id, "c", 0, gone=False)
+    await node.publish("A")
+    kept = await node.publish("B")
+    await node.store.unsubscribe(taken.client_id, "c", "A")
+    await node.publish("A")
+    assert [entry[-1] for entry in inbox(server, taken.client_id)[1:]] == ["A", "B"]
+    assert (await node.all(taken.client_id, "c", taken.position))[0] == [kept]
+
+
+# -- take
+
+
+async def test_a_new_session(node, server):
+    """Anonymous without a name; with one, named, and in its personal room."""
+    anonymous, named = await node.take("c"), await node.take("d", client_id="ada")
+    assert anonymous.how == named.how == "new"
+    assert anonymous.rooms == {}
+    assert named.rooms == {"@ada": named.position}
+    assert owner(server, "ada") == f"{node.store.node}/d"
+    stored = server.client.hgetall(key("session:ada"))
+    assert named.pid.secret not in str(stored), "the pid is stored hashed"
+
+
+async def test_a_pid_continues_a_session(node):
+    """With its rooms, its sid and its pid."""
+    taken = await node.take("c")
+    await node.join(taken, "c", "A")
+    again = await node.take("d", pid=taken.pid)
+    assert (again.how, again.pid, again.sid) == ("pid", taken.pid, taken.sid)
+    assert set(again.rooms) == {"A"}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"secret": "x" * 24},
+        {"generation": "1"},
+        {"generation": "9999999999999999"},
+        {"serial": "1"},
+        {"client_id": "somebody"},
+    ],
+)
+async def test_a_pid_that_proves_nothing_gets_a_new_session(node, change):
+    """Wrong, forged, expired or of nobody: as if there had been none."""
+    taken = await node.take("c")
+    other = await node.take("d", pid=replace(taken.pid, **change))
+    assert other.how == "new"
+    assert other.client_id not in (taken.client_id, "somebody")
+
+
+async def test_a_name_continues_a_session_and_voids_its_pid(node):
+    """A new pid each time; the old one counts as none with the name, and gets a new session without."""
+    first = await node.take("c", client_id="ada")
+    second = await node.take("d", client_id="ada")
+    assert second.how == "name"
+    assert (second.pid.generation, second.pid.serial) == (first.pid.generation, "1")
+    assert second.sid != first.sid
+    assert (await node.take("e", pid=first.pid)).how == "new"
+    third = await node.take("f", client_id="ada", pid=first.pid)
+    assert (third.how, third.pid.serial) == ("name", "2")
+    assert (await node.take("g", client_id="ada", pid=third.pid)).how == "pid"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"secret": "x" * 24},
+        {"generation": "9999999999999999"},
+        {"serial": "5"},
+        {"generation": "x", "serial": "x"},
+    ],
+)
+async def test_a_wrong_pid_for_a_name_is_refused(node, server, change):
+    """Nothing of the session changes, its owner least of all."""
+    taken = await node.take("c", client_id="ada")
+    before = server.client.hgetall(key("session:ada"))
+    assert await node.maybe("d", client_id="ada", pid=replace(taken.pid, **change)) is None
+    assert server.client.hgetall(key("session:ada")) == before
+
+
+async def test_a_pid_that_redis_has_forgotten_counts_as_void(node):
+    """After a rollback a pid may be newer than what is remembered: its client is no impostor."""
+    taken = await node.take("c", client_id="ada")
+    node.store.newest += 10**6
+    assert await node.store.rollback()
+    later = replace(taken.pid, serial="1")
+    assert (await node.take("d", client_id="ada", pid=later)).how == "name"
+    assert (
+        await node.maybe("e", client_id="ada", pid=replace(taken.pid, serial="1", secret="x" * 24))
+        is None
+    )
+
+
+async def test_an_anonymous_session_cannot_be_named(node):
+    """Its client id is nobody's name."""
+    taken = await node.take("c")
+    assert await node.maybe("d", client_id=taken.client_id) is None
+
+
+async def test_the_client_knows_best_where_it_is(node):
+    """Its offset counts, also where more or less was known to have arrived."""
+    taken = await node.take("c")
+    await node.join(taken, "c", "A")
+    one, two, three = await node.publish_all([("A", i) for i in range(3)])
+    await node.store.park(taken.client_id, "c", two, gone=True)
+    assert (await node.take("d", pid=taken.pid)).position == two
+    assert (await node.take("e", pid=taken.pid, offset=one)).position == one
+    assert (await node.take("f", pid=taken.pid)).position == one
+    assert (await node.take("g", pid=taken.pid, offset=three)).position == three
+
+
+async def test_an_offset_beyond_the_clock_is_a_reset(node):
+    """From its known position on nobody knows what is gone: told for every room, until something newer came."""
+    taken = await node.take("c")
+    await node.join(taken, "c", "A", "B")
+    kept = await node.publish("A")
+    far = kept + 10**12
+    for connection in ("d", "e"):
+        again = await node.take(connection, pid=taken.pid, offset=far)
+        assert again.position == taken.position
+        offsets, batches = await node.all(taken.client_id, connection, again.position)
+        assert offsets == [kept]
+        gaps = sorted(
+            (gap.room, gap.reason, gap.after, gap.before, gap.dropped) for gap in batches[0].gaps
+        )
+        assert [gap[:2] for gap in gaps] == [("B", "reset")], "of A everything is there"
+        assert gaps[0][3:] == (kept + 1, None)
+    newer = await node.publish("B")
+    again = await node.take("f", pid=taken.pid, offset=newer)
+    offsets, batches = await node.all(taken.client_id, "f", again.position)
+    assert (offsets, batches[0].gaps) == ([], [])
+
+
+async def test_missed_is_exact(node):
+    """What follows as replay up to the head: not what the client published without echo, nor what has expired."""
+    taken = await node.take("c", client_id="ada")
+    await node.join(taken, "c", "A", "B")
+    await node.store.park("ada", "c", 0, gone=True)
+    await node.publish_all([("A", 1), ("B", 2), ("C", 3), ("A", 4)])
+    assert (await node.take("d", client_id="ada")).missed == 3
+    await node.publish("A", skip="ada")
+    await node.publish("A", skip="somebody")
+    await node.publish("B", ttl=1e-6)
+    await node.publish("B", ttl=1000)
+    await node.publish("A", volatile=True)
+    again = await node.take("e", client_id="ada")
+    offsets, _ = await node.all("ada", "e", again.position)
+    assert again.missed == len(offsets) == 5
+
+
+async def test_the_older_connection_is_told(start, server):
+    """Its node hears of it on a channel of its own; whoever is not the owner is refused."""
+    one, two = await start(), await start()
+    channel = one.store.keys.node_channel(one.store.node).encode()
+    one.store.bus.want(channel)
+    await one.store.bus.confirmed(channel)
+    taken = await one.take("c")
+    await two.take("d", pid=taken.pid)
+    await eventually(lambda: one.heard)
+    assert one.heard == [(channel.decode(), "fence c")]
+    assert server.client.smembers(key(f"node:{one.store.node}:sessions")) == set()
+    client = taken.client_id
+    for refused in (
+        one.store.park(client, "c", 0, gone=True),
+        one.store.finish(client, "c"),
+        one.store.subscribe(client, "c", "A", known=False),
+        one.store.unsubscribe(client, "c", "A"),
+        one.store.replay(client, "c", 0),
+    ):
+        before = server.client.hgetall(key(f"session:{client}"))
+        with pytest.raises(NotOwner) as refusal:
+            await refused
+        assert refusal.value.replaced
+        assert server.client.hgetall(key(f"session:{client}")) == before
+    await one.store.prove([(client, "c", 2**53)])
+    assert (await two.take("e", pid=taken.pid)).position == taken.position
+    await two.store.finish(client, "e")
+    with pytest.raises(NotOwner) as refusal:
+        await two.store.replay(client, "e", 0)
+    assert not refusal.value.replaced
+
+
+# -- park
+
+
+async def test_parking(node, server):
+    """A flag, a list that begins with the clock, the away sets; an owner only as long as there is a connection."""
+    taken = await node.take("c")
+    client = taken.client_id
+    await node.join(taken, "c", "A")
+    mark = await node.publish("B")
+    await node.store.park(client, "c", 0, gone=False)
+    assert inbox(server, client) == [str(mark)]
+    assert server.client.smembers(key("room:A:away")) == {f"{client}:{taken.pid.generation}"}
+    reference = await node.publish()
+    await node.store.park(client, "c", 0, gone=False)
+    assert inbox(server, client) == [str(mark), f"{reference}:A"], "parking again changes nothing"
+    assert owner(server, client) is not None
+    assert server.client.pttl(key(f"session:{client}")) > 2 * 600_000
+    await node.store.park(client, "c", reference, gone=True)
+    assert owner(server, client) is None
+    assert server.client.pttl(key(f"session:{client}")) <= 600_000
+    assert (await node.take("d", pid=taken.pid)).position == reference
+
+
+async def test_positions_only_advance(node):
+    """What is proven is not unproven by a late proof."""
+    taken = await node.take("c")
+    await node.store.prove([(taken.client_id, "c", taken.position + 5)])
+    await node.store.prove([(taken.client_id, "c", taken.position + 3), ("nobody", "c", 9)])
+    await node.store.park(taken.client_id, "c", taken.position + 1, gone=True)
+    assert (await node.take("d", pid=taken.pid)).position == taken.position + 5
+
+
+# -- replay
+
+
+async def test_batches_are_bounded_and_in_order(start):
+    """By count; merged over the rooms; the last one says from when on the session is live."""
+    node = await start(replay_count=3)
+    taken = await node.take("c")
+    await node.join(taken, "c", "A", "B")
+    early = await node.publish_all([("B", 1), ("A", 2)])
+    await node.store.park(taken.client_id, "c", 0, gone=False)
+    late = await node.publish_all([("A", 3), ("C", 4), ("B", 5), ("B", 6), ("A", 7), ("A", 8)])
+    offsets, batches = await node.all(taken.client_id, "c", taken.position)
+    assert offsets == early + late[:1] + late[2:]
+    assert [len(batch.messages) for batch in batches] == [3, 3, 1]
+    assert batches[-1].live_from == late[-1]
+
+
+async def test_batches_are_bounded_in_bytes(start):
+    """A message larger than the bound comes alone."""
+    node = await start(replay_bytes=2000)
+    taken = await node.take("c")
+    await node.join(taken, "c", "A")
+    sizes = [100, 900, 1500, 5000, 10, 10]
+    await node.publish_all([("A", '"' + "x" * size + '"') for size in sizes])
+    _, batches = await node.all(taken.client_id, "c", taken.position)
+    got = [[len(message.body) // 10 for message in batch.messages] for batch in batches]
+    assert [len(batch) for batch in got] == [2, 1, 1, 2]
+
+
+@pytest.mark.parametrize("parked", [False, True])
+async def test_going_live_leaves_nothing_behind(node, server, parked):
+    """In the same step: no list, no away set, no flag, no progress."""
+    taken = await node.take("c")
+    await node.join(taken, "c", "A", "B")
+    if parked:
+        await node.store.park(taken.client_id, "c", 0, gone=False)
+    await node.publish_all([("A", 1)] * 300)
+    await node.all(taken.client_id, "c", taken.position)
+    session = server.client.hgetall(key(f"session:{taken.client_id}"))
+    assert session["away"] == "0"
+    assert not {"progress", "mark", "p:A", "p:B"} & set(session)
+    assert not server.client.keys(key("inbox:*"))
+    assert not server.client.exists(key("room:A:away"), key("room:B:away"))
+
+
+@pytest.mark.parametrize("parked", [False, True])
+async def test_a_gap_is_exact(start, parked):
+    """So many messages, from the position on, up to the oldest that is there; told once, in front."""
+    node = await start(log_length=5, inbox_length=20, replay_count=2)
+    taken = await node.take("c")
+    await node.join(taken, "c", "A", "B")
+    if parked:
+        await node.store.park(taken.client_id, "c", 0, gone=False)
+    other = await node.publish("B")
+    offsets = await node.publish_all([("A", i) for i in range(9)])
+    got, batches = await node.all(taken.client_id, "c", taken.position)
+    assert got == [other, *offsets[4:]]
+    gaps = [(i, gap) for i, batch in enumerate(batches) for gap in batch.gaps]
+    assert len(gaps) == 1
+    index, gap = gaps[0]
+    assert (index, gap.room, gap.reason, gap.dropped) == (0, "A", "overflow", 4)
+    assert (gap.after, gap.before) == (taken.rooms.get("A", taken.position), offsets[4])
+
+
+async def test_what_is_cut_during_a_replay_is_told_on_its_own(start):
+    """A log that is cut between two batches: a second gap behind the first, each with its own count."""
+    node = await start(log_length=4, replay_count=1)
+    taken = await node.take("c")
+    await node.join(taken, "c", "A", "B")
+    await node.store.park(taken.client_id, "c", 0, gone=False)
+    await node.publish_all([("B", 1), ("B", 2)])
+    first = await node.publish_all([("A", i) for i in range(6)])
+    batch = await node.store.replay(taken.client_id, "c", taken.position)
+    assert [(gap.before, gap.dropped) for gap in batch.gaps] == [(first[2], 2)]
+    more = await node.publish_all([("A", i) for i in range(3)])
+    batch = await node.store.replay(taken.client_id, "c", batch.position)
+    assert [(g.after, g.before, g.dropped) for g in batch.gaps] == [(first[2] - 1, first[5], 3)]
+    got, batches = await node.all(taken.client_id, "c", batch.position)
+    assert got == [first[5], *more]
+    assert not any(each.gaps for each in batches)
+
+
+async def test_an_answer_that_was_lost_is_given_again(start):
+    """The same position is asked for twice: gaps and counts are as they were, not believed told."""
+    node = await start(log_length=4, replay_count=1)
+    taken = await node.take("c")
+    await node.join(taken, "c", "A", "B")
+    await node.store.park(taken.client_id, "c", 0, gone=False)
+    await node.publish_all([("B", 1), ("B", 2), *[("A", i) for i in range(6)]])
+    client = taken.client_id
+    lost = await node.store.replay(client, "c", taken.position)
+    again = await node.store.replay(client, "c", taken.position)
+    assert again.gaps == lost.gaps != []
+    second = await node.store.replay(client, "c", again.position)
+    assert second.gaps == []
+    third = await node.store.replay(client, "c", again.position)
+    assert third.gaps == [], "what was told before the lost answer stays told"
+    assert [m.offset for m in third.messages] == [m.offset for m in second.messages]
+
+
+async def test_a_room_joined_again_counts_anew(start):
+    """What was counted before a room was left says nothing about it now."""
+    node = await start(replay_count=2)
+    taken = await node.take("c")
+    client = taken.client_id
+    await node.join(taken, "c", "A", "B")
+    await node.store.park(client, "c", 0, gone=False)
+    await node.publish_all([("A", 1), ("A", 2), ("B", 3), ("B", 4)])
+    batch = await node.store.replay(client, "c", taken.position)
+    await node.store.unsubscribe(client, "c", "A")
+    await node.publish_all([("A", 5), ("A", 6)])
+    await node.join(taken, "c", "A")
+    last = await node.publish("A")
+    got, batches = await node.all(client, "c", batch.position)
+    assert got[-1] == last
+    assert len(got) == 3
+    assert not any(each.gaps for each in batches)
+
+
+async def test_counts_that_nobody_knows_are_null(start):
+    """Where the log was cut behind the position, or some messages are not for everybody."""
+    node = await start(log_length=3)
+    taken = await node.take("c")
+    await node.join(taken, "c", "A")
+    middle = (await node.publish_all([("A", i) for i in range(9)]))[2]
+    _, batches = await node.all(taken.client_id, "c", middle)
+    assert [gap.dropped for gap in batches[0].gaps] == [None]
+    taken = await node.take("d")
+    await node.join(taken, "d", "A")
+    await node.publish("A", skip="somebody")
+    await node.publish_all([("A", i) for i in range(4)])
+    _, batches = await node.all(taken.client_id, "d", taken.position)
+    assert [gap.dropped for gap in batches[0].gaps] == [None]
+
+
+async def test_a_log_that_has_expired_is_a_gap(start, server):
+    """Nothing newer need follow: it is told before going live, up to the head."""
+    node = await start(log_age=0.05)
+    taken = await node.take("c")
+    await node.join(taken, "c", "A")
+    last = (await node.publish_all([("A", 1), ("A", 2)]))[-1]
+    await eventually(lambda: not server.client.exists(key("room:A:log")))
+    got, batches = await node.all(taken.client_id, "c", taken.position)
+    (gap,) = batches[0].gaps
+    assert got == []
+    assert (gap.reason, gap.before, gap.dropped) == ("expired", last + 1, 2)
+    assert batches[0].live_from == last
+
+
+async def test_a_room_that_was_forgotten_is_no_gap(node, server):
+    """Numbers begin anew at the clock: what was counted before says nothing, for the idle and for the parked."""
+    taken = await node.take("c")
+    await node.join(taken, "c", "A")
+    position = await node.publish()
+    await node.store.park(taken.client_id, "c", position, gone=False)
+    server.client.delete(key("room:A:log"), key("room:A:meta"))
+    offset = await node.publish()
+    got, batches = await node.all(taken.client_id, "c", position)
+    assert (got, batches[0].gaps) == ([offset], [])
+
+
+async def test_not_every_message_is_for_everybody(node):
+    """Neither one's own without echo, nor what has expired; both move the position."""
+    taken = await node.take("c", client_id="ada")
+    await node.join(taken, "c", "A")
+    await node.store.park("ada", "c", 0, gone=False)
+    first = await node.publish("A", skip="somebody")
+    await node.publish("A", skip="ada")
+    await node.publish("A", ttl=1e-6)
+    last = await node.publish("A", skip="ada")
+    got, batches = await node.all("ada", "c", taken.position)
+    assert got == [first]
+    assert batches[-1].position == last
+    assert not any(batch.gaps for batch in batches)
+
+
+async def test_a_session_without_a_list_reads_the_logs(node, server):
+    """Nobody parked it, or its list is gone: that costs nothing."""
+    taken = await node.take("c")
+    await node.join(taken, "c", "A")
+    offsets = await node.publish_all([("A", 1), ("A", 2)])
+    await node.store.park(taken.client_id, "c", 0, gone=True)
+    offsets += await node.publish_all([("A", 3)])
+    server.client.delete(*server.client.keys(key("inbox:*")))
+    again = await node.take("d", pid=taken.pid)
+    assert (await node.all(taken.client_id, "d", again.position))[0] == offsets
+
+
+async def test_many_rooms_with_long_logs(start):
+    """Merging hundreds of messages of dozens of rooms keeps the one order."""
+    node = await start(replay_count=97, log_length=40)
+    rooms = [f"r{i}" for i in range(30)]
+    taken = await node.take("c")
+    await node.join(taken, "c", *rooms)
+    offsets = await node.publish_all([(rooms[i * 7 % 30], i) for i in range(900)])
+    got, batches = await node.all(taken.client_id, "c", taken.position)
+    assert got == offsets
+    assert len(batches) == 10
+
+
+# -- finish, history
+
+
+async def test_finish_leaves_nothing(node, server):
+    """An ended session is gone with all that belongs to it."""
+    taken = await node.take("c")
+    await node.join(taken, "c", "A")
+    await node.store.park(taken.client_id, "c", 0, gone=False)
+    await node.store.finish(taken.client_id, "c")
+    assert {k.removeprefix(BASE) for k in server.client.scan_iter("t:*")} == {"clock"}
+    assert (await node.take("d", pid=taken.pid)).how == "new"
+
+
+async def test_history_pages(node):
+    """From the end backwards, from an offset forwards, between two; ascending always."""
+    offsets = await node.publish_all([("A", i) for i in range(130)])
+
+    async def page(
+        after: int | None, before: int | None, limit: int
+    ) -> tuple[list[int], bool, bool]:
+        found = await node.store.history("A", after, before, limit)
+        return [message.offset for message in found.messages], found.more, found.gap
+
+    assert await page(None, None, 3) == (offsets[-3:], True, False)
+    assert await page(None, None, 130) == (offsets, False, False)
+    assert await page(None, offsets[60], 60) == (offsets[:60], False, False)
+    assert await page(offsets[2], None, 5) == (offsets[3:8], True, False)
+    assert await page(offsets[2], None, 127) == (offsets[3:], False, False)
+    assert await page(offsets[2], offsets[7], 100) == (offsets[3:7], False, False)
+    assert await page(offsets[-1], None, 5) == ([], False, False)
+    assert await page(None, offsets[0], 5) == ([], False, False)
+    assert (await node.store.history("nothing", None, None, 5)).messages == []
+
+
+async def test_history_is_bounded_and_says_where_it_ends(start):
+    """In bytes as well; what a log no longer has is said; what has expired is not there."""
+    node = await start(log_length=5, replay_bytes=2000)
+    offsets = await node.publish_all([("A", '"' + "x" * 900 + '"')] * 5)
+    found = await node.store.history("A", None, None, 10)
+    assert ([m.offset for m in found.messages], found.more) == (offsets[-2:], True)
+    assert not (await node.store.history("A", offsets[0] - 1, None, 10)).gap
+    await node.publish("A", ttl=1e-6)
+    assert (await node.store.history("A", offsets[0] - 1, None, 10)).gap
+    found = await node.store.history("A", offsets[3], None, 10)
+    assert ([m.offset for m in found.messages], found.more, found.gap) == (
+        offsets[4:],
+        False,
+        False,
+    )
+
+
+# -- nodes
+
+
+async def test_a_lease(node, server):
+    """Renewing says whether it was still held."""
+    assert await node.store.renew(first=True)
+    assert await node.store.renew()
+    server.client.delete(key(f"node:{node.store.node}"))
+    assert not await node.store.renew()
+    assert await node.store.renew()
+    assert server.client.get(key("schema")) == "1"
+
+
+async def test_the_sweeper_parks_what_the_dead_served(start, server):
+    """A batch a call; their owners stay, so that a node which was only stopped goes on."""
+    dead, alive = await start(), await start()
+    await dead.store.renew(first=True)
+    await alive.store.renew(first=True)
+    taken = [await dead.take(f"c{i}") for i in range(5)]
+    kept = await alive.take("d")
+    for i, each in enumerate(taken):
+        await dead.join(each, f"c{i}", "A")
+    await dead.store.park(taken[4].client_id, "c4", 0, gone=True)
+    await alive.join(kept, "d", "A")
+    assert await alive.store.sweep() == 0
+    await dead.store.release()
+    assert await alive.store.sweep(3) == 3
+    assert await alive.store.sweep(3) == 1
+    assert await alive.store.sweep(3) == 0
+    assert server.client.smembers(key("nodes")) == {alive.store.node}
+    assert server.client.scard(key("room:A:away")) == 5
+    for each in taken[:4]:
+        assert server.client.pttl(key(f"session:{each.client_id}")) <= 600_000
+    offset = await alive.publish()
+    assert (await dead.all(taken[0].client_id, "c0", taken[0].position))[0] == [offset]
+    assert server.client.pttl(key(f"session:{taken[0].client_id}")) > 1_200_000
+
+
+async def test_touching_keeps_alive_what_is_owned(start, server):
+    """And nothing else: who left is not brought back, nor counted."""
+    one, two = await start(), await start()
+    mine, taken_away, gone = await one.take("a"), await one.take("b"), await one.take("c")
+    await one.join(mine, "a", "A")
+    await one.store.park(mine.client_id, "a", 0, gone=False)
+    await two.take("d", pid=taken_away.pid)
+    await one.store.finish(gone.client_id, "c")
+    for name in server.client.scan_iter("t:*"):
+        server.client.pexpire(name, 5000)
+    everybody = [(mine.client_id, "a"), (taken_away.client_id, "b"), (gone.client_id, "c")]
+    assert await one.store.touch(everybody) == 1
+    assert server.client.pttl(key(f"session:{mine.client_id}")) > 5000
+    assert server.client.pttl(key(f"inbox:{mine.client_id}:{mine.pid.generation}")) > 5000
+    assert server.client.pttl(key("room:A:away")) > 5000
+    assert server.client.pttl(key(f"session:{taken_away.client_id}")) <= 5000
+    assert not server.client.exists(key(f"session:{gone.client_id}"))
+    assert server.client.smembers(key(f"node:{one.store.node}:sessions")) == {mine.client_id}
+
+
+async def test_a_rollback_is_told_to_everybody(start):
+    """Where the clock is behind what a node has seen: a reset for all rooms joined before."""
+    node = await start()
+    channel = node.store.keys.all_nodes_channel.encode()
+    node.store.bus.want(channel)
+    await node.store.bus.confirmed(channel)
+    taken = await node.take("c")
+    await node.join(taken, "c", "A", "B")
+    kept = await node.publish("A")
+    assert not await node.store.rollback()
+    node.store.newest = seen = kept + 1000
+    assert await node.store.rollback()
+    assert int(await node.store.clock()) == seen
+    await eventually(lambda: node.heard)
+    assert node.heard == [(channel.decode(), "reset")]
+    got, batches = await node.all(taken.client_id, "c", taken.position)
+    assert got == [kept]
+    assert {(g.room, g.reason, g.after, g.before, g.dropped) for g in batches[0].gaps} == {
+        ("A", "reset", kept, seen + 1, None), ("B", "reset", kept, seen + 1, None),
+    }  # fmt: skip
+    _, batches = await node.all(taken.client_id, "c", batches[-1].live_from)
+    assert batches[0].gaps == [], "told once"
+
+
+async def test_a_rollback_is_noticed_behind_newer_messages(start, server):
+    """Somebody has published since, so that the clock tells nothing: the newest known message is looked for."""
+    node = await start()
+    taken = await node.take("c")
+    await node.join(taken, "c", "A")
+    one, two = await node.publish_all([("A", 1), ("A", 2)])
+    node.store.witness = ("A", two)
+    assert not await node.store.rollback(), "it is where it was"
+    node.store.freeze()
+    server.client.xdel(key("room:A:log"), f"{two}-0")
+    server.client.hset(key("room:A:meta"), mapping={"last": str(one)})
+    server.client.hincrby(key("room:A:meta"), "n", -1)
+    newer = await node.publish("A")
+    assert await node.store.rollback()
+    got, batches = await node.all(taken.client_id, "c", taken.position)
+    assert got == [one, newer]
+    assert [(g.reason, g.after, g.before) for g in batches[0].gaps] == [("reset", one, two + 1)]
+
+
+@pytest.mark.parametrize("how", ["cut", "expired"])
+async def test_what_a_log_may_lose_is_no_rollback(start, server, how):
+    """The newest known message was cut or has expired, as it may."""
+    node = await start(log_length=2)
+    two = (await node.publish_all([("A", 1), ("A", 2)]))[-1]
+    node.store.witness = ("A", two)
+    if how == "cut":
+        await node.publish_all([("A", 3), ("A", 4)])
+    else:
+        server.client.delete(key("room:A:log"))
+    assert not await node.store.rollback()
+
+
+# -- all of them
+
+
+async def test_every_key_has_an_end(start, server):
+    """Whatever happened, every key but the clock expires."""
+    node = await start(log_length=3, inbox_length=2, replay_count=1)
+    await node.store.renew(first=True)
+    for i in range(6):
+        name = f"c{i}"
+        taken = await node.take(name, client_id=f"client{i}" if i % 2 else None)
+        await node.join(taken, name, "A", "B")
+        if i > 1:
+            await node.store.park(taken.client_id, name, 0, gone=i > 2)
+        await node.publish_all([("A", 1), ("B", 2)] * 3, dedupe=None)
+        await node.publish("A", dedupe=node.store.keys.dedupe("A", "me", str(i)), ttl=5)
+        if i > 2:
+            await node.take(name + "x", pid=taken.pid)
+            await node.store.replay(taken.client_id, name + "x", taken.position)
+    node.store.newest += 5000
+    await node.store.rollback()
+    endless = {k for k in server.client.scan_iter("t:*") if server.client.pttl(k) == -1}
+    assert endless == {key("clock")}
+
+
+def test_every_script_is_read_and_says_what_it_answers():
+    """Each opens with its keys, its arguments and its answer."""
+    for name, script in read_all().items():
+        own = script.text.rpartition("common.lua")[2] if name == "publish" else script.text
+        assert "-- KEYS  1 clock" in own
+        assert "-- Answer: " in own
+    assert len(NAMES) == len(set(NAMES)) == 13
+
+
+async def test_an_unusable_redis_is_refused(start, server):
+    """Another schema, or one that throws keys away."""
+    server.client.set(key("schema"), "2")
+    with pytest.raises(BadRequest, match="schema version 2"):
+        await start()
+    server.client.delete(key("schema"))
+    server.client.config_set("maxmemory-policy", "allkeys-lru")
+    try:
+        with pytest.raises(BadRequest, match="noeviction"):
+            await start()
+    finally:
+        server.client.config_set("maxmemory-policy", "noeviction")
+    with pytest.raises(Unavailable):
+        await start(url="unix:///nowhere")
+
+
+def test_a_pid_has_no_representation():
+    """It cannot get into a log by accident."""
+    assert "secret" not in repr(Pid("a", "1", "0", "secret" * 4))

@@ -1,0 +1,300 @@
+"""A session's states and moves, also those that no node would make."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
+
+from hub import session as module
+from hub.message import Message, encode, meta
+from hub.pid import Pid
+from hub.session import Session, State
+from hub.store.store import Batch, Gap, Taken
+
+
+class Peer:
+    """A connection that keeps what it was given."""
+
+    def __init__(self) -> None:
+        self.listener: Any = None
+        self.closed = False
+        self.frames: list[Any] = []
+        self.buffered = 0
+
+    def write(self, wire: bytes, frames: Any) -> None:
+        assert wire == b"".join(frame.wire for frame in frames)
+        self.frames += frames
+
+    @property
+    def packets(self) -> list[Any]:
+        return [json.loads(frame.packets[0][1:]) for frame in self.frames]
+
+    @property
+    def offsets(self) -> list[int]:
+        return [int(packet[-1]) for packet in self.packets]
+
+
+def message(offset: int, room: str = "A", skip: str | None = None) -> Message:
+    header, body = encode("m", b"1", meta(room, None), skip=skip)
+    return Message(room, offset, offset, header.encode(), body)
+
+
+class Subject:
+    """A session in rooms A and B from 10 on, and the calls that it makes."""
+
+    def __init__(self, **options: Any) -> None:
+        self.peer = Peer()
+        self.slow = 0
+        taken = Taken(
+            "new", "ada", Pid("ada", "1", "0", "s" * 24), "sid", 10, 10, 0, {"A": 10, "B": 10}
+        )
+
+        def on_slow(session: Session) -> None:
+            self.slow += 1
+            session.go_away()
+
+        self.session = Session(self.peer, "c", taken, named=True, on_slow=on_slow, **options)
+
+    def live(self) -> Session:
+        self.session.begin_batch()
+        self.session.go_live(10)
+        return self.session
+
+
+@pytest.fixture
+def subject() -> Subject:
+    return Subject()
+
+
+def test_nothing_is_delivered_before_it_is_live(subject):
+    """What is heard while a replay call is under way is kept, and delivered where it is newer."""
+    session = subject.session
+    session.deliver(message(11))
+    session.begin_batch()
+    session.deliver(message(12))
+    session.deliver(message(15))
+    session.deliver(message(14, "B"))
+    assert subject.peer.frames == []
+    session.write_batch(Batch(13, 12, [], [message(11), message(12)]))
+    session.go_live(13)
+    assert subject.peer.offsets == [11, 12, 14, 15]
+    assert session.state is State.LIVE
+    assert session.direct
+
+
+def test_a_session_gets_each_message_once_and_only_from_its_join_on(subject):
+    """Neither what was written nor what came before the join, nor of rooms that it is not in."""
+    session = subject.live()
+    session.joins["C"] = 20
+    for offset, room in [
+        (11, "A"),
+        (11, "A"),
+        (9, "B"),
+        (12, "D"),
+        (19, "C"),
+        (13, "B"),
+        (21, "C"),
+        (20, "A"),
+    ]:
+        session.deliver(message(offset, room))
+    assert subject.peer.offsets == [11, 13, 21]
+
+
+def test_own_messages_without_echo_only_move_the_position(subject):
+    """They are not written, and come no more."""
+    session = subject.live()
+    session.deliver(message(11, skip="ada"))
+    session.deliver(message(12, skip="bob"))
+    assert subject.peer.offsets == [12]
+    assert session.sent == 12
+
+
+def test_holding_is_for_all_rooms(subject):
+    """While a subscription is under way nothing comes, from whatever room; then all of it in order."""
+    session = subject.live()
+    session.hold()
+    session.hold()
+    assert not session.direct
+    session.deliver(message(13, "B"))
+    session.deliver(message(12, "A"))
+    assert session.release()
+    assert subject.peer.frames == []
+    assert session.release()
+    assert subject.peer.offsets == [12, 13]
+    assert session.direct
+
+
+@pytest.mark.parametrize("how", ["kept", "held"])
+def test_what_is_kept_is_bounded(subject, monkeypatch, how):
+    """More than that is left to a replay, and nothing of it is delivered."""
+    monkeypatch.setattr(module, "KEPT", 3)
+    session = subject.session
+    if how == "kept":
+        session.begin_batch()
+    else:
+        session = subject.live()
+        session.hold()
+    for offset in range(11, 16):
+        session.deliver(message(offset))
+    if how == "kept":
+        session.go_live(10)
+        assert session.state is State.REPLAYING
+    else:
+        assert session.release() is False
+        assert session.stale
+    assert subject.peer.frames == []
+
+
+def test_stale_sessions_do_not_go_live(subject):
+    """Something may have been missed while the replay call was under way: it is to be repeated."""
+    session = subject.session
+    session.begin_batch()
+    session.stale = True
+    session.go_live(12)
+    assert session.state is State.REPLAYING
+    assert session.sent == 12
+    session.begin_batch()
+    session.go_live(14)
+    assert session.state is State.LIVE
+
+
+def test_a_full_buffer_parks(subject):
+    """From the high mark on nothing is written; a session that goes live onto a full buffer is parked at once."""
+    session = subject.live()
+    session.high()
+    assert (subject.slow, session.state) == (1, State.PARKED)
+    session.deliver(message(11))
+    session.high()
+    assert (subject.peer.frames, subject.slow) == ([], 1)
+    session.begin_batch()
+    session.deliver(message(12))
+    session.go_live(11)
+    assert (subject.slow, session.state, subject.peer.frames) == (2, State.PARKED, [])
+    session.low()
+    session.begin_batch()
+    session.go_live(12)
+    assert session.state is State.LIVE
+
+
+def test_gaps_end_with_the_position_before_them(subject):
+    """They move nothing; what was left meanwhile is not told, and of a room joined later nothing older is written."""
+    session = subject.session
+    session.joins = {"A": 10, "C": 14}
+    session.begin_batch()
+    gaps = [Gap("A", "overflow", 10, 13, 2), Gap("B", "reset", 10, 13, None)]
+    session.write_batch(
+        Batch(None, 15, gaps, [message(13), message(14, "B"), message(14, "C"), message(15, "C")])
+    )
+    assert subject.peer.packets[0] == [
+        "hub:gap", {"room": "A", "reason": "overflow", "after": "10", "before": "13", "dropped": 2}, "10",
+    ]  # fmt: skip
+    assert subject.peer.offsets == [10, 13, 15]
+    assert session.sent == 15
+
+
+def test_bare_clients_get_data_alone():
+    """No meta, no offset."""
+    subject = Subject(bare=True)
+    session = subject.live()
+    assert not session.direct
+    session.deliver(message(11))
+    session.tell("hub:x", 1)
+    assert subject.peer.packets == [["m", 1], ["hub:x", 1]]
+
+
+@pytest.mark.parametrize("manual", [False, True])
+def test_proofs(manual):
+    """A pong proves what was sent before its ping; with manual acks only an ack does, and never more than was sent."""
+    session = Subject(manual=manual).live()
+    session.deliver(message(11))
+    session.ping()
+    session.deliver(message(12))
+    session.pong()
+    assert session.proven == (10 if manual else 11)
+    assert session.dirty is not manual
+    session.prove(99)
+    assert session.proven == 12
+    session.prove(5)
+    assert session.proven == 12
+
+
+def test_closed_is_for_ever(subject):
+    """Whatever comes then changes nothing and writes nothing."""
+    session = subject.live()
+    session.hold()
+    session.close()
+    assert subject.peer.listener is None
+    session.deliver(message(11))
+    session.release()
+    session.high()
+    session.low()
+    session.go_away()
+    session.deliver(message(12))
+    assert session.closed
+    assert not session.direct
+    assert subject.peer.frames == []
+    assert subject.slow == 0
+
+
+class Anything(RuleBasedStateMachine):
+    """Every call in any order."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.subject = Subject()
+        self.session = self.subject.session
+        self.clock = 10
+        self.batch = False
+
+    @rule(room=st.sampled_from("ABC"), back=st.integers(0, 3))
+    def deliver(self, room: str, back: int) -> None:
+        self.clock += 1
+        self.session.deliver(message(self.clock - back, room))
+
+    @rule()
+    def begin(self) -> None:
+        if not self.session.closed:
+            self.session.begin_batch()
+            self.batch = True
+
+    @rule()
+    def live(self) -> None:
+        if self.batch and not self.session.closed and not self.session.holding:
+            self.session.go_live(self.clock)
+            self.batch = False
+
+    @rule()
+    def hold(self) -> None:
+        self.session.hold()
+
+    @rule()
+    def release(self) -> None:
+        if self.session.holding and not self.session.release():
+            self.session.go_away()
+
+    @rule(name=st.sampled_from(["high", "low", "go_away", "ping", "pong", "close"]))
+    def call(self, name: str) -> None:
+        if name != "close" or self.clock > 30:
+            getattr(self.session, name)()
+
+    @invariant()
+    def order(self) -> None:
+        session, offsets = self.session, self.subject.peer.offsets
+        assert offsets == sorted(set(offsets))
+        assert session.proven <= session.sent <= self.clock
+        assert not session.direct or (session.state is State.LIVE and not session.holding)
+
+
+def test_no_sequence_breaks_the_order():
+    """Ascending, each once, nothing proven that was not sent; written without a look only when that is right."""
+    run_state_machine_as_test(
+        Anything,
+        settings=settings(
+            max_examples=100, stateful_step_count=40, derandomize=True, deadline=None
+        ),
+    )
