@@ -293,6 +293,12 @@ class Node:
         except NotOwner as refusal:
             session.task = None
             self.lost(session, refusal)
+        except Exception:
+            # A fault of the hub's own: better a client that comes back than one that is deaf.
+            log.exception("a replay failed")
+            session.task = None
+            self._forget(session)
+            self._retry_later(session)
         finally:
             session.task = None
 
