@@ -23,6 +23,8 @@ log = logging.getLogger("hub.node")
 
 # The join offset of a subscription that is under way: above every message.
 NOT_YET = 10**17
+# Seconds within which a node parks a session that it has taken for a connection already gone.
+ABANDONED = 0.3
 
 
 class Room:
@@ -229,7 +231,23 @@ class Node:
         """A newer connection owns the session: what this one still sends or gets changes nothing."""
         if not session.closed:
             self._forget(session)
+            self.spawn(self._put_out(session))
+
+    async def _put_out(self, session: Session) -> None:
+        """Disconnect a replaced connection: for good, unless what replaced it turns out to be gone.
+
+        A CONNECT can be late (its node was stopped, the way to Redis slow) and its connection long abandoned: its
+        node parks the session at once, and the connection that it replaced is the client's newest. It comes back.
+        """
+        await asyncio.sleep(ABANDONED)
+        try:
+            held = await self.store.held(session.client_id)
+        except Unavailable:
+            held = False  # nobody can know; a newer connection will replace it again
+        if held:
             self._expel(session)
+        else:
+            self._retry_later(session)
 
     def lost(self, session: Session, refusal: NotOwner) -> None:
         """A script has refused the session's connection."""
@@ -265,6 +283,8 @@ class Node:
                         await self.store.bus.confirmed(self._channel(name))
                     if await self._replay_batch(session):
                         delay = 0.05
+                    else:
+                        await asyncio.sleep(0)  # let the others hear of it too
                     if session.state is State.LIVE:
                         return
                 except Unavailable:

@@ -339,6 +339,10 @@ class Store:
         if reply != b"ok":
             raise NotOwner(reply)
 
+    async def held(self, client: str) -> bool:
+        """Return whether any connection owns the session."""
+        return bool(await self.commands.call("HGET", self.keys.session(client), "owner"))
+
     async def prove(self, proofs: Sequence[tuple[str, str, int]]) -> None:
         """Write back (client id, connection, position) triples."""
         args: list[str] = []

@@ -405,12 +405,6 @@ class Lab:
         self.admin.close()
         self.loop.close()
 
-    def __enter__(self) -> Lab:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
     def _patch(self, owner: Any, name: str, value: Any) -> None:
         before = owner.__dict__[name]
         setattr(owner, name, value)
@@ -533,7 +527,7 @@ class Lab:
         reply = self.admin.call("EVAL", _LEAP, 0, int(seconds * 1000))
         assert not isinstance(reply, Exception), reply
 
-    def keys(self) -> Iterator[str]:
+    def all_keys(self) -> Iterator[str]:
         for key in self.admin.call("KEYS", "*"):
             yield key.decode()
 

@@ -70,12 +70,13 @@ class Connection:
 
 
 class Client:
-    """A stock client: `js` sends pid and offset back, `py` its name alone."""
+    """A stock client: `js` sends pid and offset back, with or without a name, `py` its name alone."""
 
     def __init__(self, world: World, name: str, kind: str) -> None:
         self.world = world
         self.name = name
         self.kind = kind
+        self.named = name != "js1"
         self.connection: Connection | None = None
         self.slow = False
         self.pid: str | None = None
@@ -108,7 +109,7 @@ class Client:
         if self.kind == "py":
             return self.name, None, None
         pid = Pid.parse(self.pid) if self.pid else None
-        return None, pid, self.offset if pid else None
+        return self.name if self.named else None, pid, self.offset if pid else None
 
     def got(self, item: Any) -> None:
         """Take what the node wrote, as the client would."""
@@ -215,37 +216,50 @@ class Ledger(Lab):
     world: World
 
     def script_ran(self, node: str, name: str, args: list[str], reply: Any) -> None:
+        record = getattr(self, f"{name}_ran", None)
+        if record is not None:
+            record(node, args, reply)
+
+    def publish_ran(self, _: str, args: list[str], reply: Any) -> None:
         world = self.world
-        if name == "publish":
-            number = json.loads(args[3])[1]["i"] if args[3].startswith("[") else None
-            if number is None:
-                number = json.loads("[" + args[3] + "]")[1]["i"]
-            message = world.messages[number]
-            message.offset = int(reply)
-            if not message.volatile:
-                world.stored.append(message)
-        elif name == "take" and reply[0] != b"refused":
-            client, generation = reply[1].decode(), reply[2].decode()
-            key = client, generation
-            if key not in world.truth:
-                world.truth[key] = Truth(client, generation)
-                for room, join in zip(reply[8::2], reply[9::2], strict=True):
-                    world.truth[key].rooms[room.decode()].append([int(join), None])
-            world.generations[client] = generation
-            world.owners[client] = args[8]
-        elif name == "subscribe" and isinstance(reply, list) and reply[1] == b"1":
-            rooms = world.truth[args[0], world.generations[args[0]]].rooms[args[2]]
-            if rooms and rooms[-1][1] is None:
-                if self.knows(node, args[0], args[2]):
-                    return  # the first join counts
-                rooms[-1][1] = int(reply[0])
-            rooms.append([int(reply[0]), None])
-        elif name == "unsubscribe" and reply == b"ok":
-            rooms = world.truth[args[0], world.generations[args[0]]].rooms[args[2]]
-            if rooms and rooms[-1][1] is None:
-                rooms[-1][1] = int(self.admin.call("GET", "w:{0}:clock"))
-        elif name == "finish" and reply == b"ok":
-            world.owners.pop(args[0], None)
+        message = world.messages[json.loads(f"[{args[3]}]")[1]["i"]]
+        message.offset = int(reply)
+        if not message.volatile:
+            world.stored.append(message)
+
+    def take_ran(self, _: str, args: list[str], reply: Any) -> None:
+        world = self.world
+        if reply[0] == b"refused":
+            return
+        key = client, generation = reply[1].decode(), reply[2].decode()
+        if key not in world.truth:
+            world.truth[key] = Truth(client, generation)
+            for room, join in zip(reply[8::2], reply[9::2], strict=True):
+                world.truth[key].rooms[room.decode()].append([int(join), None])
+        world.generations[client] = generation
+        world.owners[client] = args[8]
+
+    def subscribe_ran(self, node: str, args: list[str], reply: Any) -> None:
+        if not isinstance(reply, list) or reply[1] != b"1":
+            return
+        rooms = self.rooms(args)
+        if rooms and rooms[-1][1] is None:
+            if self.knows(node, args[0], args[2]):
+                return  # the first join counts
+            rooms[-1][1] = int(reply[0])
+        rooms.append([int(reply[0]), None])
+
+    def unsubscribe_ran(self, _: str, args: list[str], reply: Any) -> None:
+        rooms = self.rooms(args) if reply == b"ok" else []
+        if rooms and rooms[-1][1] is None:
+            rooms[-1][1] = int(self.admin.call("GET", "w:{0}:clock"))
+
+    def finish_ran(self, _: str, args: list[str], reply: Any) -> None:
+        if reply == b"ok":
+            self.world.owners.pop(args[0], None)
+
+    def rooms(self, args: list[str]) -> list[list[int | None]]:
+        return self.world.truth[args[0], self.world.generations[args[0]]].rooms[args[2]]
 
     def knows(self, node: str, client: str, room: str) -> bool:
         session = next((h.node.sessions.get(client) for h in self.hosts if h.name == node), None)
@@ -325,33 +339,8 @@ class World:
 
         weights, faults = self.weights, self.faults
         for host in self.lab.hosts:
-            if not host.alive:
-                continue
-            for kind in ("commands", "bus"):
-                wire = host.wire(kind)
-                if wire is None:
-                    continue
-                if wire.going:
-                    may(8, wire.execute)
-                if wire.coming and host.runs:
-                    may(8, self.release, wire)
-                if faults and not host.paused:
-                    may(weights[kind], self.break_off, wire)
-            if faults:
-                may(weights["pause"] if not host.paused else 0.3, self.pause, host)
-                may(weights["crash"], self.crash, host)
-            elif host.paused:
-                may(9, self.pause, host)
-            if host.runs:
-                rate = 0.4 if faults else 0.06
-                for kind, weight in (
-                    ("renew", 0.5),
-                    ("sweep", 0.2),
-                    ("prove", 0.3),
-                    ("touch", 0.1),
-                ):
-                    if kind not in host.busy:
-                        may(weight * rate, self.upkeep, host, kind)
+            if host.alive:
+                self.host_choices(host, may)
         if not any(host.paused for host in self.lab.hosts):
             may(0.5, self.tick)
         for connection in self.connections:
@@ -365,6 +354,34 @@ class World:
         if len(running) < 2:
             may(0.6 if faults or running else 9, self.boot)
         return found
+
+    def host_choices(self, host: Host, may: Any) -> None:
+        weights, faults = self.weights, self.faults
+        for kind in ("commands", "bus"):
+            wire = host.wire(kind)
+            if wire is None:
+                continue
+            if wire.going:
+                may(8, wire.execute)
+            if wire.coming and host.runs:
+                may(8, self.release, wire)
+            if faults and not host.paused:
+                may(weights[kind], self.break_off, wire)
+        if faults:
+            may(weights["pause"] if not host.paused else 0.3, self.pause, host)
+            may(weights["crash"], self.crash, host)
+        elif host.paused:
+            may(9, self.pause, host)
+        if host.runs:
+            rate = 0.4 if faults else 0.06
+            for kind, weight in (
+                ("renew", 0.5),
+                ("sweep", 0.2),
+                ("prove", 0.3),
+                ("touch", 0.1),
+            ):
+                if kind not in host.busy:
+                    may(weight * rate, self.upkeep, host, kind)
 
     def connection_choices(self, connection: Connection, may: Any) -> None:
         client, host = connection.client, connection.host
@@ -488,7 +505,7 @@ class World:
                 "EXISTS", f"w:{{0}}:node:{host.name}"
             ):
                 return
-        keep = int(2 * self.life * 1000 + 60000)
+        keep = int(3 * self.life * 1000)
         served = [session.client_id for host in alive for session in host.node.sessions.values()]
         lab.leap(self.random.choice([self.life / 3, self.life / 2, self.life]))
         for host in alive:
@@ -668,8 +685,25 @@ class World:
         ]
         raise Bad(f"does not settle: {states}")
 
+    def check_host(self, host: Host) -> None:
+        """A node remembers those whom it serves, and nobody else."""
+        node = host.node
+        served = set(node.sessions.values())
+        if set(node._by_connection.values()) != served or any(each.closed for each in served):
+            raise Bad(f"{host.name}: remembers connections that are gone")
+        for room in node._rooms.values():
+            if room.wanted != len(room.members) or not set(room.members) <= served:
+                raise Bad(
+                    f"{host.name}: {room.name} is wanted {room.wanted} times by {len(room.members)}"
+                )
+        if len(node.store.bus._wanted) != len(node._rooms) + 2:
+            raise Bad(f"{host.name}: listens to channels that nobody wants")
+
     def check(self) -> None:
         """What PROTOCOL §5 promises."""
+        for host in self.lab.hosts:
+            if host.alive:
+                self.check_host(host)
         for client in self.clients:
             truth = self.truth[client.client_id, client.generation]
             self.stat["checked"] += 1

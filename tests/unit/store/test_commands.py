@@ -35,17 +35,17 @@ async def test_forgotten_scripts_change_no_order(node, server, when):
 async def test_forgotten_amid_and_loaded_by_another(start, server):
     """Another node loads the scripts while some are refused: what would come out of order is given up instead."""
     one, two = await start(), await start()
-    for round in range(30):
+    for turn in range(30):
         results: list[Any] = []
-        batch = [("A", round * 100 + i) for i in range(20)]
+        batch = [("A", turn * 100 + i) for i in range(20)]
         task = asyncio.create_task(one.publish_all(batch))
         server.client.script_flush()
-        await two.publish("B", round)
+        await two.publish("B", turn)
         try:
             results = await task
         except Unavailable:
             await asyncio.sleep(0)
-        stored = [n for n in await bodies(server) if n // 100 == round]
+        stored = [n for n in await bodies(server) if n // 100 == turn]
         assert stored == sorted(set(stored))
         if results:
             assert len(stored) == 20

@@ -1,0 +1,110 @@
+"""Redis loses the end of its past, as at a crash with everysec or at a failover: told, and nothing else goes wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import hiredis
+import pytest
+
+from tests.integration.walk.lab import Bad
+from tests.integration.walk.scenes import Scene
+from tests.support.redis import RedisServer
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[RedisServer]:
+    """A server of our own."""
+    server = RedisServer()
+    yield server
+    server.stop()
+
+
+@pytest.fixture(autouse=True)
+def quiet_logs() -> None:
+    """No hub process runs here."""
+
+
+@pytest.fixture
+def scene(server: RedisServer) -> Iterator[Scene]:
+    scene = Scene(server, log_length=50, inbox_length=50)
+    yield scene
+    scene.close()
+
+
+def remember(scene: Scene) -> dict[str, tuple[Any, int]]:
+    call = scene.lab.admin.call
+    return {
+        key: (_dump(scene, key), call("PTTL", key)) for key in scene.lab.all_keys() if key != "now"
+    }
+
+
+def _dump(scene: Scene, key: str) -> bytes:
+    return scene.lab.admin.call("DUMP", key)  # type: ignore[no-any-return]
+
+
+def forget(scene: Scene, past: dict[str, tuple[Any, int]]) -> None:
+    """Put Redis back to what it was, as another run of the server."""
+    raw = scene.lab.admin
+    for wire in list(scene.lab.wires):
+        wire.closed = True  # nobody hears of it before the server is back
+    for key in list(scene.lab.all_keys()):
+        if key != "now":
+            raw.call("DEL", key)
+    for key, (dump, ttl) in past.items():
+        raw.send(hiredis.pack_command(("RESTORE", key, str(max(ttl, 0)), dump)))
+        assert raw.receive() == b"OK"
+    for host in scene.lab.hosts:
+        host.node.store._identity = ("another", "run")
+    for wire in list(scene.lab.wires):
+        wire.closed = False
+
+
+def restart(scene: Scene) -> None:
+    for wire in list(scene.lab.wires):
+        scene.lab.do(lambda w=wire: w.cut(0))
+
+
+@pytest.mark.parametrize("first", ["node", "publisher"])
+def test_what_was_forgotten_is_told(scene: Scene, first: str) -> None:
+    """To those who missed it, whether a node looks first or somebody has published by then; to nobody else."""
+    scene.come(scene.js1, scene.n0)
+    scene.come(scene.js2, scene.n1)
+    scene.join(scene.js1, "A", "B")
+    scene.join(scene.js2, "A", "B")
+    scene.hear("A")
+    past = remember(scene)
+    scene.hear("A", "A", kept=("js2",))
+    lost = [message.offset for message in scene.stored[1:]]
+    scene.go(scene.js2)
+    forget(scene, past)
+    if first == "publisher":
+        scene.lab.do(lambda: scene.publish("A", volatile=False))
+        scene.lab.do(lambda: scene.publish("B", volatile=False))
+    restart(scene)
+    scene.later()
+    scene.flow()
+    scene.come(scene.js2, scene.n1)
+    assert {(gap[0], gap[3], gap[4]) for gap in scene.js2.gaps} >= {("A", None, "reset")}
+    for gap in scene.js2.gaps:
+        assert gap[1] < lost[0] < gap[2] <= lost[1] + 1
+    assert not [gap for gap in scene.js1.gaps if gap[0] == "A" and gap[2] > lost[1] + 1]
+    scene.end()
+
+
+def test_a_restart_that_forgets_nothing_tells_nothing(scene: Scene) -> None:
+    """Everybody is replayed, and nothing comes twice or is told lost."""
+    scene.come(scene.js1, scene.n0)
+    scene.come(scene.js2, scene.n1)
+    scene.join(scene.js1, "A", "B")
+    scene.join(scene.js2, "A")
+    scene.hear("A", "B", "A")
+    forget(scene, remember(scene))
+    restart(scene)
+    scene.hear("A")
+    scene.later()
+    scene.flow()
+    if scene.js1.gaps or scene.js2.gaps:
+        raise Bad(f"gaps where nothing is lost: {scene.js1.gaps} {scene.js2.gaps}")
+    scene.end()
