@@ -63,7 +63,12 @@ class Link(socketio.AsyncClient):  # type: ignore[misc]
         wake: Callable[[], None],
     ) -> None:
         super().__init__(
-            reconnection=False, handle_sigint=False, logger=_quiet, engineio_logger=_quiet
+            reconnection=False,
+            handle_sigint=False,
+            logger=_quiet,
+            engineio_logger=_quiet,
+            # How large a message may be is the hub's to say; aiohttp's own limit is 4 MiB.
+            websocket_extra_options={"max_msg_size": 0},
         )
         loop = asyncio.get_running_loop()
         # The CONNECT reply, or why there is none.
