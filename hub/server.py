@@ -195,8 +195,8 @@ def frame_of(packet: sio.Packet) -> Frame:
 class Manager(socketio.AsyncManager):  # type: ignore[misc]
     """python-socketio's client manager, with nothing that grows with the number of clients.
 
-    The base class keeps a room for each client and looks through all rooms when one leaves: a mass
-    disconnect of 9,000 clients held the event loop for ten seconds.
+    The base class keeps a room for each client and looks through all rooms when one leaves: that
+    3,000 clients leave costs it 0.34 s, growing with the square of their number.
     """
 
     def __init__(self) -> None:
