@@ -27,6 +27,8 @@ log = logging.getLogger("hub.app")
 
 # Connections that wait to be accepted: a burst of returning clients must not wait for TCP to try again.
 BACKLOG = 4096
+# Seconds that Redis may take at the end; a session that is not parked is found in the logs all the same.
+PARK_TIMEOUT = 3.0
 # Seconds that HTTP requests still under way at the end may take.
 SHUTDOWN_TIMEOUT = 2.0
 
@@ -95,6 +97,7 @@ class Hub:
             (settings.lease / 4, node.renew),
             (settings.lease / 2, self._sweep),
             (settings.bus_silence / 4, node.store.probe),
+            (settings.bus_silence / 4, node.store.watch),
             (min(2.0, settings.lease / 4), node.prove),
             (max(life / 2, 0.5), node.touch),
         ]
@@ -141,7 +144,9 @@ class Hub:
 
     async def _let_go(self, session: Session) -> None:
         connection = self.server.eio.connections.get(session.connection)
-        await self.node.leave(session, deliberate=False)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(PARK_TIMEOUT):
+                await self.node.leave(session, deliberate=False)
         if connection is not None:
             connection.close(Goodbye.RESTART)
 
@@ -179,8 +184,9 @@ async def serve(settings: Settings, *, announce: Callable[[str], None]) -> None:
         waiting.cancel()
         await site.stop()
         await hub.drain()
-        with contextlib.suppress(HubError):
-            await hub.node.store.release()
+        with contextlib.suppress(HubError, TimeoutError):
+            async with asyncio.timeout(PARK_TIMEOUT):
+                await hub.node.store.release()
         if hub.failed.done():
             raise Unavailable("a background task failed")
     log.info("stopped")

@@ -18,7 +18,7 @@ import msgspec
 
 from hub.client.position import Position
 from hub.errors import HubError
-from hub.model import Gap, Meta, Session, is_offset, offset_int
+from hub.model import RESERVED_PREFIX, Gap, Meta, Session, is_offset, offset_int
 
 HARD = 10
 GAPS_KEPT = 1000
@@ -119,7 +119,7 @@ class Delivery:
             await self.told(msgspec.convert(args[0], Gap))
         elif event == OWN_GAP:
             await self.told(args[0])
-        elif offset and len(args) == 3:
+        elif offset and len(args) == 3 and not event.startswith(RESERVED_PREFIX):
             await self._deliver(event, args[0], args[1], offset)
 
     async def _deliver(self, event: str, data: Any, about: Any, offset: str) -> None:

@@ -30,6 +30,7 @@ from hub.errors import ERRORS, Forbidden, Unavailable
 from hub.model import Session
 
 FLUSH = 2.0  # seconds that a closing connection is given to send what waits
+GOODBYE = 0.1  # seconds that the other side is given to answer a closing handshake
 
 log = logging.getLogger("hub.client")
 # The libraries write packets into their logs at lower levels: pids, tokens and all.
@@ -62,7 +63,12 @@ class Link(socketio.AsyncClient):  # type: ignore[misc]
         wake: Callable[[], None],
     ) -> None:
         super().__init__(
-            reconnection=False, handle_sigint=False, logger=_quiet, engineio_logger=_quiet
+            reconnection=False,
+            handle_sigint=False,
+            logger=_quiet,
+            engineio_logger=_quiet,
+            # How large a message may be is the hub's to say; aiohttp's own limit is 4 MiB.
+            websocket_extra_options={"max_msg_size": 0},
         )
         loop = asyncio.get_running_loop()
         # The CONNECT reply, or why there is none.
@@ -144,11 +150,20 @@ class Link(socketio.AsyncClient):  # type: ignore[misc]
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
-            if eio.http is not None:
-                await eio.http.close()
+            await self._hang_up()
             with contextlib.suppress(ValueError):
                 engineio.base_client.connected_clients.remove(eio)
             self.end(None)
+
+    async def _hang_up(self) -> None:
+        """Let go of the sockets, without waiting for the other side."""
+        eio = self.eio
+        if eio.ws is not None and not eio.ws.closed:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(GOODBYE):
+                    await eio.ws.close()
+        if eio.http is not None:
+            await eio.http.close()
 
     async def _flushed(self) -> None:
         """Wait until what is queued has been written, or cannot be any more."""

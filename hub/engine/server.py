@@ -13,11 +13,12 @@ from typing import Any
 
 from aiohttp import web
 
-from hub.engine import peers, polling, websocket
+from hub.engine import handshake, peers, polling
 from hub.engine.connection import Connection
 from hub.engine.environ import environ_of
 from hub.engine.frame import Frame
 from hub.engine.http_log import MalformedRequests
+from hub.engine.life import Life
 from hub.engine.options import EngineOptions, from_kwargs
 from hub.engine.polling import bad_request
 from hub.engine.state import Goodbye, Reason
@@ -72,21 +73,21 @@ class EngineServer:
         result: Awaitable[None] | None = self._message(sid, data)
         return result
 
-    def ended(self, connection: Connection, reason: str) -> None:
+    def ended(self, session: Life, reason: str) -> None:
         """Tell the layer above that a session is over, once, after its last message."""
         handler = self._handlers.get("disconnect")
         if handler is not None:
-            result = handler(connection.sid, reason)
+            result = handler(session.sid, reason)
             if inspect.isawaitable(result):
                 self._spawn(_await(result))
-        self._sessions.pop(connection.sid, None)
+        self._sessions.pop(session.sid, None)
 
-    def forget(self, connection: Connection) -> None:
+    def forget(self, session: Life) -> None:
         """Let go of a closed session."""
-        self.connections.pop(connection.sid, None)
-        self._addresses[connection.remote] -= 1
-        if self._addresses[connection.remote] <= 0:
-            del self._addresses[connection.remote]
+        self.connections.pop(session.sid, None)
+        self._addresses[session.remote] -= 1
+        if self._addresses[session.remote] <= 0:
+            del self._addresses[session.remote]
         if self._emptied is not None and not self.connections and not self._emptied.done():
             self._emptied.set_result(None)
 
@@ -173,6 +174,8 @@ class EngineServer:
         if self.connections:
             self._emptied = asyncio.get_running_loop().create_future()
             await asyncio.wait((self._emptied,), timeout=self.options.close_timeout)
+        for connection in list(self.connections.values()):
+            connection.lost(Reason.SERVER_DISCONNECT)
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=max(0.1, deadline - self.clock()))
         for task in self._tasks:
@@ -225,7 +228,7 @@ class EngineServer:
     async def _handshake(self, request: web.Request, transport: str) -> web.StreamResponse:
         if request.method != "GET":
             return self._refuse("Bad handshake method", 2)
-        key = websocket.check_handshake(request) if transport == "websocket" else None
+        key = handshake.check_handshake(request) if transport == "websocket" else None
         if transport == "websocket" and key is None:
             return self._refuse("Bad request", 3)
         remote = peers.remote_address(request, self.options)
@@ -245,13 +248,13 @@ class EngineServer:
         if key is None:
             connection.open(None)
             return await polling.poll(request, connection, self)
-        accepted = websocket.accept(request, key, self, connection)
+        accepted = handshake.accept(request, key, self, connection)
         if accepted is None:
             connection.lost(Reason.TRANSPORT_CLOSE)
             return bad_request("Bad request", 3)
         socket, tail = accepted
         connection.open(socket)
-        websocket.start(socket, tail)
+        socket.start(tail)
         return web.Response()
 
     async def _wanted(self, connection: Connection) -> bool:
@@ -269,15 +272,15 @@ class EngineServer:
         return result is None or result is True
 
     def _upgrade(self, request: web.Request, connection: Connection) -> web.StreamResponse:
-        key = websocket.check_handshake(request)
+        key = handshake.check_handshake(request)
         if key is None or request.method != "GET":
             return self._refuse("Bad request", 3)
-        accepted = websocket.accept(request, key, self, connection)
+        accepted = handshake.accept(request, key, self, connection)
         if accepted is None:
             return bad_request("Bad request", 3)
         socket, tail = accepted
         if socket.begin_upgrade():
-            websocket.start(socket, tail)
+            socket.start(tail)
         else:
             self.counters["upgrade refused"] += 1
         return web.Response()

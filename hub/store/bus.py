@@ -10,8 +10,9 @@ import asyncio
 import logging
 from collections.abc import Callable
 
+from hub.errors import Unavailable
 from hub.store.kept import Kept
-from hub.store.link import Reply, connect, pack
+from hub.store.link import CONNECT_TIMEOUT, Reply, ReplyError, connect, pack
 
 log = logging.getLogger("hub.store")
 
@@ -99,7 +100,17 @@ class Bus(Kept):
                 future.set_result(None)
 
     async def _connect(self) -> None:
-        self._link = await connect(self._url, self._lost, self._pushed)
+        self._link = link = await connect(self._url, self._lost, self._pushed)
+        try:
+            # Whatever lies between may take connections for a Redis that is not there.
+            async with asyncio.timeout(CONNECT_TIMEOUT):
+                await link.call("PING")
+        except (TimeoutError, ReplyError) as error:
+            link.close()
+            raise Unavailable(f"Redis does not answer: {error}") from None
+        except BaseException:
+            link.close()
+            raise
         self._owed.clear()
         self.up = not self._link.closed
         wanted = sorted(self._wanted)

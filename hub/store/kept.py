@@ -13,6 +13,8 @@ log = logging.getLogger("hub.store")
 
 # Seconds between two attempts: doubled from the first to the last, and jittered.
 FIRST_DELAY, LAST_DELAY = 0.05, 2.0
+# Seconds that a connection has to last for the next attempt to be made at once.
+STEADY = 5.0
 
 
 class Kept:
@@ -44,6 +46,11 @@ class Kept:
             self._keeper = None
         self.cut()
 
+    def watch(self) -> None:
+        """Raise what ended the keeper, if anything has."""
+        if self._keeper is not None and self._keeper.done() and not self._keeper.cancelled():
+            self._keeper.result()
+
     def cut(self) -> None:
         """Give the connection up; a new one is made."""
         if self._link is not None:
@@ -71,23 +78,28 @@ class Kept:
             self._on_down()
 
     async def _keep(self) -> None:
-        delay = FIRST_DELAY
+        clock = asyncio.get_running_loop().time
+        delay, tried_at = FIRST_DELAY, clock()
         while True:
-            if self.up:
-                delay = FIRST_DELAY
+            while self.up:
                 try:
                     async with asyncio.timeout(self._check_every):
                         await self._down.wait()
                 except TimeoutError:
                     self._check()
-                continue
+            # A connection that did not last counts as a failure: whatever lies between may take every one.
+            if clock() - tried_at > STEADY:
+                delay = FIRST_DELAY
+            else:
+                await asyncio.sleep(delay * random.uniform(0.5, 1.0))
+                delay = min(delay * 2, LAST_DELAY)
             self._down.clear()
             try:
                 await self._connect()
             except HubError as error:
                 log.warning("no connection", extra={"for": self._name, "error": error.message})
-                await asyncio.sleep(delay * random.uniform(0.5, 1.0))
-                delay = min(delay * 2, LAST_DELAY)
             else:
-                log.info("connected again", extra={"for": self._name})
-                self._on_back()
+                if not self._down.is_set():
+                    log.info("connected again", extra={"for": self._name})
+                    self._on_back()
+            tried_at = clock()

@@ -31,6 +31,9 @@ class Keys:
     def away(self, room: str) -> str:
         return f"{self.base}room:{room}:away"
 
+    def session(self, client: str) -> str:
+        return f"{self.base}session:{client}"
+
     def room_channel(self, room: str) -> str:
         return self.room_channel_base + room
 

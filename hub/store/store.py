@@ -148,6 +148,11 @@ class Store:
     def ready(self) -> bool:
         return self.commands.up and self.bus.up
 
+    async def watch(self) -> None:
+        """Raise what ended a connection's keeper, if anything has: nobody would make the connection anew."""
+        self.commands.watch()
+        self.bus.watch()
+
     async def _connected(self) -> None:
         """Check the server; notice whether it is another one than before, or has forgotten something."""
         call = self.commands.call
@@ -338,6 +343,10 @@ class Store:
         reply = await self.commands.ask(script, (self.keys.clock,), args)
         if reply != b"ok":
             raise NotOwner(reply)
+
+    async def held(self, client: str) -> bool:
+        """Return whether any connection owns the session."""
+        return bool(await self.commands.call("HGET", self.keys.session(client), "owner"))
 
     async def prove(self, proofs: Sequence[tuple[str, str, int]]) -> None:
         """Write back (client id, connection, position) triples."""

@@ -95,7 +95,7 @@ class TestJavaScript:
     async def test_all_transports_are_tried(
         self, server_of: Serve, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("hub.engine.websocket.check_handshake", lambda request: None)
+        monkeypatch.setattr("hub.engine.handshake.check_handshake", lambda request: None)
         found, _ = await self.play(server_of, "tryAllTransports")
         assert found == {"transport": "polling"}
 

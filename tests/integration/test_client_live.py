@@ -122,6 +122,25 @@ async def test_binary_and_volatile(hub, client, room):
     assert values(mine) == ["v", "t"]
 
 
+@pytest.mark.parametrize("transports", [["websocket"], ["polling"]], ids=str)
+async def test_large_messages(own_hub, client, room, transports):
+    """What the hub's own bound lets through arrives, live and as replay, beyond 4 MiB too."""
+    hub = await own_hub(max_payload=8_000_000)
+    async with Proxy(hub.port) as proxy:
+        reader = await client(proxy.url, transports=transports)
+        got = keep(reader)
+        await reader.subscribe(room)
+        writer = await client(hub.url, transports=["websocket"])
+        await writer.publish(room, "m", "x" * 5_000_000)
+        await eventually(lambda: len(got) == 1)
+        proxy.refuse = True
+        proxy.cut()
+        await writer.publish(room, "m", b"y" * 5_000_000)
+        proxy.refuse = False
+        await eventually(lambda: len(got) == 2)
+        assert values(got) == ["x" * 5_000_000, b"y" * 5_000_000]
+
+
 async def test_names_and_replacement(hub, client, name, room):
     """The newest connection of a name has the session; the older is told, and stays away."""
     old = await client(hub.url, client_id=name)

@@ -96,7 +96,7 @@ async def test_the_first_page(tmp_path):
                 ["listening to news", "headline one", "headline two", "headline three"],
             )
     finally:
-        hub.close()
+        await asyncio.to_thread(hub.close)
 
 
 def test_every_file_that_the_readme_names_is_there():

@@ -80,7 +80,7 @@ async def test_tcp_with_password_and_database(tcp_redis, raw, room):
         await works(hub, raw, room)
         assert "sesame" not in hub.log.read_text()
     finally:
-        hub.close()
+        await asyncio.to_thread(hub.close)
 
 
 async def test_tls(tcp_redis, raw, room, tmp_path):
@@ -93,7 +93,7 @@ async def test_tls(tcp_redis, raw, room, tmp_path):
         try:
             await works(hub, raw, room)
         finally:
-            hub.close()
+            await asyncio.to_thread(hub.close)
 
 
 @pytest.mark.parametrize("spoilt", ["", "?ssl_check_hostname=false"])

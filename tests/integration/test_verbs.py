@@ -220,6 +220,52 @@ async def test_names_at_their_bounds(hub, raw):
     assert client.named("m")[0][1]["room"] == "Straße ☃"
 
 
+@both
+async def test_odd_names(hub, raw, publisher, room, transport):
+    """Names that look like keys, patterns, lists or JSON mean nothing but themselves."""
+    names = ["a:b", "{x}", "*", "a b", "r:r", "away", "[]", '"', "\\", "x@y", "0", "hub", "🙂",
+             "clock", ":log", "<b>", "%s", "a,b", "x@"]  # fmt: skip
+    names = [f"{room}{name}" for name in names]
+    client = await raw(hub.url, transport)
+    await client.join(*names)
+    for live in (True, False):
+        if not live:
+            auth = {"pid": client.reply["pid"], "offset": client.events[-1][1][-1]}
+            await client.drop()
+        for name in names:
+            await publisher.publish(name, name, event=name)
+        if not live:
+            client = await raw(hub.url, transport, auth)
+        await eventually(lambda: len(client.events) == len(names) + 1)  # noqa: B023
+        got = [(event, args[0], args[1]["room"]) for event, args, _ in client.events[1:]]
+        assert got == [(name, name, name) for name in names]
+
+
+async def test_odd_client_ids(hub, raw):
+    """Names with dots and digits, up to 128 characters, continue by pid and by name."""
+    for name in ("a.1.2.abcdefghijklmnopqrstuvwxyz", "..", "-", "0", "x." * 64, "_" * 128):
+        first = await raw(hub.url, auth={"client_id": name})
+        for auth in ({"pid": first.reply["pid"]}, {"client_id": name}):
+            again = await raw(hub.url, auth=auth)
+            session, _ = await again.session()
+            assert (session["client_id"], session["recovered"]) == (name, True)
+            await again.publish("@" + name, 1)
+            await eventually(lambda again=again: again.data()[-1:] == [1])
+
+
+async def test_an_anonymous_clients_id_is_not_for_the_taking(hub, raw, room):
+    """Knowing the name that the hub made for somebody (it is in `meta`) opens nothing."""
+    victim = await raw(hub.url)
+    await victim.join(room)
+    session, _ = await victim.session()
+    thief = await raw(hub.url, auth=False)
+    await thief.connect({"client_id": session["client_id"]})
+    assert thief.packets[0].startswith("4")
+    await victim.publish(room, 1)
+    await exactly(victim, [1])
+    assert victim.named("41") == []
+
+
 # -- subscribe, unsubscribe
 
 

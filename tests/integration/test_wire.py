@@ -73,7 +73,7 @@ async def test_a_message(hub, raw, publisher, room, name, transport):
 @both
 @pytest.mark.parametrize(
     "text", ["null", "0", "-0.0", '""', "[]", "{}", "true", "9007199254740993", "1e300", '"\\u0000"',
-             '{"a":{"a":{"a":[[[]]]}}}', '{"a":1,"a":2}', '"\\ud83d\\ude00"', '"2[\\"x\\"]"'],
+             '{"a":{"a":{"a":[[[]]]}}}', '{"a":1,"a":2}', '"\\ud83d\\ude00"', '"\\ud83d"', '"2[\\"x\\"]"'],
 )  # fmt: skip
 async def test_any_json_value_is_data(hub, raw, room, transport, text):
     """Data comes out as the value that went in, whatever it looks like."""

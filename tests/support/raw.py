@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import contextlib
+import io
 import itertools
 import json
 from typing import Any
@@ -90,7 +91,7 @@ class Raw:
             "b" + base64.b64encode(packet).decode() if isinstance(packet, bytes) else packet
             for packet in packets
         )
-        async with self._http.post(self._session_url, data=payload.encode()) as answer:
+        async with self._http.post(self._session_url, data=io.BytesIO(payload.encode())) as answer:
             self.status = answer.status
             await answer.read()
 

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from hub.engine.connection import Connection
 from hub.engine.frame import Frame
+from hub.engine.life import Life
 from hub.engine.options import EngineOptions
 from hub.engine.packet import ProtocolError
 from hub.engine.state import Goodbye, State
@@ -75,10 +76,10 @@ class FakeHost:
         self.delivered.append(data)
         return None
 
-    def ended(self, connection: Connection, reason: str) -> None:
+    def ended(self, session: Life, reason: str) -> None:
         self.ends.append(reason)
 
-    def forget(self, connection: Connection) -> None:
+    def forget(self, session: Life) -> None:
         self.forgotten += 1
 
 

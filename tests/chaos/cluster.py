@@ -1,0 +1,142 @@
+"""Three hub processes on one Redis, with a breakable network on both sides of them."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import time
+from typing import Any, Self
+
+import aiohttp
+
+from tests.chaos.history import History
+from tests.support.hubs import Hub
+from tests.support.proxy import Proxy, _Pair
+from tests.support.redis import RedisServer
+from tests.support.times import UNIT, eventually_true
+
+PREFIX = "chaos"
+# Short times and small bounds, so that each of them is met within a minute.
+SETTINGS: dict[str, Any] = {
+    "lease": 3.0 * UNIT,
+    "bus_silence": 2.0 * UNIT,
+    "redis_timeout": 3.0 * UNIT,
+    "ping_interval": 2.0 * UNIT,
+    "ping_timeout": 2.0 * UNIT,
+    "log_length": 100,
+    "inbox_length": 40,
+    "replay_count": 50,
+    "buffer_high": 16384,
+    "buffer_low": 4096,
+    "drain": 0.3,
+}
+# Seconds within which hubs are ready after the last fault was healed: the longest pause between two attempts to
+# reach Redis is 2 s.
+READY = 10.0 * UNIT
+
+
+class RedisWire(Proxy):
+    """A hub's way to Redis, whose connections can be told apart."""
+
+    def swallow(self, ports: set[int]) -> int:
+        """Black-hole the connections that Redis sees come from these ports; close nothing."""
+        pairs = {pair for pair in self._pairs if _far_port(pair) in ports}
+        self._pairs -= pairs
+        self._lost |= pairs
+        return len(pairs)
+
+    @property
+    def redis_url(self) -> str:
+        return self.url.replace("http:", "redis:")
+
+
+class FrontDoor(Proxy):
+    """The way of a group of clients to one hub at a time."""
+
+
+def _far_port(pair: _Pair) -> int:
+    name = pair.writers[1].get_extra_info("sockname")
+    return int(name[1]) if name else 0
+
+
+def free_port() -> int:
+    """Return a port that was free a moment ago."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+class Cluster:
+    """The hubs, their Redis, and the proxies. `history` learns when Redis was away."""
+
+    def __init__(self, hubs: int = 3, doors: int = 6, **settings: Any) -> None:
+        self.history = History()
+        self._size, self._doors = hubs, doors
+        self._settings = SETTINGS | settings
+        self.redis_port = free_port()
+        self.redis: RedisServer
+        self.wires: list[RedisWire] = []
+        self.hubs: list[Hub] = []
+        self.doors: list[FrontDoor] = []
+        # Hubs that a fault has taken away for now.
+        self.down: set[int] = set()
+        self._stack = contextlib.AsyncExitStack()
+
+    async def __aenter__(self) -> Self:
+        self.redis = await asyncio.to_thread(
+            RedisServer, "--appendonly", "yes", "--appendfsync", "always", "--port", str(self.redis_port)
+        )  # fmt: skip
+        self._stack.callback(self.redis.stop)
+        for _ in range(self._size):
+            wire = await self._stack.enter_async_context(RedisWire(self.redis_port))
+            self.wires.append(wire)
+            hub = Hub(wire.redis_url, PREFIX, **self._settings)
+            self.hubs.append(hub)
+            self._stack.push_async_callback(asyncio.to_thread, hub.close)
+            await asyncio.to_thread(hub.start)
+        for number in range(self._doors):
+            door = FrontDoor(self.hubs[number % self._size].port)
+            self.doors.append(await self._stack.enter_async_context(door))
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        for hub in self.hubs:
+            with contextlib.suppress(AssertionError):
+                hub.thaw()
+        await self._stack.aclose()
+
+    def doors_of(self, number: int) -> list[FrontDoor]:
+        return [door for door in self.doors if door.target == self.hubs[number].port]
+
+    def up(self) -> list[int]:
+        return [number for number in range(self._size) if number not in self.down]
+
+    def outage(self, since: float) -> None:
+        """Note that positions could not be written back since then; the recovery takes its time."""
+        self.history.outages.append((since, time.monotonic() + READY))
+
+    async def readiness(self, number: int) -> int:
+        """Return what a hub's /readyz says, 0 where nobody answers."""
+        timeout = aiohttp.ClientTimeout(total=1)
+        try:
+            async with (
+                aiohttp.ClientSession(timeout=timeout) as http,
+                http.get(f"{self.hubs[number].url}/readyz") as answer,
+            ):
+                return answer.status
+        except (aiohttp.ClientError, OSError, TimeoutError):
+            return 0
+
+    async def ready(self, within: float = READY) -> None:
+        """Wait until every hub that is up says that it is ready."""
+
+        async def all_ready() -> bool:
+            return all([await self.readiness(number) == 200 for number in self.up()])
+
+        await eventually_true(all_ready, within, "the hubs are not ready again")
+
+    def check(self) -> None:
+        """Fail if a hub's log has a traceback or a secret in it."""
+        for hub in self.hubs:
+            hub.check()

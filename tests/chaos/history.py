@@ -1,0 +1,144 @@
+"""What happened, as those outside the hub saw it: what was published, and what each client was told and when.
+
+Nothing here judges; `checker` does. Offsets are integers, times are of one monotonic clock. A client's events stand in
+the order in which its packets arrived.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+
+@dataclass(slots=True)
+class Publication:
+    """One message that a producer numbered; `key` is its idempotency id, and is in its data."""
+
+    room: str
+    key: str
+    # When it was first sent, and when the hub said ok; None: never, the outcome is unknown.
+    sent_at: float
+    acked_at: float | None = None
+    offset: int | None = None
+    # How often it was sent.
+    tries: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Began:
+    """`hub:session`: a connection begins, from a position.
+
+    `resumed`: the client had shown what continues a session (a pid, or a name that it had used).
+    """
+
+    position: int
+    recovered: bool
+    missed: int = 0
+    resumed: bool = False
+    at: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Got:
+    """A message arrived."""
+
+    room: str
+    key: str
+    offset: int
+
+
+@dataclass(frozen=True, slots=True)
+class Gap:
+    """`hub:gap` arrived."""
+
+    room: str
+    reason: str
+    after: int
+    before: int
+    dropped: int | None
+
+    def holds(self, room: str, offset: int) -> bool:
+        return room == self.room and self.after < offset < self.before
+
+
+@dataclass(frozen=True, slots=True)
+class Joining:
+    """The client has begun to ask to join a room, and asks until it is answered."""
+
+    room: str
+
+
+@dataclass(frozen=True, slots=True)
+class Joined:
+    """The answer: every message of the room after this offset is due."""
+
+    room: str
+    offset: int
+
+
+@dataclass(frozen=True, slots=True)
+class Leaving:
+    """The client has begun to ask to leave: from here on nothing of the room is due."""
+
+    room: str
+
+
+@dataclass(frozen=True, slots=True)
+class Left:
+    """The answer: from here on nothing of the room may arrive."""
+
+    room: str
+
+
+@dataclass(frozen=True, slots=True)
+class Proved:
+    """A ping was answered, which proves everything up to this offset; or any other sign of life, with 0."""
+
+    offset: int
+    at: float
+
+
+Event = Began | Got | Gap | Joining | Joined | Leaving | Left | Proved
+
+
+@dataclass(slots=True)
+class Record:
+    """One client's side of the story. `returns`: it sends its offset when it comes back."""
+
+    name: str
+    kind: str
+    returns: bool
+    events: list[Event] = field(default_factory=list)
+    # Whether it was there at the end, when everything had to have arrived.
+    stayed: bool = False
+
+    def add(self, event: Event) -> None:
+        self.events.append(event)
+
+
+@dataclass(slots=True)
+class History:
+    """The whole story."""
+
+    publications: dict[str, Publication] = field(default_factory=dict)
+    records: list[Record] = field(default_factory=list)
+    # When Redis could not be reached, or took nothing: positions cannot be written back then.
+    outages: list[tuple[float, float]] = field(default_factory=list)
+
+    def record(self, name: str, kind: str, *, returns: bool) -> Record:
+        self.records.append(Record(name, kind, returns))
+        return self.records[-1]
+
+    def replays(self) -> int:
+        """Count the connections that continued a session which had missed something."""
+        return sum(
+            isinstance(event, Began) and event.recovered and event.missed > 0
+            for record in self.records
+            for event in record.events
+        )
+
+    def gaps(self) -> int:
+        """Count the gaps told, those told again aside."""
+        return sum(
+            len({event for event in record.events if isinstance(event, Gap)})
+            for record in self.records
+        )

@@ -1,0 +1,201 @@
+"""The checker finds each kind of broken promise in histories made to break it, and nothing in one that keeps all."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.chaos.checker import check
+from tests.chaos.history import (
+    Began,
+    Gap,
+    Got,
+    History,
+    Joined,
+    Joining,
+    Leaving,
+    Left,
+    Proved,
+    Publication,
+    Record,
+)
+
+
+def story(*events, returns=True, stayed=True, publications=10) -> tuple[History, Record]:
+    """Messages 1 to 10 of room `a` have the offsets 101 to 110; one client has joined at 100."""
+    history = History()
+    for n in range(1, publications + 1):
+        history.publications[f"a{n}"] = Publication("a", f"a{n}", n, n + 0.5, 100 + n)
+    record = history.record("client", "raw", returns=returns)
+    record.stayed = stayed
+    record.events = [Began(100, False), Joining("a"), Joined("a", 100), *events]
+    return history, record
+
+
+def got(*numbers: int) -> list[Got]:
+    return [Got("a", f"a{n}", 100 + n) for n in numbers]
+
+
+def rules(history: History) -> set[str]:
+    return {violation.rule for violation in check(history)}
+
+
+def test_a_story_that_keeps_every_promise_passes():
+    """Received, missed, resumed, a gap with its count, a repeat where it is allowed."""
+    history, _ = story(
+        *got(1, 2, 3),
+        Began(103, True, missed=4, resumed=True),
+        Gap("a", "overflow", 103, 106, 2),
+        *got(6, 7),
+        Began(107, True, resumed=True),
+        *got(8, 9, 10),
+    )
+    other = history.record("other", "stock", returns=False)
+    other.stayed = True
+    other.events = [
+        Began(100, False), Joining("a"), Joined("a", 104), *got(5, 6, 7),
+        Began(105, True, resumed=True), *got(6, 7, 8, 9, 10),
+    ]  # fmt: skip
+    assert check(history) == []
+
+
+def test_what_was_never_received_is_lost():
+    """A hole at the end, where nothing newer shows it."""
+    history, _ = story(*got(1, 2, 3, 4, 5, 6, 7, 8, 9))
+    assert rules(history) == {"lost"}
+
+
+def test_a_hole_is_lost_even_if_it_is_filled_late():
+    """What came before a message is there, or told as lost, when that message arrives."""
+    history, _ = story(*got(1, 2, 4), Gap("a", "overflow", 102, 104, 1), *got(5, 6, 7, 8, 9, 10))
+    assert "lost" in rules(history)
+
+
+def test_a_room_can_be_lost_behind_another_one():
+    """A newer message of another room shows the hole too: one order for all rooms."""
+    history, record = story(*got(1, 2))
+    record.stayed = False
+    history.publications["b1"] = Publication("b", "b1", 20, 21, 120)
+    record.events += [Joining("b"), Joined("b", 119), Got("b", "b1", 120)]
+    assert rules(history) == {"lost"}
+
+
+def test_nothing_is_due_before_the_join_or_after_leaving():
+    history, record = story(*got(1, 2), Leaving("a"), Left("a"))
+    assert check(history) == []
+    record.events[2] = Joined("a", 101)
+    del record.events[3]
+    assert check(history) == []
+
+
+def test_what_was_not_acknowledged_is_not_due():
+    """An unknown outcome obliges to nothing; if it was stored it arrives."""
+    history, record = story(*got(*range(1, 10)))
+    history.publications["a10"].offset = history.publications["a10"].acked_at = None
+    assert check(history) == []
+    record.events += got(10)
+    assert check(history) == []
+
+
+def test_a_gap_of_another_room_excuses_nothing():
+    history, _ = story(*got(1, 2), Gap("b", "overflow", 102, 111, None))
+    assert rules(history) == {"lost"}
+
+
+def test_a_gaps_borders_are_not_in_it():
+    """after < offset < before."""
+    history, _ = story(*got(1, 2), Gap("a", "overflow", 103, 110, None), *got(10))
+    assert rules(history) == {"lost"}
+
+
+def test_a_wrong_count():
+    history, _ = story(*got(1, 2), Gap("a", "overflow", 102, 110, 6), *got(10))
+    assert rules(history) == {"count"}
+
+
+def test_a_gap_told_of_what_had_arrived_or_arrives():
+    history, _ = story(*got(1, 2), Gap("a", "overflow", 101, 110, 8), *got(10))
+    assert rules(history) == {"false gap"}
+    history, _ = story(*got(1, 2), Gap("a", "overflow", 102, 110, 7), *got(9, 10))
+    assert rules(history) == {"false gap"}
+
+
+def test_a_gap_for_no_good_reason():
+    """Nothing expired, and Redis forgot nothing, in this story."""
+    history, _ = story(*got(1, 2), Gap("a", "reset", 102, 110, None), *got(10))
+    assert rules(history) == {"gap without a reason"}
+    assert check(history, reasons=["reset"]) == []
+
+
+def test_out_of_order():
+    history, _ = story(*got(1, 3, 2, 4, 5, 6, 7, 8, 9, 10))
+    assert {"order", "lost"} == rules(history)
+
+
+@pytest.mark.parametrize("returns", [True, False])
+def test_a_repeat_within_a_connection(returns):
+    history, _ = story(*got(1, 2, 2, 3, 4, 5, 6, 7, 8, 9, 10), returns=returns)
+    assert "repeat within a connection" in rules(history)
+
+
+def test_a_repeat_after_a_return():
+    """Allowed to those who return no offset, and to them only behind the position told."""
+    events = [*got(1, 2, 3), Began(101, True, resumed=True), *got(*range(2, 11))]
+    history, record = story(*events)
+    assert rules(history) == {"no repeats"}
+    record.returns = False
+    assert check(history) == []
+    record.events[6] = Began(102, True, resumed=True)
+    assert rules(history) == {"repeat within a connection"}
+
+
+def test_a_proven_position_comes_back():
+    """Proven at 10, the connection alive until 30: what came before is not seen again."""
+    history, record = story(
+        *got(1, 2, 3), Proved(103, 10.0), Proved(0, 30.0),
+        Began(101, True, resumed=True), *got(*range(2, 11)), returns=False,
+    )  # fmt: skip
+    assert rules(history) == {"written back"}
+    history.outages.append((11.0, 12.0))
+    assert check(history) == []
+    history.outages.clear()
+    record.events[7] = Proved(0, 12.0)
+    assert check(history) == []
+
+
+def test_two_clients_that_disagree():
+    history, _ = story(*got(*range(1, 11)))
+    other = history.record("other", "js", returns=True)
+    other.events = [Began(100, False), Joining("a"), Got("a", "a2", 101), Got("a", "a1", 102)]
+    assert {"disagree", "twice"} <= rules(history)
+
+
+def test_a_key_stored_twice():
+    """The same publication with two offsets, whoever saw them."""
+    history, record = story(*got(*range(1, 11)))
+    record.events.append(Got("a", "a10", 111))
+    assert rules(history) == {"twice"}
+
+
+def test_a_message_that_nobody_published():
+    history, record = story(*got(*range(1, 11)))
+    record.events.append(Got("a", "a11", 111))
+    assert rules(history) == {"invented"}
+
+
+def test_a_message_after_leaving():
+    history, record = story(*got(1), Leaving("a"), *got(2), Left("a"))
+    assert check(history) == []
+    record.events += got(3)
+    assert rules(history) == {"not subscribed"}
+
+
+def test_a_session_forgotten():
+    history, _ = story(*got(*range(1, 11)), Began(120, False, resumed=True))
+    assert rules(history) == {"session lost"}
+
+
+def test_an_order_against_time():
+    """a2 was sent after a1 had been acknowledged, so it is newer."""
+    history, _ = story(publications=2, stayed=False)
+    history.publications["a2"].offset = 99
+    assert rules(history) == {"real time"}

@@ -1,0 +1,184 @@
+"""What users see while something is broken: a clear refusal, nothing half done, and a recovery by itself."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+
+import aiohttp
+import pytest
+
+from tests.support.expect import exactly
+from tests.support.raw import Raw
+from tests.support.times import SOON, UNIT, eventually, eventually_true
+
+
+async def refused(client, room, key):
+    """Publish once; the answer is the refusal that says: outcome unknown, try again."""
+    answer = await client.ask("publish", {"room": room, "event": "m", "data": key, "id": key})
+    assert answer["ok"] is False, answer
+    assert answer["error"]["code"] == "unavailable"
+    assert answer["error"]["retryable"] is True
+
+
+async def insist(client, room, key):
+    """Publish until it is acknowledged, as PROTOCOL §4 asks."""
+
+    async def once():
+        answer = await client.ask("publish", {"room": room, "event": "m", "data": key, "id": key})
+        return answer["ok"]
+
+    await eventually_true(once)
+
+
+async def test_a_full_redis_refuses_and_does_nothing_by_halves(cluster, raw):
+    """A refused publish is in no log, in no inbox and on no bus; those who are connected stay, others may return."""
+    redis = cluster.redis.client
+    present = await raw(cluster.hubs[0].url)
+    absent = await raw(cluster.hubs[1].url, client_id="absent")
+    producer = await raw(cluster.hubs[0].url, client_id="producer")
+    await present.join("r")
+    await absent.join("r")
+    await absent.drop()
+    session = "chaos:{0}:session:absent"
+    await eventually(lambda: redis.hget(session, "away") == "1")
+    await producer.publish("r", "before")
+    inbox = f"chaos:{{0}}:inbox:absent:{redis.hget(session, 'gen')}"
+    before = redis.xlen("chaos:{0}:room:r:log"), redis.llen(inbox), redis.get("chaos:{0}:clock")
+
+    redis.config_set("maxmemory", "1")
+    for number in range(3):
+        await refused(producer, "r", f"refused {number}")
+    after = redis.xlen("chaos:{0}:room:r:log"), redis.llen(inbox), redis.get("chaos:{0}:clock")
+    assert before == after
+    back = await raw(cluster.hubs[0].url, client_id="absent")
+    await exactly(back, ["before"])
+    assert not present.closed
+
+    redis.config_set("maxmemory", "0")
+    await insist(producer, "r", "refused 0")
+    for client in (present, back):
+        await exactly(client, ["before", "refused 0"])
+
+
+@pytest.mark.slow
+async def test_redis_is_away_and_clients_stay(cluster, raw):
+    """Longer than a command may take and a lease lasts: no connection ends, /readyz tells, and all goes on by itself."""
+    subscriber = await raw(cluster.hubs[0].url)
+    producer = await raw(cluster.hubs[1].url, client_id="producer")
+    await subscriber.join("r")
+    await producer.publish("r", "before")
+    for wire in cluster.wires:
+        wire.refuse = True
+        wire.blackhole()
+    # The first one is on its way when the silence is noticed; the next ones are refused at once.
+    await refused(producer, "r", "meanwhile 0")
+    for number in (0, 1):
+        await eventually_true(lambda number=number: unready(cluster, number))
+        async with (
+            aiohttp.ClientSession() as http,
+            http.get(f"{cluster.hubs[number].url}/healthz") as answer,
+        ):
+            assert answer.status == 200
+    began = time.monotonic()
+    await refused(producer, "r", "meanwhile 1")
+    assert time.monotonic() - began < UNIT
+    # A client that comes now is told to come back, and not for good.
+    newcomer = await Raw(cluster.hubs[0].url).open()
+    await newcomer.send("40")
+    await eventually(lambda: newcomer.closed)
+    assert newcomer.reply is None
+    assert newcomer.close_code in (1001, 1012, 1013)
+    await newcomer.drop()
+    await asyncio.sleep(3.5 * UNIT)
+    for wire in cluster.wires:
+        wire.refuse = False
+    await cluster.ready()
+    for number in range(3):
+        await insist(producer, "r", f"meanwhile {number}")
+    await exactly(subscriber, ["before", "meanwhile 0", "meanwhile 1", "meanwhile 2"])
+    assert len(subscriber.named("hub:session")) == 1
+    assert not subscriber.closed
+    assert not producer.closed
+
+
+async def unready(cluster, number):
+    return await cluster.readiness(number) == 503
+
+
+async def test_a_redis_that_takes_connections_and_ends_them(cluster):
+    """A balancer takes every connection though no Redis is behind it: attempts are paced all the same."""
+    wire = cluster.wires[0]
+    wire.refuse = True
+    wire.cut()
+    count = wire.count
+    await asyncio.sleep(3 * UNIT)
+    # 50 ms, doubled up to 2 s, jittered down to a half; for each of two connections.
+    assert 4 <= wire.count - count <= 20
+    wire.refuse = False
+    await cluster.ready()
+
+
+async def test_a_connect_that_comes_too_late_puts_nobody_out(cluster, raw):
+    """A stopped node reads, when it goes on, the CONNECT of a connection that its client has long given up.
+
+    The client is connected elsewhere by then. Its newest connection may be ended by this, but not for good.
+    """
+    stopped, other = cluster.hubs
+    first = await raw(other.url)
+    await first.join("r")
+    pid = first.reply["pid"]
+    await first.drop()
+    late = await Raw(stopped.url).open()
+    stopped.freeze()
+    await late.send('40{"pid":"' + pid + '"}')
+    await late.drop()
+    second = await raw(other.url, pid=pid)
+    assert second.reply["pid"] == pid
+    stopped.thaw()
+    owner = cluster.redis.client.hget
+    session = f"chaos:{{0}}:session:{pid.split('.')[0]}"
+    await eventually(lambda: second.closed or second.named("41"), SOON)
+    assert not second.named("41")
+    assert second.close_code in (1001, 1012, 1013)
+    third = await raw(other.url, pid=pid)
+    assert third.reply["pid"] == pid
+    assert owner(session, "owner")
+
+
+async def test_a_newer_connection_elsewhere_puts_the_older_out(cluster, raw):
+    """The older one is told 41, and for good: two clients of one name do not take turns for ever."""
+    older = await raw(cluster.hubs[0].url, client_id="twin")
+    newer = await raw(cluster.hubs[1].url, client_id="twin")
+    await eventually(lambda: older.named("41"))
+    assert not newer.closed
+
+
+async def test_a_poll_that_is_sent_again_loses_nothing(cluster, raw):
+    """HTTP clients repeat a GET whose connection broke; the answer to the first may be lost, and nobody knows.
+
+    The session ends, its client comes back with the offset that it has, and gets what was in that answer.
+    """
+    client = await raw(cluster.hubs[0].url)
+    await client.join("r")
+    auth = {"pid": client.reply["pid"], "offset": client.named("hub:session")[0][-1]}
+    await client.drop()
+    producer = await raw(cluster.hubs[0].url)
+    async with aiohttp.ClientSession() as http:
+        await producer.publish("r", "one")
+        url = f"{cluster.hubs[0].url}/socket.io/?EIO=4&transport=polling"
+        async with http.get(f"{url}&t=a") as answer:
+            sid = json.loads((await answer.text())[1:].split("\x1e")[0])["sid"]
+        async with http.post(f"{url}&sid={sid}", data="40" + json.dumps(auth)) as answer:
+            assert answer.status == 200
+        heard, last = "", url
+        while '"one"' not in heard:
+            async with http.get(f"{url}&sid={sid}&t={len(heard)}-") as answer:
+                assert answer.status == 200
+                heard += await answer.text()
+                last = answer.url
+        async with http.get(last) as answer:
+            assert answer.status == 400
+        again = await raw(cluster.hubs[0].url, **auth)
+        await exactly(again, ["one"])
