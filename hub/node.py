@@ -9,10 +9,11 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
+import random
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from typing import Any
 
-from hub.errors import HubError, Unavailable
+from hub.errors import Unavailable
 from hub.message import Message
 from hub.pid import Pid
 from hub.session import Peer, Session, State
@@ -68,6 +69,8 @@ class Node:
             on_bus_back=self._recover,
             on_changed=self._redis_changed,
         )
+        # Changes of Redis that are not dealt with yet.
+        self._changes = 0
         self._rooms: dict[bytes, Room] = {}
         # How often the bus was lost; and the order in which connections took their sessions.
         self._losses = 0
@@ -293,6 +296,12 @@ class Node:
         except NotOwner as refusal:
             session.task = None
             self.lost(session, refusal)
+        except Exception:
+            # A fault of the hub's own: better a client that comes back than one that is deaf.
+            log.exception("a replay failed")
+            session.task = None
+            self._forget(session)
+            self._retry_later(session)
         finally:
             session.task = None
 
@@ -464,19 +473,28 @@ class Node:
         self.spawn(self._after_change())
 
     async def _after_change(self) -> None:
+        """Insist: what Redis forgot is told by whoever had seen it, or by nobody."""
+        self._changes += 1
+        delay = 0.05
         try:
-            await self.store.rollback()
-            await self.renew()
-            await self.touch()
-        except HubError:
-            return  # it went away again; the next connection brings this back
+            while True:
+                try:
+                    await self.store.rollback()
+                    await self.renew()
+                    await self.touch()
+                    break
+                except Unavailable:  # it went away again, or is full
+                    await asyncio.sleep(delay * random.uniform(0.5, 1.0))
+                    delay = min(2 * delay, 2.0)
+        finally:
+            self._changes -= 1
         self.replay_all(self.sessions.values())
 
     async def renew(self) -> None:
         """Renew the lease. Where it had lapsed others parked the sessions: replay them. Raises Unavailable."""
         heard = self.store.bus.up
         held = await self.store.renew()
-        if heard:
+        if heard and not self._changes:
             self.store.thaw()  # the bus is back, and the server is still the one it was
         if not held:
             log.warning("the lease had lapsed")
@@ -491,16 +509,25 @@ class Node:
 
     async def prove_now(self, session: Session) -> None:
         """Write back what one session has proven. Raises Unavailable."""
-        session.dirty = False
-        await self.store.prove([(session.client_id, session.connection, session.proven)])
+        await self._prove([session])
 
     async def prove(self) -> None:
         """Write back what is proven to have arrived. Raises Unavailable."""
         dirty = [session for session in self.sessions.values() if session.dirty]
         for batch in _batched(dirty):
-            for session in batch:
-                session.dirty = False
-            await self.store.prove([(s.client_id, s.connection, s.proven) for s in batch])
+            await self._prove(batch)
+
+    async def _prove(self, sessions: list[Session]) -> None:
+        for session in sessions:
+            session.dirty = False
+        try:
+            await self.store.prove([(s.client_id, s.connection, s.proven) for s in sessions])
+        except Unavailable:
+            for session in sessions:
+                session.dirty = (
+                    True  # what the next round writes back, even if nothing more arrives
+                )
+            raise
 
 
 def _first(pair: tuple[bytes, bytes]) -> bytes:

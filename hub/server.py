@@ -306,7 +306,7 @@ class Manager(socketio.AsyncManager):  # type: ignore[misc]
 class _Client:
     """What this module knows of one Engine.IO session."""
 
-    __slots__ = ("attachments", "connection", "joined", "left", "pending", "ready")
+    __slots__ = ("connection", "joined", "left", "pending", "ready")
 
     def __init__(self, connection: Connection) -> None:
         self.connection = connection

@@ -182,8 +182,18 @@ class Connection(Life):
 
     # ---------------------------------------------------------------- polling
 
-    def poll(self, wake: Wake) -> None:
-        """Answer a poll now, or later through `wake`. Two at once end the session."""
+    def poll(self, wake: Wake, mark: str = "") -> None:
+        """Answer a poll now, or later through `wake`. Two at once end the session.
+
+        So does one that comes again: HTTP clients send a GET again by themselves if its connection breaks, and
+        whatever the first one was answered is lost, which the layers above their HTTP never hear of. `mark`, where
+        it is not empty, is unique to each poll.
+        """
+        if mark and mark == self._polled:
+            wake(None)
+            self.fail("a poll was repeated")
+            return
+        self._polled = mark
         if self._wake is not None:
             first, self._wake = self._wake, None
             first(packets.CLOSE)

@@ -50,7 +50,9 @@ class Frame:
             # From text(): the payload is what follows the header and the "4".
             size = self.wire[1]
             header = 2 if size < 126 else 4 if size == 126 else 10
-            self._packets = packets = (self.wire[header + 1 :].decode(),)
+            # What is no UTF-8 ends a WebSocket client; it must not end the writer.
+            text = self.wire[header + 1 :].decode("utf-8", "replace")
+            self._packets = packets = (text,)
         return packets
 
     def deflated(self, threshold: int) -> bytes:

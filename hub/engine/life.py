@@ -40,6 +40,7 @@ class Life:
         "_noop_at",
         "_outbox",
         "_pace",
+        "_polled",
         "_posting",
         "_probed",
         "_probing",
@@ -80,6 +81,8 @@ class Life:
         self._congested = False
         # The poll that waits.
         self._wake: Wake | None = None
+        # What its client told the newest poll apart by.
+        self._polled = ""
         # -- input
         self.paused = False
         # Wakes the polling request that waits for resume().

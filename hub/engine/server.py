@@ -174,6 +174,8 @@ class EngineServer:
         if self.connections:
             self._emptied = asyncio.get_running_loop().create_future()
             await asyncio.wait((self._emptied,), timeout=self.options.close_timeout)
+        for connection in list(self.connections.values()):
+            connection.lost(Reason.SERVER_DISCONNECT)
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=max(0.1, deadline - self.clock()))
         for task in self._tasks:

@@ -46,6 +46,11 @@ class Kept:
             self._keeper = None
         self.cut()
 
+    def watch(self) -> None:
+        """Raise what ended the keeper, if anything has."""
+        if self._keeper is not None and self._keeper.done() and not self._keeper.cancelled():
+            self._keeper.result()
+
     def cut(self) -> None:
         """Give the connection up; a new one is made."""
         if self._link is not None:

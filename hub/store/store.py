@@ -148,6 +148,11 @@ class Store:
     def ready(self) -> bool:
         return self.commands.up and self.bus.up
 
+    async def watch(self) -> None:
+        """Raise what ended a connection's keeper, if anything has: nobody would make the connection anew."""
+        self.commands.watch()
+        self.bus.watch()
+
     async def _connected(self) -> None:
         """Check the server; notice whether it is another one than before, or has forgotten something."""
         call = self.commands.call

@@ -153,6 +153,11 @@ class _Bare(Raw):
         self.events = Tap(lambda said: member.said(self, said))
         self.heard_at = time.monotonic()
 
+    @property
+    def _session_url(self) -> str:
+        # Unique to each request, as the stock clients have it.
+        return f"{super()._session_url}&t={time.monotonic_ns()}"
+
     async def _take(self, packet: str | bytes) -> None:
         self.heard_at = time.monotonic()
         offset = self._member.offset

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import time
 
 import aiohttp
@@ -152,3 +153,32 @@ async def test_a_newer_connection_elsewhere_puts_the_older_out(cluster, raw):
     newer = await raw(cluster.hubs[1].url, client_id="twin")
     await eventually(lambda: older.named("41"))
     assert not newer.closed
+
+
+async def test_a_poll_that_is_sent_again_loses_nothing(cluster, raw):
+    """HTTP clients repeat a GET whose connection broke; the answer to the first may be lost, and nobody knows.
+
+    The session ends, its client comes back with the offset that it has, and gets what was in that answer.
+    """
+    client = await raw(cluster.hubs[0].url)
+    await client.join("r")
+    auth = {"pid": client.reply["pid"], "offset": client.named("hub:session")[0][-1]}
+    await client.drop()
+    producer = await raw(cluster.hubs[0].url)
+    async with aiohttp.ClientSession() as http:
+        await producer.publish("r", "one")
+        url = f"{cluster.hubs[0].url}/socket.io/?EIO=4&transport=polling"
+        async with http.get(f"{url}&t=a") as answer:
+            sid = json.loads((await answer.text())[1:].split("\x1e")[0])["sid"]
+        async with http.post(f"{url}&sid={sid}", data="40" + json.dumps(auth)) as answer:
+            assert answer.status == 200
+        heard, last = "", url
+        while '"one"' not in heard:
+            async with http.get(f"{url}&sid={sid}&t={len(heard)}-") as answer:
+                assert answer.status == 200
+                heard += await answer.text()
+                last = answer.url
+        async with http.get(last) as answer:
+            assert answer.status == 400
+        again = await raw(cluster.hubs[0].url, **auth)
+        await exactly(again, ["one"])

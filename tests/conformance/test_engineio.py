@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 from typing import Any
 
@@ -595,3 +596,17 @@ class TestShutdown:
         assert not engine.connections
         assert not engine._tasks
         assert len(engine.wheel) == 0
+
+    async def test_peers_that_do_not_answer_are_cut(self, engine_of: Serve) -> None:
+        peer, engine = await engine_of(close_timeout=0.2)
+        ends: list[str] = []
+        engine.on("disconnect", lambda sid, reason: ends.append(reason))
+        reader, writer = await peer.raw_websocket()
+        sid = await peer.open()
+        engine.connections[sid].send(Frame("nobody takes this"))
+        await asyncio.wait_for(engine.shutdown(), 1)
+        assert ends == ["server disconnect"] * 2
+        assert not engine.connections
+        with contextlib.suppress(ConnectionError):
+            assert (await asyncio.wait_for(reader.read(), 1))[:4] == b"\x88\x02\x03\xe9"
+        writer.close()

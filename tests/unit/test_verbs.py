@@ -50,10 +50,12 @@ def publish(data: bytes) -> Any:
 )
 def test_any_json_is_a_request_or_refused(verb: str, arguments: list[Any]) -> None:
     """Whatever comes, the answer is a request or a sentence."""
+    outcome: Any
     try:
-        assert isinstance(decode(verb, [raw(value) for value in arguments], 0), VERBS[verb])
+        outcome = type(decode(verb, [raw(value) for value in arguments], 0))
     except HubError as error:
-        assert error.message
+        outcome = error.message
+    assert outcome is VERBS[verb] or (isinstance(outcome, str) and outcome)
 
 
 @given(st.binary(max_size=60))
@@ -95,11 +97,9 @@ def test_half_a_surrogate_pair_is_data_and_no_name() -> None:
 def test_data_stays_as_it_came(value: Any) -> None:
     """Byte for byte: nothing is encoded again."""
     text = json.dumps(value, indent=1, ensure_ascii=True).encode()
-    try:
-        request = publish(text)
-    except BadRequest as error:
-        assert "_placeholder" in error.message or "out of range" in error.message
+    if "_placeholder" in str(value):
         return
+    request = publish(text)
     assert isinstance(request, Publish)
     assert bytes(request.data) == text
 

@@ -1,0 +1,88 @@
+"""A node's own affairs when Redis comes, goes and refuses: nothing is tried once and then forgotten."""
+
+from __future__ import annotations
+
+import asyncio
+from types import SimpleNamespace
+
+import pytest
+
+from hub.errors import Unavailable
+from hub.node import Node
+from hub.settings import Settings
+from tests.support.times import eventually
+
+
+@pytest.fixture
+async def node():
+    """A node that has never connected."""
+    node = Node(
+        Settings(), "redis://127.0.0.1:1", expel=lambda session: None, retry_later=lambda session: None
+    )  # fmt: skip
+    yield node
+    for task in list(node._tasks):
+        task.cancel()
+    await asyncio.gather(*node._tasks, return_exceptions=True)
+
+
+async def test_what_redis_forgot_is_told_in_the_end(node, monkeypatch):
+    """A Redis that came back without its end, and is full or goes away again, is asked until it answers."""
+    tries = []
+
+    async def rollback():
+        tries.append("rollback")
+        if len(tries) < 3:
+            raise Unavailable("Redis refuses: OOM")
+        return True
+
+    async def renew(**_):
+        return True
+
+    thawed = []
+    monkeypatch.setattr(node.store, "rollback", rollback)
+    monkeypatch.setattr(node.store, "renew", renew)
+    monkeypatch.setattr(node.store, "thaw", lambda: thawed.append(len(tries)))
+    node.store.bus.up = True
+    node._redis_changed()
+    await eventually(lambda: tries)
+    # Meanwhile the upkeep's renewal succeeds; what was known before stays known.
+    await node.renew()
+    assert thawed == []
+    await eventually(lambda: len(tries) == 3)
+    await node.renew()
+    assert thawed == [3]
+
+
+async def test_a_proof_that_could_not_be_written_back_is_written_back_later(node, monkeypatch):
+    """Also if the client proves nothing new: within 5 s of Redis being back (PROTOCOL §5)."""
+    session = SimpleNamespace(client_id="c", connection="x", proven=7, dirty=True)
+    node.sessions["c"] = session
+    written = []
+
+    async def prove(proofs):
+        if not written:
+            written.append("refused")
+            raise Unavailable("Redis is away")
+        written.extend(proofs)
+
+    monkeypatch.setattr(node.store, "prove", prove)
+    with pytest.raises(Unavailable):
+        await node.prove()
+    await node.prove()
+    assert written == ["refused", ("c", "x", 7)]
+    assert not session.dirty
+    node.sessions.clear()
+
+
+async def test_a_keeper_that_dies_is_noticed(node):
+    """A connection that nobody keeps would leave the node deaf: the upkeep fails, and with it the node, loudly."""
+    await node.store.watch()
+
+    async def dies():
+        raise ZeroDivisionError
+
+    node.store.bus._keeper = asyncio.create_task(dies())
+    await asyncio.wait([node.store.bus._keeper])
+    with pytest.raises(ZeroDivisionError):
+        await node.store.watch()
+    node.store.bus._keeper = None
