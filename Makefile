@@ -11,7 +11,7 @@ PYTHON_STAMP := $(VENV)/.installed
 PAGE_STAMP   := static/node_modules/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test lint format unit coverage wheel clean
+.PHONY: help setup run test lint format unit coverage chaos wheel clean
 
 help: ## Show this list
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1\t\2/p' Makefile | expand -t 16
@@ -49,6 +49,9 @@ unit: setup ## Only the fast tests
 
 coverage: setup ## Every test, with the lines of hub/ that none of them ran
 	$(BIN)/python -m pytest --cov --cov-report=term $(ARGS)
+
+chaos: setup ## Break everything while a checker watches, an hour long; CHAOS_MINUTES=…, CHAOS_SEED=…, CHAOS_SCALE=…
+	CHAOS_MINUTES=$${CHAOS_MINUTES:-60} CHAOS_SCALE=$${CHAOS_SCALE:-12} $(BIN)/python -m pytest tests/chaos/test_storm.py -s $(ARGS)
 
 wheel: setup ## Build dist/*.whl, page and libraries included
 	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir dist .

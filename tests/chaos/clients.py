@@ -187,8 +187,8 @@ class Bare(Member):
         self.offset = 0
         # Seconds to stay away after the next loss.
         self.pause = 0.0
-        # When a connection that says nothing is given up.
-        self.patience = 60.0
+        # Does not read for now, and so cannot tell a dead connection from a live one.
+        self._held = False
         self.session: _Bare | None = None
         self._task: asyncio.Task[None] | None = None
 
@@ -214,6 +214,19 @@ class Bare(Member):
         self.pause = pause
         if self.session is not None:
             self.session.closed = True
+
+    def hold(self) -> None:
+        """Stop reading."""
+        self._held = True
+        if self.session is not None:
+            self.session.hold()
+
+    def go_on(self) -> None:
+        """Undo `hold`."""
+        self._held = False
+        if self.session is not None:
+            self.session.heard_at = time.monotonic()
+            self.session.go_on()
 
     def said(self, session: _Bare, said: tuple[str, list[Any], Any]) -> None:
         event, args, _ = said
@@ -248,11 +261,12 @@ class Bare(Member):
                     return
                 self._pid = reply.get("pid")
                 delay = 0.05
-                self.patience = (
+                patience = (
                     session.handshake["pingInterval"] + session.handshake["pingTimeout"]
                 ) / 1000
                 while not session.closed:
-                    if time.monotonic() - session.heard_at > self.patience:
+                    silent = time.monotonic() - session.heard_at
+                    if silent > patience and not self._held:
                         break
                     await asyncio.sleep(0.05)
             except LOST:

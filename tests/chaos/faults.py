@@ -126,17 +126,12 @@ class SlowReaders(Fault):
     async def strike(self) -> None:
         self._held = [member for member in self.members if self.dice.random() < 0.5]
         for member in self._held:
-            if member.session is not None:
-                member.session.hold()
-                # The client itself is patient: it is busy, not cut off.
-                member.patience = 60.0
+            member.hold()
         self.count += bool(self._held)
 
     async def heal(self) -> None:
         for member in self._held:
-            if member.session is not None:
-                member.session.heard_at = time.monotonic()
-                member.session.go_on()
+            member.go_on()
         self._held = []
 
 
