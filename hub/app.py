@@ -59,6 +59,12 @@ class Hub:
             buffer_limit=max(16 * 1024 * 1024, 4 * (settings.buffer_high + settings.replay_bytes)),
             connections_per_address=settings.connections_per_address,
             websocket_compression=settings.websocket_compression,
+            http_compression=settings.http_compression,
+            connect_timeout=settings.connect_timeout,
+            upgrade_timeout=settings.upgrade_timeout,
+            events_per_second=settings.events_per_second,
+            max_packets=settings.max_packets,
+            max_depth=settings.max_depth,
             cors=tuple(_words(settings.cors)),
             trusted_proxies=tuple(_network(word) for word in _words(settings.trusted_proxies)),
         )

@@ -185,7 +185,7 @@ class Events:
             reply(NotFound(f"there is no verb {event[:64]!r}").answer(), [])
             return True
         try:
-            request = decode(event, arguments, len(attachments))
+            request = decode(event, arguments, len(attachments), self.settings.max_depth)
         except HubError as error:
             reply(error.answer(), [])
         else:

@@ -42,6 +42,16 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     ping_timeout: Seconds = 20.0
     max_payload: Bytes = 1_000_000
     websocket_compression: bool = False
+    # Of large polling answers.
+    http_compression: bool = True
+    # From the handshake to CONNECT, and from the WebSocket of an upgrade to its end.
+    connect_timeout: Seconds = 45.0
+    upgrade_timeout: Seconds = 10.0
+    # Of one connection: messages a second (above it is read more slowly), packets in one polling body, and how deep
+    # arrays and objects of its JSON may nest (stock Python clients fail at some 900).
+    events_per_second: Count = 10_000
+    max_packets: Count = 10_000
+    max_depth: Annotated[int, Meta(ge=1, le=500)] = 100
     # The socket buffer of one client, above which it is parked and below which it is resumed.
     buffer_high: Bytes = 256 * 1024
     buffer_low: Annotated[int, Meta(ge=0, le=1 << 30)] = 64 * 1024

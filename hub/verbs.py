@@ -14,7 +14,7 @@ from hub.model import HISTORY_LIMIT, OFFSET_PATTERN, check_event, check_room
 
 Offset = Annotated[str, Meta(pattern=OFFSET_PATTERN)]
 
-# JSON nested deeper than this breaks stock Python clients.
+# How deep data may nest, unless set otherwise.
 DEPTH = 100
 
 
@@ -126,10 +126,10 @@ def _half_pairs(verb: str, argument: Raw) -> Any:
     return msgspec.convert(fields, VERBS[verb])
 
 
-def decode(verb: str, arguments: list[Raw], attachments: int) -> Request:
+def decode(verb: str, arguments: list[Raw], attachments: int, depth: int = DEPTH) -> Request:
     """Return the request in the arguments of a packet, as JSON. Raises BadRequest naming the field.
 
-    `attachments`: how many came with the packet; the data of a publish may refer to them.
+    `attachments`: how many came with the packet; the data of a publish may refer to them. `depth`: how deep it may nest.
     """
     if len(arguments) != 1:
         raise BadRequest(f"{verb} takes one object, not {len(arguments)} arguments")
@@ -145,7 +145,7 @@ def decode(verb: str, arguments: list[Raw], attachments: int) -> Request:
         raise BadRequest(f"{verb}: {error}") from None
     request.check()
     if isinstance(request, Publish):
-        check_data(request.data, attachments)
+        check_data(request.data, attachments, depth)
     elif attachments:
         raise BadRequest(f"{verb}: no field of it may be binary")
     return request
@@ -155,11 +155,11 @@ def decode(verb: str, arguments: list[Raw], attachments: int) -> Request:
 _SUSPICIOUS = re.compile(rb"_placeholder|\\u00|[0-9][eE]\+?[0-9]{3}|[0-9]{300}")
 
 
-def check_data(data: Raw, attachments: int) -> None:
+def check_data(data: Raw, attachments: int, depth: int = DEPTH) -> None:
     """Refuse data that is JSON but breaks stock clients. Raises BadRequest."""
     text = bytes(data)
-    if text.count(b"[") + text.count(b"{") > DEPTH and _depth(text) > DEPTH:
-        raise BadRequest(f"data: nested deeper than {DEPTH}")
+    if text.count(b"[") + text.count(b"{") > depth and _depth(text) > depth:
+        raise BadRequest(f"data: nested deeper than {depth}")
     if _SUSPICIOUS.search(text):
         try:
             value = json.loads(text)

@@ -1,4 +1,4 @@
-"""The hub's state in Redis, in the hub's own words: every method is one atomic move (DESIGN, "The moves")."""
+"""The hub's state in Redis, in the hub's own words: every method is one atomic move."""
 
 from __future__ import annotations
 
