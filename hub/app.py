@@ -31,6 +31,10 @@ BACKLOG = 4096
 PARK_TIMEOUT = 3.0
 # Seconds that HTTP requests still under way at the end may take.
 SHUTDOWN_TIMEOUT = 2.0
+# Seconds that an idle HTTP connection, or a request head that does not end, is kept; aiohttp's default is an hour.
+IDLE_TIMEOUT = 75.0
+# Seconds that the rest of a refused body is read and thrown away, so that its sender sees the answer.
+LINGERING_TIME = 0.5
 
 _PAGE_HEADERS = {
     "Content-Security-Policy": "default-src 'self'; connect-src 'self' ws: wss:; img-src 'self' data:",
@@ -172,7 +176,12 @@ async def serve(settings: Settings, *, announce: Callable[[str], None]) -> None:
         stack.push_async_callback(hub.node.stop)
         await stack.enter_async_context(hub.upkeep())
         runner = web.AppRunner(
-            hub.app, access_log=None, handle_signals=False, shutdown_timeout=SHUTDOWN_TIMEOUT
+            hub.app,
+            access_log=None,
+            handle_signals=False,
+            shutdown_timeout=SHUTDOWN_TIMEOUT,
+            keepalive_timeout=IDLE_TIMEOUT,
+            lingering_time=LINGERING_TIME,
         )
         await runner.setup()
         stack.push_async_callback(runner.cleanup)

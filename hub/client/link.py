@@ -100,6 +100,7 @@ class Link(socketio.AsyncClient):  # type: ignore[misc]
             await self.connect(url, auth=auth, transports=transports, namespaces=["/"], wait=False)
         except Exception as error:  # the libraries let out whatever their parsers raise
             raise Unavailable(f"cannot connect: {error!r}") from error
+        self.eio.read_loop_task.add_done_callback(self._unread)
         return await self._reply, await self._session
 
     async def ask(self, verb: str, fields: dict[str, Any]) -> dict[str, Any]:
@@ -154,6 +155,12 @@ class Link(socketio.AsyncClient):  # type: ignore[misc]
             with contextlib.suppress(ValueError):
                 engineio.base_client.connected_clients.remove(eio)
             self.end(None)
+
+    def _unread(self, reading: asyncio.Task[None]) -> None:
+        """Note that nothing is read any more; a poll cut off in its body ends the loop by an error."""
+        if not reading.cancelled() and reading.exception() is not None:
+            log.info("the connection was lost: %r", reading.exception())
+        self.end(None)
 
     async def _hang_up(self) -> None:
         """Let go of the sockets, without waiting for the other side."""

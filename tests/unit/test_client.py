@@ -220,6 +220,42 @@ async def test_an_unanswered_verb_replaces_the_connection(fake, connect):
     assert len(fake.peers) == 2
 
 
+async def test_a_poll_cut_off_in_its_body_replaces_the_connection():
+    """The stock client's reading loop dies of it without a word to anybody."""
+    shaken = 0
+    session = ["hub:session", FakeHub().session, "10"]
+    answers = iter(["40" + json.dumps({"sid": "x", "pid": "p"}), "42" + json.dumps(session), None])
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal shaken
+        while request := await reader.readline():
+            head = (await reader.readuntil(b"\r\n\r\n")).lower()
+            if b"content-length: " in head:
+                length = int(head.split(b"content-length: ")[1].split(b"\r\n")[0])
+                await reader.readexactly(length)
+            if request.startswith(b"POST"):
+                body: str | None = "ok"
+            elif b"sid=" not in request:
+                shaken += 1
+                times = {"pingInterval": 25000, "pingTimeout": 20000}
+                body = "0" + json.dumps({"sid": "e", "upgrades": [], **times})
+            else:
+                body = next(answers, "6")
+            length = 1000 if body is None else len(body)
+            writer.write(f"HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n\r\n{body}".encode())
+            if body is None:
+                break
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    client = HubClient(f"http://127.0.0.1:{port}", transports=["polling"])
+    await client.connect()
+    await eventually(lambda: shaken >= 2)
+    await client.close()
+    server.close()
+
+
 async def test_volatile_is_not_retried(fake, connect):
     """A message that may be lost is not sent twice either."""
     client = connect(answer_timeout=0.2 * UNIT)

@@ -22,7 +22,7 @@ from hub.events import Events, Lane
 from hub.node import Node
 from hub.session import Session
 from hub.settings import Settings
-from hub.store import bus, commands, store
+from hub.store import bus, commands, kept, store
 from hub.store.scripts import Script, read_all
 from tests.support.redis import RedisServer
 
@@ -248,7 +248,7 @@ class Wire:
 _AT_ONCE = tuple(
     b"*%d\r\n$%d\r\n%b\r\n" % (count, len(word), word)
     for word, count in [
-        (b"SCRIPT", 3), (b"INFO", 2), (b"GET", 2), (b"CLIENT", 2), (b"CLIENT", 4),
+        (b"SCRIPT", 3), (b"INFO", 2), (b"GET", 2), (b"CLIENT", 2), (b"CLIENT", 4), (b"PING", 1),
     ]
 )  # fmt: skip
 
@@ -388,6 +388,8 @@ class Lab:
         self._patch(commands, "connect", self._connect)
         self._patch(bus, "connect", self._connect)
         self._patch(store, "secrets", self)
+        # A lost connection is made anew at once.
+        self._patch(kept, "STEADY", -1.0)
         for name, value in (mutation.patches if mutation else {}).items():
             owner, method = name.split("__", 1)
             self._patch(_OWNERS[owner], method, value)

@@ -411,6 +411,10 @@ def swept_owner(s: Scene) -> None:
     s.lab.leap(20)
     s.upkeep_of(s.n1, "renew", "sweep")
     s.upkeep_of(s.n0, "renew")
+    s.later()
+    s.flow()
+    if s.js1.connection is None or s.js1.connection.over:
+        raise Bad("put out, although nobody has replaced it")
 
 
 def left_deaf(s: Scene) -> None:

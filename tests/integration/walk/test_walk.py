@@ -91,7 +91,7 @@ def test_bounds_of_every_size(
 
 
 @pytest.mark.parametrize(
-    "rule", ["resub_keeps_join", "join_filter", "log_decides", "heal_gap", "swept_owner"]
+    "rule", ["resub_keeps_join", "join_filter", "log_decides", "heal_gap", "never_empty"]
 )
 def test_walks_find_mistakes(server: RedisServer, rule: str) -> None:
     """A rule that is off is found soon: the walk sees what it is meant to see."""
