@@ -40,7 +40,7 @@ async def test_connections_to_redis_are_killed(own_redis, fragile, js, raw, clie
             for name in ("pubsub", "normal") if kind == "both" else (kind,):
                 await asyncio.to_thread(own_redis.client.client_kill_filter, _type=name)
             heard = len(reader.data())
-            await eventually(lambda heard=heard: done.is_set() or len(reader.data()) > heard + 5)
+            await eventually(lambda heard=heard: done.is_set() or len(reader.data()) > heard + 25)
 
     troubling = asyncio.create_task(trouble())
     try:
@@ -49,8 +49,13 @@ async def test_connections_to_redis_are_killed(own_redis, fragile, js, raw, clie
     finally:
         done.set()
         await troubling
-    for each in (page, poller, reader):
-        await eventually(lambda each=each: len(each.data()) >= 160)
+    everybody = (page, poller, reader)
+    await eventually(
+        lambda: all(len(each.data()) >= 160 for each in everybody),
+        within=2 * SOON,
+        what=lambda: [len(each.data()) for each in everybody],
+    )
+    for each in everybody:
         in_order(each)
         assert each.named("m") == reader.named("m")
         for index in range(2):
