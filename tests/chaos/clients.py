@@ -205,7 +205,7 @@ class Bare(Member):
     async def quit(self) -> None:
         """Say a deliberate goodbye, which ends an anonymous session."""
         with contextlib.suppress(*LOST, RuntimeError):
-            if self.session is not None:
+            if self.session is not None and self.session.reply is not None:
                 await self.session.send("41")
         await self.stop()
 
