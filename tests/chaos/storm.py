@@ -226,7 +226,10 @@ class Storm:
                 found.append(Violation("deaf", f"{member.name} ({member.record.kind})", f"{has}"))
             member.record.stayed = True
         for who in [*self.members, *(producer.member for producer in self.producers)]:
-            await who.stop()
+            # A stock client whose connection broke in the middle of something may never stop by itself.
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(SOON):
+                    await who.stop()
             if who.fault is not None:
                 found.append(Violation("put out", f"{who.name} ({who.record.kind})", who.fault))
         return [*found, *check(self.history)]

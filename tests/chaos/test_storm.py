@@ -1,4 +1,4 @@
-"""The suite's storm: every fault at least three times, and nothing lost.
+"""The storm: every fault at least three times, and nothing lost.
 
 CHAOS_MINUTES lets storm follow storm for so long, each with the next seed; CHAOS_SEED says the first one, CHAOS_SCALE
 how many clients of each kind there are.
@@ -34,7 +34,7 @@ def swept():
 # The stock clients leave things unclosed when their connections break.
 @pytest.mark.filterwarnings("ignore::ResourceWarning")
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-@pytest.mark.slow
+@pytest.mark.storm
 @pytest.mark.timeout(2 * LIMIT + MINUTES * 60)
 async def test_nothing_is_lost_in_a_storm(capsys):
     """Every promise of PROTOCOL §5 holds for every client, whatever strikes."""
