@@ -236,7 +236,10 @@ class Events:
             case History():
                 _private(session, request.room)
                 page = await self.node.store.history(
-                    request.room, _int(request.after), _int(request.before), request.limit
+                    request.room,
+                    _int(request.after),
+                    _int(request.before),
+                    self._at_most(request.limit),
                 )
                 answer, attachments = _page(page, newest=request.after is None)
                 del answer["gap"]
@@ -246,6 +249,11 @@ class Events:
                 await self.node.prove_now(session)
                 reply({"ok": True, "offset": str(session.proven)}, [])
 
+    def _at_most(self, limit: int | None) -> int:
+        """Return how many messages an answer may hold; `more` tells of the rest."""
+        most = self.settings.history_limit
+        return most if limit is None else min(limit, most)
+
     async def _subscribe(self, session: Session, request: Subscribe, reply: Reply) -> None:
         _private(session, request.room)
 
@@ -254,7 +262,7 @@ class Events:
             attachments: list[bytes] = []
             if request.history or request.since is not None:
                 page = await self.node.store.history(
-                    request.room, _int(request.since), join + 1, request.history or 1000
+                    request.room, _int(request.since), join + 1, self._at_most(request.history)
                 )
                 found, attachments = _page(page, newest=request.since is None)
             elif request.history == 0:

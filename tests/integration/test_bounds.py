@@ -290,6 +290,20 @@ async def test_settings_out_of_bounds_are_refused_at_start(own_hub):
         await own_hub(log_length=0)
 
 
+async def test_a_history_answer_is_bounded(start_hub, raw, room):
+    """No answer holds more messages than the setting says, whatever was asked for; `more` tells."""
+    hub = await asyncio.to_thread(start_hub, history_limit=3)
+    client = await raw(hub.url)
+    offsets = [await client.publish(room, number) for number in range(5)]
+    answer = await client.ask("history", {"room": room, "limit": 5})
+    assert ([m["offset"] for m in answer["messages"]], answer["more"]) == (offsets[2:], True)
+    for fields in ({"history": 5}, {"since": "0"}):
+        other = await raw(hub.url)
+        answer = await other.ask("subscribe", {"room": room, **fields})
+        assert (len(answer["messages"]), answer["more"]) == (3, True)
+    await asyncio.to_thread(hub.close)
+
+
 async def test_rooms_of_a_session_are_bounded(own_hub, raw, room):
     """One room too many is refused; the session goes on."""
     hub = await own_hub(rooms_per_session=3)
