@@ -12,7 +12,7 @@ from typing import Any
 
 from hub.errors import HubError, Unavailable
 from hub.store.kept import Kept
-from hub.store.link import Callback, Link, Reply, ReplyError, connect, pack
+from hub.store.link import Callback, Link, Reply, ReplyError, connect, pack, settling
 from hub.store.scripts import Script, read_all
 
 log = logging.getLogger("hub.store")
@@ -55,16 +55,7 @@ class Commands(Kept):
     def ask(self, name: str, keys: Sequence[str], args: Sequence[Any]) -> asyncio.Future[Reply]:
         """Run a script; the future raises HubError."""
         future: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
-
-        def done(reply: Reply) -> None:
-            if future.done():
-                return
-            if isinstance(reply, Exception):
-                future.set_exception(reply)
-            else:
-                future.set_result(reply)
-
-        self.run(name, keys, args, done)
+        self.run(name, keys, args, settling(future))
         return future
 
     async def call(self, *command: Any) -> Reply:

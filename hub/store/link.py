@@ -28,6 +28,20 @@ ReplyError = hiredis.ReplyError
 CONNECT_TIMEOUT = 5.0
 
 
+def settling(future: asyncio.Future[Reply]) -> Callback:
+    """Return a callback that hands a reply, or the exception that came instead, to a future."""
+
+    def done(reply: Reply) -> None:
+        if future.done():
+            return
+        if isinstance(reply, Exception):
+            future.set_exception(reply)
+        else:
+            future.set_result(reply)
+
+    return done
+
+
 class Link(asyncio.Protocol):
     """A connection.
 
@@ -77,16 +91,7 @@ class Link(asyncio.Protocol):
     def call(self, *command: Any) -> asyncio.Future[Reply]:
         """Send a command; the future raises ReplyError or Unavailable."""
         future: asyncio.Future[Reply] = self._loop.create_future()
-
-        def done(reply: Reply) -> None:
-            if future.done():
-                return
-            if isinstance(reply, Exception):
-                future.set_exception(reply)
-            else:
-                future.set_result(reply)
-
-        self.send(pack(command), done)
+        self.send(pack(command), settling(future))
         return future
 
     def close(self) -> None:
