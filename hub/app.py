@@ -13,7 +13,7 @@ from typing import Any
 
 from aiohttp import web
 
-from hub import static_files
+from hub import open_files, static_files
 from hub.embedded import EmbeddedServer
 from hub.engine import Goodbye
 from hub.errors import BadRequest, HubError, Unavailable
@@ -57,7 +57,10 @@ class Hub:
             buffer_low=settings.buffer_low,
             # A replayed batch is written in one piece, whatever the buffer holds.
             buffer_limit=max(16 * 1024 * 1024, 4 * (settings.buffer_high + settings.replay_bytes)),
+            max_connections=open_files.connections(settings.max_connections),
+            max_lag=settings.max_lag,
             connections_per_address=settings.connections_per_address,
+            newcomers_per_address=settings.newcomers_per_address,
             websocket_compression=settings.websocket_compression,
             http_compression=settings.http_compression,
             connect_timeout=settings.connect_timeout,
@@ -83,7 +86,7 @@ class Hub:
 
     async def _readyz(self, _: web.Request) -> web.Response:
         state = {"redis": self.node.store.commands.up, "bus": self.node.store.bus.up}
-        ready = all(state.values()) and not self.server.eio.refusing
+        ready = all(state.values()) and not self.server.eio.door.refusing
         return web.json_response({"ok": ready, **state}, status=200 if ready else 503)
 
     def _expel(self, session: Session) -> None:
@@ -144,7 +147,7 @@ class Hub:
 
     async def drain(self) -> None:
         """Let every client go, parked, over the time that the settings give; nobody new comes in."""
-        self.server.eio.refusing = True
+        self.server.eio.door.refusing = True
         sessions = list(self.node.sessions.values())
         batches = [sessions[start : start + 100] for start in range(0, len(sessions), 100)]
         for batch in batches:

@@ -55,8 +55,14 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     # The socket buffer of one client, above which it is parked and below which it is resumed.
     buffer_high: Bytes = 256 * 1024
     buffer_low: Annotated[int, Meta(ge=0, le=1 << 30)] = 64 * 1024
-    # Connections that one address may hold, loopback aside; 0: no limit.
+    # Connections of one hub process; 0: as many as it may have files open. Polling clients can take two files each.
+    max_connections: Annotated[int, Meta(ge=0, le=1_000_000)] = 0
+    # While its event loop is behind by more than this, newcomers are told to come back later.
+    max_lag: Seconds = 1.0
+    # Connections that one address may hold, and new ones it may bring a second, ten times as many at once; loopback
+    # aside. An IPv6 network of 64 bits counts as one address. 0: no limit.
     connections_per_address: Annotated[int, Meta(ge=0, le=1_000_000)] = 1000
+    newcomers_per_address: Annotated[int, Meta(ge=0, le=1_000_000)] = 100
     # Verbs that one connection may have waiting to be carried out; beyond it its socket is not read.
     pending_verbs: Count = 1000
 

@@ -49,9 +49,16 @@ class EngineOptions:
     # The most packets in a polling answer; stock Python clients drop longer ones.
     answer_packets: int = 16
 
-    # -- peers
-    # Connections that one address may hold, loopback aside.
+    # -- who may come in: above one of these a handshake gets 503 with Retry-After
+    # Connections altogether.
+    max_connections: int = 0
+    # Seconds that the event loop may be behind.
+    max_lag: float = 1.0
+    # Connections that one address may hold, and new ones it may bring a second; ten times as many at once. Loopback aside.
     connections_per_address: int = 1000
+    newcomers_per_address: int = 100
+
+    # -- peers
     # Origins of pages that may connect. "*": any, without credentials. Empty: same origin only.
     cors: tuple[str, ...] = ()
     # Whose Forwarded and X-Forwarded-* headers are believed.

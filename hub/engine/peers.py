@@ -67,6 +67,14 @@ def is_loopback(remote: str) -> bool:
     return address is None or address.is_loopback
 
 
+def counted_as(remote: str) -> str:
+    """Return what a peer's limits are counted under: an IPv6 network of 64 bits, which is one customer's, or its address."""
+    address = _address(remote)
+    if isinstance(address, IPv6Address):
+        return str(IPv6Address(int(address) >> 64 << 64))
+    return remote
+
+
 def cors_headers(request: web.BaseRequest, options: EngineOptions) -> dict[str, str] | None:
     """Return the headers that let the page read the answer; None: it may not connect at all."""
     origin = request.headers.get("Origin")
