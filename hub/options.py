@@ -90,6 +90,6 @@ FLAGS = (
         "Connections one address may hold, loopback aside; 0: no limit.",
         "COUNT",
     ),
-    Flag(OPERATION, "drain", "At SIGTERM, let clients go over this time.", "SECONDS"),
+    Flag(OPERATION, "drain", "At SIGTERM, let clients go evenly over this time.", "SECONDS"),
     Flag(OPERATION, "log_level", "What to log on standard error."),
 )

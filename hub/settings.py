@@ -86,8 +86,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     bus_silence: Seconds = 4.0
     # A command to Redis not answered within this makes its connection count as broken.
     redis_timeout: Seconds = 10.0
-    # SIGTERM: clients are let go over this many seconds.
-    drain: Annotated[float, Meta(ge=0, le=3600)] = 1.0
+    # SIGTERM: clients are let go evenly over this many seconds; few of them sooner, ten a second at least.
+    drain: Annotated[float, Meta(ge=0, le=3600)] = 5.0
 
     def __post_init__(self) -> None:
         if self.buffer_low >= self.buffer_high:

@@ -161,15 +161,20 @@ class EngineServer:
     def create_event(self, *args: Any, **kwargs: Any) -> asyncio.Event:
         return asyncio.Event(*args, **kwargs)
 
-    async def shutdown(self) -> None:
-        """Close all sessions, wait until they are gone and told, and stop the wheel."""
+    async def shutdown(self, within: float | None = None) -> None:
+        """Close all sessions, wait until they are gone and told, and stop the wheel.
+
+        Those that take longer than `within` seconds (default: close_timeout) are cut.
+        """
+        if within is None:
+            within = self.options.close_timeout
         self.door.close()
         for connection in list(self.connections.values()):
             connection.close(Goodbye.GOING_AWAY)
-        deadline = self.clock() + self.options.close_timeout
+        deadline = self.clock() + within
         if self.connections:
             self._emptied = asyncio.get_running_loop().create_future()
-            await asyncio.wait((self._emptied,), timeout=self.options.close_timeout)
+            await asyncio.wait((self._emptied,), timeout=within)
         for connection in list(self.connections.values()):
             connection.lost(Reason.SERVER_DISCONNECT)
         if self._tasks:
