@@ -32,6 +32,10 @@ class Bucket:
             return 0.0
         return (1.0 - self._left) / self._rate
 
+    def charge(self, tokens: float) -> None:
+        """Take tokens whether they are there or not; whoever comes next waits for the debt too."""
+        self._left -= tokens
+
     def full(self, now: float) -> bool:
         """Tell whether nothing of the past counts any more."""
         self._fill(now)

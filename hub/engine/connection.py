@@ -176,6 +176,10 @@ class Connection(Life):
             self._host.counters["events throttled"] += 1
         return wait
 
+    def charge(self, messages: int) -> None:
+        """Count the message under way as so many more."""
+        self._pace.charge(messages)
+
     def when_resumed(self, call: Callable[[], None]) -> None:
         """Call once after resume(), or at the end."""
         self._resumed = call

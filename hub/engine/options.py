@@ -37,8 +37,9 @@ class EngineOptions:
     max_attachments: int = 10
     # Nesting of arrays and objects in a client's JSON.
     max_depth: int = 100
-    # Messages a second of one connection; above it is read more slowly, never refused.
-    events_per_second: int = 10_000
+    # Messages a second of one connection; above it is read more slowly, never refused. The layer above may count
+    # those that cost it more as several.
+    events_per_second: int = 100_000
 
     # -- output, per connection
     # Bytes that the peer has not taken: listener.high() above, listener.low() below.
