@@ -18,6 +18,7 @@ from socketio.exceptions import ConnectionRefusedError
 from hub.engine.connection import Connection
 from hub.engine.frame import Frame
 from hub.errors import BadRequest, Forbidden, HubError, Internal, NotFound, Unavailable
+from hub.limits import Limits
 from hub.message import encode, meta
 from hub.model import ATTACHMENTS, check_client_id, is_offset
 from hub.node import Node
@@ -49,47 +50,39 @@ _encode = msgspec.json.encode
 class Lane:
     """The verbs of one connection, in order."""
 
-    __slots__ = ("_hub", "_paused", "_pending", "_queue", "_worker", "connection", "session")
+    __slots__ = ("_hub", "_queue", "_worker", "connection", "limits", "session")
 
     def __init__(self, hub: Events, connection: Connection, session: Session) -> None:
         self._hub = hub
         self.connection = connection
         self.session = session
-        # Verbs that wait for one before them; while there are any, a worker takes them one by one.
-        self._queue: deque[tuple[Request, list[bytes], Reply]] = deque()
+        self.limits = Limits(hub.settings, connection)
+        # Verbs that wait for one before them, with the bytes of each; while there are any, a worker takes them one by
+        # one. Bounded by the limits of what is under way.
+        self._queue: deque[tuple[Request, list[bytes], Reply, int]] = deque()
         self._worker: asyncio.Task[None] | None = None
-        # Verbs not answered yet, bounded by not reading from the connection.
-        self._pending = 0
-        self._paused = False
 
-    def submit(self, request: Request, attachments: list[bytes], reply: Reply) -> None:
-        """Carry a verb out once those before it have taken effect."""
-        self._pending += 1
-        if self._pending >= self._hub.settings.pending_verbs and not self._paused:
-            self._paused = True
-            self.connection.pause()
+    def submit(self, request: Request, attachments: list[bytes], reply: Reply, size: int) -> None:
+        """Carry a verb of `size` bytes out once those before it have taken effect."""
+        self.limits.enter(size)
         if self._worker is None and isinstance(request, Publish):
-            self._publish(request, attachments, reply)
+            self._publish(request, attachments, reply, size)
             return
-        self._queue.append((request, attachments, reply))
+        self._queue.append((request, attachments, reply, size))
         if self._worker is None:
             self._worker = self._hub.node.spawn(self._work())
-
-    def _answered(self) -> None:
-        self._pending -= 1
-        if self._paused and self._pending <= self._hub.settings.pending_verbs // 2:
-            self._paused = False
-            self.connection.resume()
 
     async def _work(self) -> None:
         try:
             while self._queue:
-                request, attachments, reply = self._queue.popleft()
+                request, attachments, reply, size = self._queue.popleft()
                 if isinstance(request, Publish):
-                    self._publish(request, attachments, reply)
+                    self._publish(request, attachments, reply, size)
                     continue
                 try:
-                    await self._hub.carry_out(self.session, request, reply)
+                    # Whoever asks for much and reads nothing waits for itself.
+                    await self.session.drained()
+                    await self._hub.carry_out(self, request, reply)
                 except HubError as error:
                     reply(error.answer(), [])
                 except NotOwner as refusal:
@@ -98,13 +91,13 @@ class Lane:
                     log.exception("a verb failed")
                     reply(Internal("the hub failed; this was logged").answer(), [])
                 finally:
-                    self._answered()
+                    self.limits.leave(size)
         finally:
             self._worker = None
 
-    def _publish(self, request: Publish, attachments: list[bytes], reply: Reply) -> None:
+    def _publish(self, request: Publish, attachments: list[bytes], reply: Reply, size: int) -> None:
         def done(result: int | HubError, duplicate: bool) -> None:
-            self._answered()
+            self.limits.leave(size)
             if isinstance(result, HubError):
                 reply(result.answer(), [])
             elif duplicate:
@@ -179,18 +172,28 @@ class Events:
             return False  # python-socketio ends the connection, as the protocol asks
         event, arguments = packet
         reply = _answer(connection, ack)
-        if event not in VERBS:
-            if not ack or event in self.server.handlers.get("/", {}):
-                return False
-            reply(NotFound(f"there is no verb {event[:64]!r}").answer(), [])
-            return True
         try:
-            request = decode(event, arguments, len(attachments), self.settings.max_depth)
+            if event not in VERBS:
+                lane.limits.failed()
+                if not ack or event in self.server.handlers.get("/", {}):
+                    return False
+                raise NotFound(f"there is no verb {event[:64]!r}")
+            lane.limits.take(event)
+            request = self._decode(lane, event, arguments, len(attachments))
         except HubError as error:
             reply(error.answer(), [])
         else:
-            lane.submit(request, attachments, reply)
+            size = len(text) + sum(map(len, attachments)) if attachments else len(text)
+            lane.submit(request, attachments, reply, size)
         return True
+
+    def _decode(self, lane: Lane, verb: str, arguments: list[Any], attachments: int) -> Request:
+        """Return the request. Raises BadRequest; RateLimited where too many were bad."""
+        try:
+            return decode(verb, arguments, attachments, self.settings.max_depth)
+        except BadRequest:
+            lane.limits.failed()
+            raise
 
     # -- carrying out
 
@@ -223,11 +226,12 @@ class Events:
             dedupe=dedupe,
         )
 
-    async def carry_out(self, session: Session, request: Request, reply: Reply) -> None:
+    async def carry_out(self, lane: Lane, request: Request, reply: Reply) -> None:
         """Carry out a verb that waits for something. Raises HubError, NotOwner."""
+        session = lane.session
         match request:
             case Subscribe():
-                await self._subscribe(session, request, reply)
+                await self._subscribe(lane, request, reply)
             case Unsubscribe():
                 if request.room == f"@{session.client_id}":
                     raise Forbidden("room: a personal room is always subscribed")
@@ -235,11 +239,8 @@ class Events:
                 reply({"ok": True, "room": request.room}, [])
             case History():
                 _private(session, request.room)
-                page = await self.node.store.history(
-                    request.room,
-                    _int(request.after),
-                    _int(request.before),
-                    self._at_most(request.limit),
+                page = await self._read(
+                    lane, request.room, request.after, _int(request.before), request.limit
                 )
                 answer, attachments = _page(page, newest=request.after is None)
                 del answer["gap"]
@@ -249,27 +250,32 @@ class Events:
                 await self.node.prove_now(session)
                 reply({"ok": True, "offset": str(session.proven)}, [])
 
-    def _at_most(self, limit: int | None) -> int:
-        """Return how many messages an answer may hold; `more` tells of the rest."""
+    async def _read(
+        self, lane: Lane, room: str, after: str | None, before: int | None, limit: int | None
+    ) -> Page:
+        """Read from a room's log what one answer may hold; `more` tells of the rest."""
         most = self.settings.history_limit
-        return most if limit is None else min(limit, most)
+        limit = most if limit is None else min(limit, most)
+        page = await self.node.store.history(room, _int(after), before, limit)
+        lane.limits.answered(sum(len(message.body) for message in page.messages))
+        return page
 
-    async def _subscribe(self, session: Session, request: Subscribe, reply: Reply) -> None:
-        _private(session, request.room)
+    async def _subscribe(self, lane: Lane, request: Subscribe, reply: Reply) -> None:
+        _private(lane.session, request.room)
 
         async def answer(join: int) -> None:
             found: dict[str, Any] = {}
             attachments: list[bytes] = []
             if request.history or request.since is not None:
-                page = await self.node.store.history(
-                    request.room, _int(request.since), join + 1, self._at_most(request.history)
+                page = await self._read(
+                    lane, request.room, request.since, join + 1, request.history
                 )
                 found, attachments = _page(page, newest=request.since is None)
             elif request.history == 0:
                 found = {"messages": [], "more": False, "gap": False}
             reply({"ok": True, "room": request.room, "offset": str(join), **found}, attachments)
 
-        await self.node.subscribe(session, request.room, answer)
+        await self.node.subscribe(lane.session, request.room, answer)
 
 
 def _identify(auth: Any) -> tuple[str | None, Pid | None, int | None, bool, bool]:

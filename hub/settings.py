@@ -49,7 +49,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     upgrade_timeout: Seconds = 10.0
     # Of one connection: messages a second (above it is read more slowly), packets in one polling body, and how deep
     # arrays and objects of its JSON may nest (stock Python clients fail at some 900).
-    events_per_second: Count = 10_000
+    events_per_second: Count = 100_000
     max_packets: Count = 10_000
     max_depth: Annotated[int, Meta(ge=1, le=500)] = 100
     # The socket buffer of one client, above which it is parked and below which it is resumed.
@@ -63,8 +63,13 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     # aside. An IPv6 network of 64 bits counts as one address. 0: no limit.
     connections_per_address: Annotated[int, Meta(ge=0, le=1_000_000)] = 1000
     newcomers_per_address: Annotated[int, Meta(ge=0, le=1_000_000)] = 100
-    # Verbs that one connection may have waiting to be carried out; beyond it its socket is not read.
+    # Verbs that one connection may have under way, and the bytes that they came in; beyond them it is not read.
     pending_verbs: Count = 1000
+    pending_bytes: Bytes = 4 * 1024 * 1024
+    # Publishes and acks of one connection a second, and all its other verbs, malformed ones among them; five times as
+    # many at once. Each 16 KiB of an answer count as a verb more. Beyond: rate_limited.
+    publishes_per_second: Count = 100_000
+    verbs_per_second: Count = 1000
 
     # -- bounds of what is remembered (PROTOCOL §5)
     inbox_length: Count = 1000

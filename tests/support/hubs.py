@@ -34,6 +34,8 @@ class Hub:
         self.redis_url = redis_url
         self.prefix = prefix
         self.settings = settings
+        # A test build may be something else.
+        self.main = MAIN
         self.port = 0
         self.log = Path(tempfile.mkstemp(prefix="hub-", suffix=".log")[1])
         self.stdout = ""
@@ -43,6 +45,11 @@ class Hub:
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
 
     @property
     def running(self) -> bool:
@@ -61,7 +68,7 @@ class Hub:
 
     def spawn(self) -> subprocess.Popen[bytes]:
         """Start the process and do not wait for it."""
-        command = [sys.executable, "-c", MAIN, "serve", "--port", str(self.port)]
+        command = [sys.executable, "-c", self.main, "serve", "--port", str(self.port)]
         if self.redis_url:
             command += ["--redis-url", self.redis_url, "--prefix", self.prefix]
         settings = {"drain": 0.05} | self.settings

@@ -11,7 +11,8 @@ from typing import Any, Self
 
 _REQUEST = (
     "GET /socket.io/?EIO=4&transport=websocket HTTP/1.1\r\nHost: {host}:{port}\r\nUpgrade: websocket\r\n"
-    "Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"
+    "Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n"
+    "{more}\r\n"
 )
 
 
@@ -29,9 +30,11 @@ class Refused(Exception):
 class Light(asyncio.Protocol):
     """One connection. `heard` holds the data of each message, `gaps` what `hub:gap` told; `closed` is done at its end."""
 
-    def __init__(self, host: str, port: int) -> None:
+    def __init__(self, host: str, port: int, address: str = "") -> None:
         loop = asyncio.get_running_loop()
         self.host, self.port = host, port
+        # Whom a proxy between would say this is.
+        self.address = address
         self.heard: list[Any] = []
         self.gaps: list[dict[str, Any]] = []
         self.session: dict[str, Any] = {}
@@ -49,10 +52,10 @@ class Light(asyncio.Protocol):
         self._transport: asyncio.Transport
 
     @classmethod
-    async def open(cls, host: str, port: int) -> Self:
+    async def open(cls, host: str, port: int, address: str = "") -> Self:
         """Shake hands. Raises Refused, OSError."""
         loop = asyncio.get_running_loop()
-        _, client = await loop.create_connection(lambda: cls(host, port), host, port)
+        _, client = await loop.create_connection(lambda: cls(host, port, address), host, port)
         await client._opened
         return client
 
@@ -92,7 +95,8 @@ class Light(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
-        transport.write(_REQUEST.format(host=self.host, port=self.port).encode())
+        more = f"X-Forwarded-For: {self.address}\r\n" if self.address else ""
+        transport.write(_REQUEST.format(host=self.host, port=self.port, more=more).encode())
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.closed.set_result(self._code)
