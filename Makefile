@@ -11,7 +11,7 @@ PYTHON_STAMP := $(VENV)/.installed
 PAGE_STAMP   := static/node_modules/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test lint format unit coverage chaos wheel clean
+.PHONY: help setup run test lint format unit coverage chaos leaks deploy wheel clean
 
 help: ## Show this list
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1\t\2/p' Makefile | expand -t 16
@@ -52,6 +52,12 @@ coverage: setup ## Every test, with the lines of hub/ that none of them ran
 
 chaos: setup ## Break everything while a checker watches, an hour long; CHAOS_MINUTES=…, CHAOS_SEED=…, CHAOS_SCALE=…
 	CHAOS_MINUTES=$${CHAOS_MINUTES:-60} CHAOS_SCALE=$${CHAOS_SCALE:-12} $(BIN)/python -m pytest -m storm tests/chaos/test_storm.py -s $(ARGS)
+
+leaks: setup ## Come, subscribe, publish and go 100,000 times: memory, tasks, files and keys stay what they were
+	$(BIN)/python bench/leaks.py $(ARGS)
+
+deploy: setup ## Move 5,000 clients from one hub to another by SIGTERM: none loses anything, none is away for long
+	$(BIN)/python bench/deploy.py $(ARGS)
 
 wheel: setup ## Build dist/*.whl, page and libraries included
 	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir dist .

@@ -15,9 +15,10 @@ from tests.support.hubs import Hub
 from tests.support.light import Light
 from tests.support.probe import MAIN
 from tests.support.raw import Raw
+from tests.support.times import UNIT
 
 # Everything that is remembered runs out within seconds.
-LIFE = 1.0
+LIFE = 0.5 * UNIT
 SETTINGS = {
     "anonymous_life": LIFE, "named_life": LIFE, "log_age": LIFE, "dedupe_life": LIFE, "lease": 3.0,
     "log_length": 20, "inbox_length": 5,
