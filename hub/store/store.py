@@ -202,10 +202,7 @@ class Store:
 
         `odd`: not every session is to count it (echo off, ttl).
         """
-        keys = self.keys
-        names = [keys.clock, keys.log(room), keys.meta(room), keys.away(room)]
-        if dedupe is not None:
-            names.append(dedupe)
+        names, channel = self.keys.published(room)
 
         def done(reply: Any) -> None:
             if isinstance(reply, HubError):
@@ -218,9 +215,9 @@ class Store:
 
         self.commands.run(
             "publish",
-            names,
+            names if dedupe is None else (*names, dedupe),
             (
-                room, keys.room_channel_base + room, header, body, str(self.newest),
+                room, channel, header, body, str(self.newest),
                 "1" if volatile else "0", "1" if odd else "0", *self._publish_args,
             ),
             done,
@@ -236,7 +233,7 @@ class Store:
                 str(limit), str(self.settings.replay_bytes),
             ),
         )  # fmt: skip
-        messages = [Message(room, int(o), int(n), head, body) for o, n, head, body in found]
+        messages = [Message.from_log(room, *entry) for entry in found]
         return Page(messages, more == b"1", gap == b"1", int(clock))
 
     # -- sessions
@@ -303,7 +300,7 @@ class Store:
                 Gap(room.decode(), why.decode(), int(a), int(b), int(d) if d else None)
                 for room, why, a, b, d in gaps
             ],
-            [Message(room.decode(), int(o), int(n), h, b) for room, o, n, h, b in messages],
+            [Message.from_log(room.decode(), *entry) for room, *entry in messages],
         )
 
     async def subscribe(
