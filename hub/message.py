@@ -28,16 +28,17 @@ def encode(
     attachments: Sequence[bytes] = (),
     skip: str | None = None,
     ttl: float = 0,
-) -> tuple[str, bytes]:
+) -> tuple[bytes, bytes]:
     """Return header and body of a message; `data` and `meta` are JSON, `ttl` seconds (0: none)."""
     name = _encode(event)
     body = b"%b,%b,%b" % (name, data, meta)
     head = len(name)
-    header = f"{head} {head + 1 + len(data)} {len(body)} {skip or '*'} {int(ttl * 1e6)} "
-    if not attachments:
-        return header + "*", body
-    lengths = ",".join(str(len(part)) for part in attachments)
-    return header + lengths, body + b"".join(attachments)
+    until = (head, head + 1 + len(data), len(body))
+    if not attachments and not skip and not ttl:
+        return b"%d %d %d * 0 *" % until, body
+    lengths = ",".join(str(len(part)) for part in attachments) or "*"
+    rest = f" {skip or '*'} {int(ttl * 1e6)} {lengths}"
+    return b"%d %d %d" % until + rest.encode(), body + b"".join(attachments)
 
 
 @functools.lru_cache(4096)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import hashlib
 
 
@@ -22,8 +21,6 @@ class Keys:
         self.node_channel_base = self.base + "bus:node:"
         # The channel that every node hears.
         self.all_nodes_channel = self.base + "bus:nodes"
-        # What a publish touches, by room: clock, log, meta, away set, and the bus channel.
-        self.published = functools.lru_cache(4096)(self._published)
 
     def log(self, room: str) -> str:
         return f"{self.base}room:{room}:log"
@@ -33,11 +30,6 @@ class Keys:
 
     def away(self, room: str) -> str:
         return f"{self.base}room:{room}:away"
-
-    def _published(self, room: str) -> tuple[tuple[str, str, str, str], str]:
-        return (self.clock, self.log(room), self.meta(room), self.away(room)), self.room_channel(
-            room
-        )
 
     def session(self, client: str) -> str:
         return f"{self.base}session:{client}"
