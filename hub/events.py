@@ -1,23 +1,15 @@
-"""The Socket.IO side of the hub: CONNECT, the verbs and their answers, the end of a connection.
-
-Verbs of one connection take effect in the order sent. A publish leaves for Redis at once, and its answer is written
-when the script has run; verbs that wait for something go through a queue, and so does all that comes behind them.
-"""
+"""The Socket.IO side of the hub: CONNECT, the verbs and their answers, the end of a connection."""
 
 from __future__ import annotations
 
-import asyncio
-import logging
-from collections import deque
-from collections.abc import Callable
 from typing import Any
 
 import msgspec
 from socketio.exceptions import ConnectionRefusedError
 
 from hub.engine.connection import Connection
-from hub.engine.frame import Frame
-from hub.errors import BadRequest, Forbidden, HubError, Internal, NotFound, Unavailable
+from hub.errors import BadRequest, Forbidden, HubError, NotFound, RateLimited, Unavailable
+from hub.lane import Lane, Published, Reply
 from hub.limits import Limits
 from hub.message import encode, meta
 from hub.model import ATTACHMENTS, check_client_id, is_offset
@@ -25,7 +17,7 @@ from hub.node import Node
 from hub.pid import Pid
 from hub.server import Server
 from hub.session import Session
-from hub.store.store import NotOwner, Page
+from hub.store.store import Page
 from hub.verbs import (
     VERBS,
     Ack,
@@ -36,76 +28,9 @@ from hub.verbs import (
     Unsubscribe,
     decode,
     parse,
+    quick_publish,
     renumber,
 )  # fmt: skip
-
-log = logging.getLogger("hub.events")
-
-# Takes an answer, its attachments already numbered in it.
-Reply = Callable[[dict[str, Any], list[bytes]], None]
-
-_encode = msgspec.json.encode
-
-
-class Lane:
-    """The verbs of one connection, in order."""
-
-    __slots__ = ("_hub", "_queue", "_worker", "connection", "limits", "session")
-
-    def __init__(self, hub: Events, connection: Connection, session: Session) -> None:
-        self._hub = hub
-        self.connection = connection
-        self.session = session
-        self.limits = Limits(hub.settings, connection)
-        # Verbs that wait for one before them, with the bytes of each; while there are any, a worker takes them one by
-        # one. Bounded by the limits of what is under way.
-        self._queue: deque[tuple[Request, list[bytes], Reply, int]] = deque()
-        self._worker: asyncio.Task[None] | None = None
-
-    def submit(self, request: Request, attachments: list[bytes], reply: Reply, size: int) -> None:
-        """Carry a verb of `size` bytes out once those before it have taken effect."""
-        self.limits.enter(size)
-        if self._worker is None and isinstance(request, Publish):
-            self._publish(request, attachments, reply, size)
-            return
-        self._queue.append((request, attachments, reply, size))
-        if self._worker is None:
-            self._worker = self._hub.node.spawn(self._work())
-
-    async def _work(self) -> None:
-        try:
-            while self._queue:
-                request, attachments, reply, size = self._queue.popleft()
-                if isinstance(request, Publish):
-                    self._publish(request, attachments, reply, size)
-                    continue
-                try:
-                    # Whoever asks for much and reads nothing waits for itself.
-                    await self.session.drained()
-                    await self._hub.carry_out(self, request, reply)
-                except HubError as error:
-                    reply(error.answer(), [])
-                except NotOwner as refusal:
-                    self._hub.node.lost(self.session, refusal)
-                except Exception:
-                    log.exception("a verb failed")
-                    reply(Internal("the hub failed; this was logged").answer(), [])
-                finally:
-                    self.limits.leave(size)
-        finally:
-            self._worker = None
-
-    def _publish(self, request: Publish, attachments: list[bytes], reply: Reply, size: int) -> None:
-        def done(result: int | HubError, duplicate: bool) -> None:
-            self.limits.leave(size)
-            if isinstance(result, HubError):
-                reply(result.answer(), [])
-            elif duplicate:
-                reply({"ok": True, "offset": str(result), "duplicate": True}, [])
-            else:
-                reply({"ok": True, "offset": str(result)}, [])
-
-        self._hub.publish(self.session, request, attachments, done)
 
 
 class Events:
@@ -115,6 +40,8 @@ class Events:
         self.node = node
         self.server = server
         self.settings = node.settings
+        self.lost = node.lost
+        self.spawn = node.spawn
         # By Socket.IO sid: when a connection ends there is nothing else left of it.
         self._lanes: dict[str, Lane] = {}
         server.fast_lane = self._text
@@ -141,7 +68,8 @@ class Events:
         )
         if session is None:
             raise ConnectionRefusedError("refused")
-        connection.data["lane"] = self._lanes[sid] = Lane(self, connection, session)
+        limits = Limits(self.settings, connection)
+        connection.data["lane"] = self._lanes[sid] = Lane(self, connection, session, limits)
         reply = {"sid": session.taken.sid}
         if not bare:
             reply["pid"] = str(session.taken.pid)
@@ -165,35 +93,35 @@ class Events:
     def _verb(self, connection: Connection, text: str, attachments: list[bytes]) -> bool:
         """Take an event, `[...]` or `<id>[...]`; False: it is no verb, and goes python-socketio's way."""
         bracket = text.index("[")
-        ack = text[:bracket]
+        ack, text = text[:bracket], text[bracket:]
         lane: Lane | None = connection.data.get("lane")
-        packet = parse(text[bracket:])
-        if lane is None or packet is None:
+        if lane is None:
             return False  # python-socketio ends the connection, as the protocol asks
-        event, arguments = packet
-        reply = _answer(connection, ack)
+        depth = self.settings.max_depth
         try:
-            if event not in VERBS:
-                lane.limits.failed()
-                if not ack or event in self.server.handlers.get("/", {}):
-                    return False
-                raise NotFound(f"there is no verb {event[:64]!r}")
-            lane.limits.take(event)
-            request = self._decode(lane, event, arguments, len(attachments))
+            request: Request | None = quick_publish(text, len(attachments), depth)
+            if request is not None:
+                lane.limits.take("publish")
+            else:
+                packet = parse(text)
+                if packet is None:
+                    return False  # likewise
+                event, arguments = packet
+                if event not in VERBS:
+                    error = lane.limits.failed(NotFound(f"there is no verb {event[:64]!r}"))
+                    if not ack or event in self.server.handlers.get("/", {}):
+                        return isinstance(error, RateLimited)
+                    raise error
+                lane.limits.take(event)
+                request = decode(event, arguments, len(attachments), depth)
+        except BadRequest as error:
+            lane.answer(ack, lane.limits.failed(error).answer(), [])
         except HubError as error:
-            reply(error.answer(), [])
+            lane.answer(ack, error.answer(), [])
         else:
             size = len(text) + sum(map(len, attachments)) if attachments else len(text)
-            lane.submit(request, attachments, reply, size)
+            lane.submit(request, attachments, ack, size)
         return True
-
-    def _decode(self, lane: Lane, verb: str, arguments: list[Any], attachments: int) -> Request:
-        """Return the request. Raises BadRequest; RateLimited where too many were bad."""
-        try:
-            return decode(verb, arguments, attachments, self.settings.max_depth)
-        except BadRequest:
-            lane.limits.failed()
-            raise
 
     # -- carrying out
 
@@ -202,7 +130,7 @@ class Events:
         session: Session,
         request: Publish,
         attachments: list[bytes],
-        done: Callable[[int | HubError, bool], None],
+        done: Published,
     ) -> None:
         store = self.node.store
         header, body = encode(
@@ -239,6 +167,7 @@ class Events:
                 reply({"ok": True, "room": request.room}, [])
             case History():
                 _private(session, request.room)
+                await session.drained()  # whoever asks for much and reads nothing waits for itself
                 page = await self._read(
                     lane, request.room, request.after, _int(request.before), request.limit
                 )
@@ -262,6 +191,8 @@ class Events:
 
     async def _subscribe(self, lane: Lane, request: Subscribe, reply: Reply) -> None:
         _private(lane.session, request.room)
+        if request.history or request.since is not None:
+            await lane.session.drained()
 
         async def answer(join: int) -> None:
             found: dict[str, Any] = {}
@@ -305,22 +236,6 @@ def _identify(auth: Any) -> tuple[str | None, Pid | None, int | None, bool, bool
     except BadRequest as error:
         raise ConnectionRefusedError(error.message) from None
     return client_id, pid, known, auth.get("args") == "data", auth.get("acks") == "manual"
-
-
-def _answer(connection: Connection, ack: str) -> Reply:
-    """Return what writes an acknowledgement; without an id there is nobody to answer."""
-
-    def reply(answer: dict[str, Any], attachments: list[bytes]) -> None:
-        if not ack:
-            return
-        body = _encode([answer])
-        if attachments:
-            text = f"6{len(attachments)}-{ack}{body.decode()}"
-            connection.send(Frame(text, *attachments))
-        else:
-            connection.send(Frame.text(b"3%b%b" % (ack.encode(), body)))
-
-    return reply
 
 
 def _page(page: Page, *, newest: bool) -> tuple[dict[str, Any], list[bytes]]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 
 from hub.engine import Bucket, Connection
-from hub.errors import RateLimited
+from hub.errors import HubError, RateLimited
 from hub.settings import Settings
 
 # Seconds' worth that may be asked at once, by a client that was quiet before.
@@ -57,10 +57,14 @@ class Limits:
             what = f"{self._settings.verbs_per_second} verbs beside publishes and acks"
             raise self._refused(verb, what, wait)
 
-    def failed(self) -> None:
-        """Note a verb that was none, or malformed: it counts among the other verbs. Raises RateLimited."""
+    def failed(self, error: HubError) -> HubError:
+        """Note a verb that was none, or malformed, and return what to answer: `error`, or that there were too many.
+
+        It counts among the other verbs.
+        """
         if wait := self._verbs.take(self._clock):
-            raise self._refused("malformed", f"{self._settings.verbs_per_second} such verbs", wait)
+            return self._refused("malformed", f"{self._settings.verbs_per_second} such verbs", wait)
+        return error
 
     def answered(self, size: int) -> None:
         """Note an answer of so many bytes: a long one counts as several verbs."""

@@ -72,6 +72,7 @@ async def held(hub: Hub, client: redis.Redis) -> Held:
             break
         before = keys
         await asyncio.sleep(2 * LIFE)
+    await asyncio.sleep(0.2)  # for what we asked by to be closed there too
     files = len(list(Path(f"/proc/{pid}/fd").iterdir()))
     return Held(found["tasks"], files, resident(pid), found["objects"], keys, found["kinds"])
 

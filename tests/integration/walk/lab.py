@@ -18,7 +18,9 @@ from typing import Any
 import hiredis
 
 from hub.errors import Unavailable
-from hub.events import Events, Lane
+from hub.events import Events
+from hub.lane import Lane
+from hub.limits import Limits
 from hub.node import Node
 from hub.session import Session
 from hub.settings import Settings
@@ -315,6 +317,8 @@ class Host:
         self.events = Events.__new__(Events)
         self.events.node = self.node
         self.events.settings = lab.settings
+        self.events.lost = self.node.lost
+        self.events.spawn = self.node.spawn
 
     @property
     def runs(self) -> bool:
@@ -328,7 +332,8 @@ class Host:
         return None
 
     def lane(self, peer: Peer, session: Session) -> Lane:
-        return Lane(self.events, peer, session)  # type: ignore[arg-type]
+        limits = Limits(self.lab.settings, peer)  # type: ignore[arg-type]
+        return Lane(self.events, peer, session, limits)  # type: ignore[arg-type]
 
     def task(self, work: Awaitable[Any], kind: str = "") -> None:
         """Run something on the node; Redis may be away, and then it is tried again some other time."""
