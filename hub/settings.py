@@ -63,8 +63,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     # aside. An IPv6 network of 64 bits counts as one address. 0: no limit.
     connections_per_address: Annotated[int, Meta(ge=0, le=1_000_000)] = 1000
     newcomers_per_address: Annotated[int, Meta(ge=0, le=1_000_000)] = 100
-    # Verbs that one connection may have under way, and the bytes that they came in; beyond them it is not read.
-    pending_verbs: Count = 1000
+    # Verbs that one connection may have under way, and the bytes that they came in; beyond them it is not read. All
+    # that is under way is what everybody's next publish waits for.
+    pending_verbs: Count = 200
     pending_bytes: Bytes = 4 * 1024 * 1024
     # Publishes and acks of one connection a second, and all its other verbs, malformed ones among them; five times as
     # many at once. Each 16 KiB of an answer count as a verb more. Beyond: rate_limited.

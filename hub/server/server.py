@@ -195,6 +195,8 @@ class Server(socketio.AsyncServer):  # type: ignore[misc]
                     logger.exception("a disconnect handler failed")
         finally:
             del self._clients[eio_sid]
+            # What the layers above keep there knows its connection: without the circle all of it goes at once.
+            client.connection.data.clear()
 
     # ---------------------------------------------------------------- packets
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 
+import aiohttp
 import pytest
 
 from tests.chaos.leaks import LIFE, Held, cycles, held, watched
@@ -46,6 +47,26 @@ async def test_coming_and_going_leaves_nothing(hub, own_redis):
     nothing_more(after, before)
     # Nobody is left among those that the node serves either: that would be a fifth key.
     assert sorted(key.split(":")[2] for key in after.keys) == ["clock", "node", "nodes", "schema"]
+
+
+async def test_who_goes_is_let_go_of_at_once(hub):
+    """Nothing of a connection waits for the garbage collector, which is seldom called for."""
+    count = 300
+
+    async def circles() -> int:
+        """Return how many objects only the collector could find, once all are gone."""
+        found, total = {"connections": 1}, 0
+        async with aiohttp.ClientSession() as http:
+            while found["connections"]:
+                async with http.get(f"{hub.url}/held") as answer:
+                    found = await answer.json()
+                total += found["circles"]
+        return total
+
+    await cycles(hub, count)
+    await circles()  # of what is made once
+    await cycles(hub, count)
+    assert await circles() < count
 
 
 @pytest.mark.slow

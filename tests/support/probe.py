@@ -23,10 +23,11 @@ class Probed(hub.app.Hub):
         self.app.router.add_get("/held", self._held)
 
     async def _held(self, request: web.Request) -> web.Response:
-        gc.collect()
+        circles = gc.collect()
         kinds = Counter(type(thing).__qualname__ for thing in gc.get_objects())
         return web.json_response(
             {
+                "circles": circles,
                 "tasks": len(asyncio.all_tasks()),
                 "connections": len(self.server.eio.connections),
                 "sessions": len(self.node.sessions),
