@@ -165,7 +165,7 @@ async def measure(url: str, kind: str, rate: float, pairs: int, seconds: float) 
     print("p99 hostile, ms:", *(f"{value:.2f}" for value in hostile))
     ratio = statistics.median(h / q for h, q in zip(hostile, quiet, strict=True))
     print(
-        f"{kind}, {rate:.0f} a second: median p99 {statistics.median(quiet):.2f} ms -> "
+        f"{kind}{'' if kind in FLOODS else f', {rate:.0f} a second'}: median p99 {statistics.median(quiet):.2f} ms -> "
         f"{statistics.median(hostile):.2f} ms, median ratio {ratio:.2f}"
     )
 
