@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import statistics
+
 from rich.console import Console
 from rich.table import Table
 
 from bench.machine import heading
-from bench.results import Results, Verdict, faults, median, verdicts
+from bench.results import FAULTS, Pair, Results, Verdict, faults, median, ratios, verdicts
 from bench.rows import ROWS, TITLES
 
 
@@ -34,7 +36,7 @@ def show(results: Results, console: Console) -> None:
 
 def _targets(results: Results) -> Table:
     table = Table(title="Targets: the median of all pairs")
-    for name in ("work", "figure", "target", "measured", "of all pairs", "verdict"):
+    for name in ("work", "figure", "target", "measured", "of all pairs", "with Redis", "verdict"):
         table.add_column(name, justify="right" if name == "measured" else "left")
     for row in ROWS:
         pairs = results.rows.get(row.name, [])
@@ -42,12 +44,19 @@ def _targets(results: Results) -> Table:
         for server in servers:
             title = row.title if server == "hub" else f"{row.title} (other)"
             for verdict in verdicts(row, pairs, server):
-                table.add_row(title, *_cells(verdict), style=None if verdict.met else "red")
+                both = _with_redis(verdict, pairs, server)
+                table.add_row(
+                    title,
+                    *_cells(verdict),
+                    both,
+                    verdict.text,
+                    style=None if verdict.met else "red",
+                )
                 title = ""
     return table
 
 
-def _cells(verdict: Verdict) -> tuple[str, str, str, str, str]:
+def _cells(verdict: Verdict) -> tuple[str, str, str, str]:
     target = verdict.target
     peer = f" / {TITLES[target.against]}" if target.against else ""
     spread = (
@@ -59,8 +68,15 @@ def _cells(verdict: Verdict) -> tuple[str, str, str, str, str]:
         f"{sign} {number(target.bound)}",
         number(verdict.value),
         spread,
-        verdict.text,
     )
+
+
+def _with_redis(verdict: Verdict, pairs: list[Pair], server: str) -> str:
+    """Return the ratio of what the servers and their Redis cost together, where it is another one."""
+    target = verdict.target
+    if target.figure != "cpu_us" or target.against is None:
+        return ""
+    return number(statistics.median(ratios(pairs, server, target.against, "sum_us")))
 
 
 def _figures(results: Results) -> Table:
@@ -72,7 +88,7 @@ def _figures(results: Results) -> Table:
         pairs = results.rows.get(row.name, [])
         name = row.name
         for server, title in TITLES.items():
-            figures = {key for pair in pairs for key in pair.get(server, {}) if key != "faults"}
+            figures = {key for pair in pairs for key in pair.get(server, {}) if key != FAULTS}
             ordered = [key for pair in pairs[:1] for key in pair.get(server, {}) if key in figures]
             if ordered:
                 cells = (f"{key} {number(median(pairs, server, key))}" for key in ordered)

@@ -40,9 +40,9 @@ static bool await(const int64_t *count, int64_t goal) {
 /* What every account ends with. */
 static void print_faults(void) {
     printf("\"lost\": %lld, \"repeated\": %lld, \"gaps\": %lld, \"dropped\": %lld, \"unknown_gaps\": %lld, "
-           "\"refused\": %lld, \"failed\": %d, \"gone\": %d}\n",
+           "\"misplaced_gaps\": %lld, \"refused\": %lld, \"failed\": %d, \"gone\": %d}\n",
            (long long)load.lost, (long long)load.repeated, (long long)load.gaps, (long long)load.dropped,
-           (long long)load.unknown, (long long)load.refused, load.failed, load.gone);
+           (long long)load.unknown, (long long)load.misplaced, (long long)load.refused, load.failed, load.gone);
 }
 
 /* -------------------------------------------------------------------------------------- connecting, cutting */

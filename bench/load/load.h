@@ -60,6 +60,8 @@ struct client {
     char offset[64];
     int64_t next;       /* number, within its room, of the message expected next */
     int64_t since_gap;  /* messages received since the last gap was told */
+    int64_t gap_ends;   /* the offset that the gap just told ends before; 0: the last thing was no gap */
+    bool gap_unknown;   /* that gap came without a count */
 };
 
 void client_open(struct client *c);
@@ -106,7 +108,8 @@ struct load {
     int64_t acknowledged, refused;
     int64_t deliveries, deaf_deliveries; /* to readers, to deaf ones */
     int64_t lost, repeated;              /* by their numbers, gaps that were told aside */
-    int64_t gaps, dropped, unknown;      /* gaps told, messages in them, those without a number */
+    int64_t gaps, dropped, unknown;      /* gaps told, messages in them, gaps without a count */
+    int64_t misplaced;                   /* gaps with something received inside of them */
     int64_t pings;
     int behind;        /* clients that have yet to catch up; kept while returning or reading again */
 

@@ -67,17 +67,51 @@ static void expect(struct client *c, int64_t next) {
         load.behind--;
 }
 
+/* The stock client keeps the last argument of every event as its offset, if that is a string. */
+static void keep_offset(struct client *c, const char *packet, int length) {
+    if (length < 6 || packet[length - 1] != ']' || packet[length - 2] != '"')
+        return;
+    const char *end = packet + length - 2, *begin = memrchr(packet, '"', end - packet);
+    int size = begin ? end - begin - 1 : 0;
+    if (size > 0 && size < (int)sizeof c->offset) {
+        memcpy(c->offset, begin + 1, size);
+        c->offset[size] = 0;
+    }
+}
+
+static int64_t field(char *packet, int length, const char *name) {
+    char *found = find(packet, length, name);
+    return found ? number_at(found + strlen(name), packet + length) : 0;
+}
+
+/* What was received before a gap does not lie in it; on_message looks at what comes behind it. */
 static void on_gap(struct client *c, char *packet, int length) {
     char *dropped = find(packet, length, "\"dropped\":");
     load.gaps++;
     c->since_gap = 0;
+    c->gap_ends = field(packet, length, "\"before\":\"");
+    if (atoll(c->offset) > field(packet, length, "\"after\":\""))
+        load.misplaced++;
     if (dropped && dropped[10] >= '0' && dropped[10] <= '9') {
         int64_t count = number_at(dropped + 10, packet + length);
         load.dropped += count;
         expect(c, c->next + count);
     } else {
         load.unknown++;
+        c->gap_unknown = true;
     }
+}
+
+/* The first message behind a gap: it lies behind its end; without a count, all up to it was lost in the gap. */
+static void leave_gap(struct client *c, int64_t number) {
+    if (atoll(c->offset) < c->gap_ends)
+        load.misplaced++;
+    if (c->gap_unknown) {
+        load.dropped += number - c->next;
+        expect(c, number);
+    }
+    c->gap_ends = 0;
+    c->gap_unknown = false;
 }
 
 static void on_message(struct client *c, char *packet, int length, int64_t now) {
@@ -89,6 +123,9 @@ static void on_message(struct client *c, char *packet, int length, int64_t now) 
     if (!hash)
         return;
     int64_t m = number_at(hash + 1, end), number = m / load.rooms;
+    keep_offset(c, packet, length);
+    if (c->gap_ends)
+        leave_gap(c, number);
     if (number < c->next) {
         load.repeated++;
         return;
@@ -106,26 +143,14 @@ static void on_message(struct client *c, char *packet, int length, int64_t now) 
         histogram_add(&load.latency, now - sent_at);
 }
 
-/* The stock client keeps the last argument of every event as its offset, if that is a string. */
-static void keep_offset(struct client *c, const char *packet, int length) {
-    if (length < 6 || packet[length - 1] != ']' || packet[length - 2] != '"')
-        return;
-    const char *end = packet + length - 2, *begin = memrchr(packet, '"', end - packet);
-    int size = begin ? end - begin - 1 : 0;
-    if (size > 0 && size < (int)sizeof c->offset) {
-        memcpy(c->offset, begin + 1, size);
-        c->offset[size] = 0;
-    }
-}
-
 static void on_event(struct client *c, char *packet, int length, int64_t now) {
     if (length > 10 && !memcmp(packet, "42[\"hub:", 8)) {
         if (!memcmp(packet + 8, "gap\"", 4))
             on_gap(c, packet, length);
+        keep_offset(c, packet, length);
     } else {
         on_message(c, packet, length, now);
     }
-    keep_offset(c, packet, length);
 }
 
 static void on_answer(struct client *c, char *packet, int length, int64_t now) {
