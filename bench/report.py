@@ -1,4 +1,4 @@
-"""The table that people read."""
+"""What people read: the tables, and the bars."""
 
 from __future__ import annotations
 
@@ -7,26 +7,20 @@ import statistics
 from rich.console import Console
 from rich.table import Table
 
+from bench.chart import Bar, Group, draw, short
 from bench.machine import heading
 from bench.results import FAULTS, Pair, Results, Verdict, faults, median, ratios, verdicts
-from bench.rows import ROWS, TITLES
-
-
-def number(value: float | None) -> str:
-    """Write a figure with three digits that count; '' for None."""
-    if value is None:
-        return ""
-    if value and abs(value) < 100:
-        return f"{value:.3g}"
-    return f"{value:,.0f}"
+from bench.rows import ROWS, TITLES, Row
+from bench.series import POINTS, SERIES
 
 
 def show(results: Results, console: Console) -> None:
     """Print targets, then every server's own figures, then what went wrong."""
     console.print(heading(results.machine), style="dim", highlight=False)
-    console.print(_targets(results))
+    if any(row.name in results.rows for row in ROWS):
+        console.print(_targets(results))
     console.print(_figures(results))
-    for row in ROWS:
+    for row in (*ROWS, *POINTS):
         pairs = results.rows.get(row.name, [])
         for server in TITLES:
             if wrong := faults(pairs, server):
@@ -59,14 +53,12 @@ def _targets(results: Results) -> Table:
 def _cells(verdict: Verdict) -> tuple[str, str, str, str]:
     target = verdict.target
     peer = f" / {TITLES[target.against]}" if target.against else ""
-    spread = (
-        f"{number(min(verdict.spread))} to {number(max(verdict.spread))}, {len(verdict.spread)}"
-    )
+    spread = f"{short(min(verdict.spread))} to {short(max(verdict.spread))}, {len(verdict.spread)}"
     sign = "≥" if target.least else "≤"
     return (
         target.text + peer,
-        f"{sign} {number(target.bound)}",
-        number(verdict.value),
+        f"{sign} {short(target.bound)}",
+        short(verdict.value),
         spread,
     )
 
@@ -76,7 +68,7 @@ def _with_redis(verdict: Verdict, pairs: list[Pair], server: str) -> str:
     target = verdict.target
     if target.figure != "cpu_us" or target.against is None:
         return ""
-    return number(statistics.median(ratios(pairs, server, target.against, "sum_us")))
+    return short(statistics.median(ratios(pairs, server, target.against, "sum_us")))
 
 
 def _figures(results: Results) -> Table:
@@ -84,14 +76,55 @@ def _figures(results: Results) -> Table:
     table = Table(title="Figures: medians")
     for name in ("row", "server", "figures"):
         table.add_column(name)
-    for row in ROWS:
+    for row in (*ROWS, *POINTS):
         pairs = results.rows.get(row.name, [])
         name = row.name
         for server, title in TITLES.items():
             figures = {key for pair in pairs for key in pair.get(server, {}) if key != FAULTS}
             ordered = [key for pair in pairs[:1] for key in pair.get(server, {}) if key in figures]
             if ordered:
-                cells = (f"{key} {number(median(pairs, server, key))}" for key in ordered)
+                cells = (f"{key} {short(median(pairs, server, key))}" for key in ordered)
                 table.add_row(name, title, "  ".join(cells))
                 name = ""
     return table
+
+
+def bars(results: Results) -> str:
+    """Return the SVG of all rows measured: the medians of each row's main figure."""
+    return draw([group for row in ROWS if (group := _group(row, results)).bars])
+
+
+def series_bars(results: Results) -> str:
+    """Return the SVG of all series measured: the hub's and its peer's cost at each point."""
+    groups = []
+    for series in SERIES:
+        found = [
+            Bar(f"{point.title}, {name}", value, own=server == "hub")
+            for point in series.points
+            for server, name in (("hub", "hub"), ("node", "Node"))
+            if (value := median(results.rows.get(point.name, []), server, point.figure)) is not None
+        ]
+        if found:
+            groups.append(Group(series.title, "µs of CPU a delivery", found))
+    return draw(groups)
+
+
+def _group(row: Row, results: Results) -> Group:
+    pairs = results.rows.get(row.name, [])
+    found = [
+        Bar(title, value, own=server in ("hub", "other"))
+        for server, title in TITLES.items()
+        if (value := median(pairs, server, row.figure)) is not None
+    ]
+    return Group(row.title, row.unit, found, _bound(row, pairs))
+
+
+def _bound(row: Row, pairs: list[Pair]) -> float | None:
+    """Return where the hub's bar is to end: by the first target that speaks of this figure."""
+    for target in row.targets:
+        if target.figure == row.figure:
+            if target.against is None:
+                return target.bound
+            peer = median(pairs, target.against, row.figure)
+            return None if peer is None else target.bound * peer
+    return None
