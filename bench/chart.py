@@ -36,7 +36,7 @@ class Bar:
 
 @dataclass(frozen=True)
 class Group:
-    """Bars of one unit; `target` is where the hub's is to end, None: nowhere."""
+    """Bars of one unit; `target` is where the hub's own, which come first, are to end; None: nowhere."""
 
     title: str
     unit: str
@@ -74,7 +74,7 @@ def _group(group: Group, top: int) -> list[str]:
         ]
     if group.target is not None:
         x = LABELS + group.target * scale
-        bottom = top + TITLE + len(group.bars) * BAR - 4
+        bottom = top + TITLE + sum(bar.own for bar in group.bars) * BAR - 2
         parts.append(
             f'<line class="target" x1="{x:.1f}" x2="{x:.1f}" y1="{top + TITLE - 4}" y2="{bottom}"><title>target</title></line>'
         )
