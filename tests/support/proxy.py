@@ -37,14 +37,19 @@ class Proxy:
         self.count = 0
         self._pairs: set[_Pair] = set()
         self._lost: set[_Pair] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
         # Cleared: bytes to the client, or to the hub, wait.
         self._flow = {"down": asyncio.Event(), "up": asyncio.Event()}
         self._server: asyncio.Server | None = None
 
     @property
-    def url(self) -> str:
+    def port(self) -> int:
         assert self._server
-        return f"http://127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
+        return int(self._server.sockets[0].getsockname()[1])
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
 
     async def __aenter__(self) -> Self:
         for flow in self._flow.values():
@@ -60,14 +65,13 @@ class Proxy:
     ) -> None:
         assert self._server
         self._server.close()
-        tasks = [task for pair in self._pairs | self._lost for task in pair.tasks]
         self.cut()
         for pair in self._lost:
             for writer in pair.writers:
                 _reset(writer)
-        for task in tasks:
+        for task in self._tasks:
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.gather(*self._tasks, return_exceptions=True)
 
     def cut(self) -> int:
         """Reset every connection, both ways; return how many there were."""
@@ -79,12 +83,19 @@ class Proxy:
 
     def cut_client_side(self) -> int:
         """Reset the clients' connections while the hub's side stays open and silent: half-open."""
+        return self._cut_side(0)
+
+    def cut_hub_side(self) -> int:
+        """Reset the hub's connections while the clients' side stays open and silent."""
+        return self._cut_side(1)
+
+    def _cut_side(self, side: int) -> int:
         pairs = self._take()
         self._lost |= pairs
         for pair in pairs:
             for task in pair.tasks:
                 task.cancel()
-            _reset(pair.writers[0])
+            _reset(pair.writers[side])
         return len(pairs)
 
     def blackhole(self) -> int:
@@ -127,6 +138,9 @@ class Proxy:
             asyncio.create_task(self._pass(pair, reader, far_writer, "up")),
             asyncio.create_task(self._pass(pair, far_reader, writer, "down")),
         ]
+        for task in pair.tasks:
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
 
     async def _pass(
         self, pair: _Pair, source: asyncio.StreamReader, sink: asyncio.StreamWriter, way: str
