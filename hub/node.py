@@ -240,14 +240,15 @@ class Node:
         """Disconnect a replaced connection: for good, unless what replaced it turns out to be gone.
 
         A CONNECT can be late (its node was stopped, the way to Redis slow) and its connection long abandoned: its
-        node parks the session at once, and the connection that it replaced is the client's newest. It comes back.
+        node parks the session at once, and the connection that it replaced is the client's newest. It comes back. So
+        does one that a failover has forgotten: the owner that is remembered is an older one.
         """
         await asyncio.sleep(ABANDONED)
         try:
-            held = await self.store.held(session.client_id)
+            replaced = await self.store.replaced(session.taken)
         except Unavailable:
-            held = False  # nobody can know; a newer connection will replace it again
-        if held:
+            replaced = False  # nobody can know; a newer connection will replace it again
+        if replaced:
             self._expel(session)
         else:
             self._retry_later(session)
