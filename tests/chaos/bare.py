@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import random
 import time
 from typing import Any
 
-from tests.chaos.history import Proved, Record
+from tests.chaos.history import Began, Proved, Record
 from tests.chaos.member import ATTEMPT, LOST, Member, Tap
 from tests.support.raw import Raw
 
@@ -16,6 +17,9 @@ from tests.support.raw import Raw
 LOOK = 0.1
 # Seconds, from and to, after which one that was put out by its rival takes the session over again.
 RIVALRY = (1.0, 4.0)
+
+
+_numbers = itertools.count(1)
 
 
 class _Bare(Raw):
@@ -26,6 +30,7 @@ class _Bare(Raw):
         self._member = member
         self.events = Tap(lambda said: member.said(self, said))
         self.heard_at = time.monotonic()
+        self.number = next(_numbers)
 
     @property
     def _session_url(self) -> str:
@@ -181,27 +186,20 @@ class Bare(Member):
         return auth
 
 
-class Seat:
-    """What clients of one name that keep nothing take over from each other: the session, and the record of it."""
-
-    def __init__(self) -> None:
-        self.holder: _Bare | None = None
-
-
 class Twin(Bare):
-    """One of several clients of one name, and one record: only what the newest connection hears counts."""
+    """One of several clients of one name that keep nothing, and share one record: the session's.
 
-    def __init__(self, url: str, record: Record, transport: str, name: str, seat: Seat) -> None:
+    Which of two connections is the newer one only the hub knows, so each has a number in the record, and what
+    arrives over either has reached the session.
+    """
+
+    def __init__(self, url: str, record: Record, transport: str, name: str) -> None:
         super().__init__(url, record, transport, name, rival=True)
-        self._seat = seat
 
     def said(self, session: _Bare, said: tuple[str, list[Any], Any]) -> None:
-        if said[0] == "hub:session":
-            self._known = self._seat.holder is not None
-            self._seat.holder = session
-        if said[0] == "41" or session is self._seat.holder:
-            super().said(session, said)
+        self._via = session.number
+        self._known = any(isinstance(event, Began) for event in self.record.events[:100])
+        super().said(session, said)
 
     def proved(self, session: _Bare, offset: int) -> None:
-        if session is self._seat.holder:
-            super().proved(session, offset)
+        """It may prove something to the hub, or have been replaced."""

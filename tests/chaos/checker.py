@@ -208,8 +208,8 @@ class _Walk:
         self._gaps: list[Gap] = []
         # Up to here everything that was due has been looked for.
         self._looked: dict[str, int] = {}
-        # The last offset of this connection, its position at first.
-        self._last = 0
+        # The last offset of each connection, its position at first.
+        self._last: dict[int, int] = {}
         self._highest = 0
         self._connections = 0
 
@@ -245,25 +245,29 @@ class _Walk:
             yield self._bad(
                 "no repeats", f"resumed from {event.position}, had received {self._highest}"
             )
-        self._last = event.position
+        self._last[event.via] = event.position
 
     def _got(self, event: Got) -> Iterator[Violation]:
         if event.room not in self._open:
             yield self._bad("not subscribed", f"{event.key} of {event.room}")
         if event.offset in self._received and self._record.returns:
             yield self._bad("no repeats", f"{event.key} ({event.offset}) arrived again")
-        if event.offset <= self._last:
+        last = self._last.get(event.via, 0)
+        if event.offset <= last:
             repeat = event.offset in self._received
             yield self._bad(
                 "repeat within a connection" if repeat else "order",
-                f"{event.key} ({event.offset}) arrived behind {self._last}",
+                f"{event.key} ({event.offset}) arrived behind {last}",
             )
-        if any(gap.holds(event.room, event.offset) for gap in self._gaps):
+        told = any(gap.holds(event.room, event.offset) for gap in self._gaps)
+        if (
+            told and not event.via
+        ):  # where there are several connections, an older one may have it still
             yield self._bad("false gap", f"{event.key} ({event.offset}) had been told as lost")
         # Whatever came before it is here, or was told as lost, by now.
         yield from self._missed(event.offset)
         self._received.add(event.offset)
-        self._last = max(self._last, event.offset)
+        self._last[event.via] = max(last, event.offset)
         self._highest = max(self._highest, event.offset)
 
     def _gap(self, gap: Gap) -> Iterator[Violation]:

@@ -41,7 +41,15 @@ READY = 10.0 * UNIT
 
 
 class RedisWire(Proxy):
-    """A hub's way to Redis, whose connections can be told apart."""
+    """A hub's way to Redis, whose connections can be told apart. `tried`: when each was asked for."""
+
+    def __init__(self, port: int) -> None:
+        super().__init__(port)
+        self.tried: list[float] = []
+
+    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.tried.append(time.monotonic())
+        await super()._accept(reader, writer)
 
     def swallow(self, ports: set[int]) -> int:
         """Black-hole the connections that Redis sees come from these ports; close nothing."""

@@ -7,7 +7,7 @@ import random
 import sys
 from collections.abc import Iterator
 
-from tests.chaos.bare import Bare, Seat, Twin
+from tests.chaos.bare import Bare, Twin
 from tests.chaos.clients import JS, Python, StockPython
 from tests.chaos.cluster import Cluster
 from tests.chaos.member import Member
@@ -82,10 +82,10 @@ class Crowd:
         for transport in ("websocket", "polling"):
             record = self.history.record(self._name("rival"), "rival", returns=True)
             yield Bare(self._door(), record, transport, name, rival=True)
-        name, seat = self._name("twins"), Seat()
+        name = self._name("twins")
         shared = self.history.record(name, "twins", returns=False)
         for transport in ("websocket", "polling"):
-            yield Twin(self._door(), shared, transport, name, seat)
+            yield Twin(self._door(), shared, transport, name)
             self._names += 1
 
     def _everybody(self) -> Iterator[tuple[Member, list[str]]]:

@@ -38,7 +38,8 @@ class Began:
     """`hub:session`: a connection begins, from a position.
 
     `resumed`: the client had shown what continues a session (a pid, or a name that it had used). `asked`: when it
-    began to connect, 0 where that is not known.
+    began to connect, 0 where that is not known. `via`: the connection's number, where several are written down side
+    by side.
     """
 
     position: int
@@ -47,16 +48,18 @@ class Began:
     resumed: bool = False
     at: float = 0.0
     asked: float = 0.0
+    via: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Got:
-    """A message arrived; `whole`: with the data that was published."""
+    """A message arrived; `whole`: with the data that was published. `via`: as in `Began`."""
 
     room: str
     key: str
     offset: int
     whole: bool = True
+    via: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -58,6 +58,8 @@ class Member:
         self._known = False
         # When the present attempt to connect began; 0: its own affair.
         self._asked = 0.0
+        # Tells connections apart that are written down side by side.
+        self._via = 0
         # Set when the client was stopped for good by the hub.
         self.fault: str | None = None
 
@@ -130,7 +132,7 @@ class Member:
             self.record.add(
                 Began(
                     int(args[-1]), info["recovered"], info["missed"], self._known, time.monotonic(),
-                    self._asked,
+                    self._asked, self._via,
                 )
             )  # fmt: skip
             self._known = True
@@ -148,7 +150,7 @@ class Member:
     def got(self, room: str, data: Any, offset: str) -> None:
         """Write a message down."""
         whole = "b" not in data or data["b"] == blob(data["k"])
-        self.record.add(Got(room, data["k"], int(offset), whole))
+        self.record.add(Got(room, data["k"], int(offset), whole, self._via))
 
     def last(self, room: str) -> int:
         """Return the newest offset heard of in a room, in a message or a gap."""
