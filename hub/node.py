@@ -509,8 +509,9 @@ class Node:
             await self.store.touch(batch)
 
     async def prove_now(self, session: Session) -> None:
-        """Write back what one session has proven. Raises Unavailable."""
-        await self._prove([session])
+        """Write back what one session has proven. Raises Unavailable, NotOwner."""
+        if not await self._prove([session]):
+            raise NotOwner(b"replaced")
 
     async def prove(self) -> None:
         """Write back what is proven to have arrived. Raises Unavailable."""
@@ -518,11 +519,11 @@ class Node:
         for batch in _batched(dirty):
             await self._prove(batch)
 
-    async def _prove(self, sessions: list[Session]) -> None:
+    async def _prove(self, sessions: list[Session]) -> int:
         for session in sessions:
             session.dirty = False
         try:
-            await self.store.prove([(s.client_id, s.connection, s.proven) for s in sessions])
+            return await self.store.prove([(s.client_id, s.connection, s.proven) for s in sessions])
         except Unavailable:
             for session in sessions:
                 session.dirty = (

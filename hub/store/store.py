@@ -355,12 +355,12 @@ class Store:
         now = int(generation or 0), int(takes or 0)
         return bool(owner) and now > (int(taken.pid.generation), taken.takes)
 
-    async def prove(self, proofs: Sequence[tuple[str, str, int]]) -> None:
-        """Write back (client id, connection, position) triples."""
+    async def prove(self, proofs: Sequence[tuple[str, str, int]]) -> int:
+        """Write back (client id, connection, position) triples; return how many of the connections are owners."""
         args: list[str] = []
         for client, connection, position in proofs:
             args += (client, self.owner(connection), str(position))
-        await self.commands.ask("prove", (self.keys.clock,), args)
+        return int(await self.commands.ask("prove", (self.keys.clock,), args))
 
     # -- nodes
 

@@ -178,6 +178,21 @@ async def test_a_newer_connection_elsewhere_puts_the_older_out(cluster, raw):
     assert not newer.closed
 
 
+async def test_an_ack_of_a_replaced_connection_is_not_stored_and_not_answered(cluster, raw):
+    """Its node is deaf, and does not know yet that a newer one took the session over; Redis does."""
+    older = await raw(cluster.hubs[0].url, client_id="ada", acks="manual")
+    await older.join("r")
+    producer = await raw(cluster.hubs[1].url)
+    offset = await producer.publish("r", "one")
+    await exactly(older, ["one"])
+    listed = cluster.redis.client.client_list("pubsub")
+    cluster.wires[0].swallow({int(entry["addr"].rpartition(":")[2]) for entry in listed})
+    newer = await raw(cluster.hubs[1].url, client_id="ada", acks="manual")
+    with pytest.raises(AssertionError, match="closed instead of an answer"):
+        await older.ask("ack", {"offset": offset})
+    await exactly(newer, ["one"])
+
+
 async def test_a_poll_that_is_sent_again_loses_nothing(cluster, raw):
     """HTTP clients repeat a GET whose connection broke; the answer to the first may be lost, and nobody knows.
 
