@@ -44,7 +44,8 @@ if not how then
     session.rooms[room] = { join = tonumber(gen), n = tonumber(n) }
   end
 elseif how == 'name' then
-  session.serial = text(session.serial + 1)
+  -- The time, so that what a failover forgets is not given out a second time, for another secret.
+  session.serial = text(math.max(session.serial + 1, microseconds()))
   session.sid = ARGV[8]
   redis.call('HSET', key, 'serial', session.serial, 'secret', ARGV[7], 'sid', ARGV[8])
 end
