@@ -11,10 +11,10 @@ PYTHON_STAMP := $(VENV)/.installed
 PAGE_STAMP   := static/node_modules/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test lint format unit coverage chaos wheel clean
+.PHONY: help setup run test lint format unit coverage chaos chaos-rules wheel clean
 
 help: ## Show this list
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1\t\2/p' Makefile | expand -t 16
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' Makefile | expand -t 16
 
 setup: $(PYTHON_STAMP) $(PAGE_STAMP) ## Everything into .venv and static/node_modules; quick when there is nothing to do
 
@@ -52,6 +52,9 @@ coverage: setup ## Every test, with the lines of hub/ that none of them ran
 
 chaos: setup ## Break everything while a checker watches, an hour long; CHAOS_MINUTES=…, CHAOS_SEED=…, CHAOS_SCALE=…
 	CHAOS_MINUTES=$${CHAOS_MINUTES:-60} CHAOS_SCALE=$${CHAOS_SCALE:-12} $(BIN)/python -m pytest tests/chaos/test_storm.py -s $(ARGS)
+
+chaos-rules: setup ## Switch off each rule of docs/reliability.md, and see the checker notice
+	CHAOS_RULES=1 $(BIN)/python -m pytest tests/chaos/test_rules.py $(ARGS)
 
 wheel: setup ## Build dist/*.whl, page and libraries included
 	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir dist .

@@ -202,6 +202,8 @@ class _Walk:
         self._reasons = reasons
         # What the rooms owe: everything behind these offsets, its own messages without echo aside.
         self._joined: dict[str, int] = {}
+        # What arrived of rooms while they were being joined: the client cannot know yet what is due.
+        self._early: dict[str, list[int]] = {}
         # Rooms whose messages may arrive.
         self._open: set[str] = set()
         self._received: set[int] = set()
@@ -224,9 +226,12 @@ class _Walk:
                     yield from self._gap(event)
                 case Joining(room):
                     self._open.add(room)
+                    self._early[room] = []
                 case Joined(room, offset):
                     if room not in self._joined:
                         self._joined[room] = self._looked[room] = offset
+                    for earlier in self._early.pop(room, []):
+                        yield from self._before_join(room, earlier)
                 case Leaving(room):
                     self._joined.pop(room, None)
                 case Left(room):
@@ -250,6 +255,9 @@ class _Walk:
     def _got(self, event: Got) -> Iterator[Violation]:
         if event.room not in self._open:
             yield self._bad("not subscribed", f"{event.key} of {event.room}")
+        if event.room in self._early:
+            self._early[event.room].append(event.offset)
+        yield from self._before_join(event.room, event.offset)
         if event.offset in self._received and self._record.returns:
             yield self._bad("no repeats", f"{event.key} ({event.offset}) arrived again")
         last = self._last.get(event.via, 0)
@@ -269,6 +277,12 @@ class _Walk:
         self._received.add(event.offset)
         self._last[event.via] = max(last, event.offset)
         self._highest = max(self._highest, event.offset)
+
+    def _before_join(self, room: str, offset: int) -> Iterator[Violation]:
+        if offset <= self._joined.get(room, 0):
+            yield self._bad(
+                "before the join", f"{offset} of {room}, joined at {self._joined[room]}"
+            )
 
     def _gap(self, gap: Gap) -> Iterator[Violation]:
         if gap.reason not in self._reasons:

@@ -7,14 +7,15 @@ import contextlib
 import random
 import socket
 import time
-from collections.abc import AsyncIterator
+import weakref
+from collections.abc import AsyncIterator, Sequence
 from typing import Any, Self
 
 import aiohttp
 
 from tests.chaos.history import Forgotten, History
-from tests.support.hubs import Hub
-from tests.support.proxy import Proxy, _Pair
+from tests.support.hubs import MAIN, Hub
+from tests.support.proxy import Proxy, _Pair, _reset
 from tests.support.redis import RedisServer
 from tests.support.times import UNIT, eventually, eventually_true
 
@@ -41,11 +42,16 @@ READY = 10.0 * UNIT
 
 
 class RedisWire(Proxy):
-    """A hub's way to Redis, whose connections can be told apart. `tried`: when each was asked for."""
+    """A hub's way to Redis, whose connections, `bus` and `commands`, can be told apart.
+
+    `tried`: when each was asked for. `late`: seconds by which what goes one way on one of the two is late.
+    """
 
     def __init__(self, port: int) -> None:
         super().__init__(port)
         self.tried: list[float] = []
+        self.late: dict[tuple[str, str], float] = {}
+        self._kinds: weakref.WeakKeyDictionary[_Pair, str] = weakref.WeakKeyDictionary()
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.tried.append(time.monotonic())
@@ -57,6 +63,18 @@ class RedisWire(Proxy):
         self._pairs -= pairs
         self._lost |= pairs
         return len(pairs)
+
+    def cut_one(self, kind: str) -> None:
+        """Reset the hub's `bus`, or its `commands`."""
+        for pair in [pair for pair in self._pairs if self._kinds.get(pair) == kind]:
+            self._pairs.discard(pair)
+            for writer in pair.writers:
+                _reset(writer)
+
+    def _late(self, pair: _Pair, way: str, data: bytes) -> float:
+        if way == "up" and pair not in self._kinds:  # scripts are loaded before anything else
+            self._kinds[pair] = "commands" if b"SCRIPT" in data else "bus"
+        return self.delay + self.late.get((self._kinds.get(pair, ""), way), 0.0)
 
     @property
     def redis_url(self) -> str:
@@ -118,10 +136,13 @@ class Gate:
 class Cluster:
     """The hubs, their Redis, and the proxies. `history` learns when Redis was away, and what it has forgotten."""
 
-    def __init__(self, hubs: int = 3, doors: int = 6, **settings: Any) -> None:
+    def __init__(
+        self, hubs: int = 3, doors: int = 6, *, main: Sequence[str] = MAIN, **settings: Any
+    ) -> None:
         self.history = History()
         self._size, self._doors = hubs, doors
         self._settings = SETTINGS | settings
+        self._main = main
         # The primary, and where it listens.
         self.redis: RedisServer
         self.redis_port = 0
@@ -143,11 +164,11 @@ class Cluster:
         for _ in range(self._size):
             wire = await self._stack.enter_async_context(RedisWire(self.redis_port))
             self.wires.append(wire)
-            hub = Hub(wire.redis_url, PREFIX, **self._settings)
+            hub = Hub(wire.redis_url, PREFIX, main=self._main, **self._settings)
             hub.port = free_port()
             self.hubs.append(hub)
             self._stack.push_async_callback(asyncio.to_thread, hub.close)
-            await asyncio.to_thread(hub.start)
+        await asyncio.gather(*(asyncio.to_thread(hub.start) for hub in self.hubs))
         for number in range(self._doors):
             door = FrontDoor(self.hubs[number % self._size].port)
             self.doors.append(await self._stack.enter_async_context(door))

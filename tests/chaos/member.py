@@ -54,6 +54,8 @@ class Member:
     def __init__(self, url: str, record: Record) -> None:
         self.url = url
         self.record = record
+        # Where it is, as far as it was answered.
+        self.rooms: set[str] = set()
         # Whether an earlier session can be continued.
         self._known = False
         # When the present attempt to connect began; 0: its own affair.
@@ -105,9 +107,11 @@ class Member:
         self.record.add(Joining(room))
         answer = await self._insist("subscribe", room=room)
         self.record.add(Joined(room, int(answer["offset"])))
+        self.rooms.add(room)
 
     async def leave(self, room: str) -> None:
         """Ask to leave until that is answered."""
+        self.rooms.discard(room)
         self.record.add(Leaving(room))
         await self._insist("unsubscribe", room=room)
         self.record.add(Left(room))

@@ -90,6 +90,18 @@ def test_nothing_is_due_before_the_join_or_after_leaving():
     assert check(history) == []
 
 
+def test_nothing_older_than_the_join_arrives():
+    """Whether it comes before the answer or behind it."""
+    history, record = story(*got(2, 3))
+    record.stayed = False
+    record.events[2] = Joined("a", 101)
+    assert check(history) == []
+    record.events[3:3] = got(1)
+    assert rules(history) == {"before the join"}
+    record.events[2:4] = [*got(1), Joined("a", 101)]
+    assert rules(history) == {"before the join"}
+
+
 def test_what_was_not_acknowledged_is_not_due():
     """An unknown outcome obliges to nothing; if it was stored it arrives."""
     history, record = story(*got(*range(1, 10)))

@@ -7,7 +7,7 @@ import contextlib
 import socket
 import struct
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 CHUNK = 65536
 
@@ -37,7 +37,7 @@ class Proxy:
         self.count = 0
         self._pairs: set[_Pair] = set()
         self._lost: set[_Pair] = set()
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Future[Any]] = set()
         # Cleared: bytes to the client, or to the hub, wait.
         self._flow = {"down": asyncio.Event(), "up": asyncio.Event()}
         self._server: asyncio.Server | None = None
@@ -72,6 +72,7 @@ class Proxy:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.sleep(0)  # what was aborted is closed in the next turn of the loop
 
     def cut(self) -> int:
         """Reset every connection, both ways; return how many there were."""
@@ -112,6 +113,10 @@ class Proxy:
         """Undo `stall`."""
         self._flow[way].set()
 
+    def _late(self, pair: _Pair, way: str, data: bytes) -> float:
+        """Return by how many seconds a chunk is to be late."""
+        return self.delay
+
     def _take(self) -> set[_Pair]:
         self._cuts += 1
         pairs, self._pairs = self._pairs, set()
@@ -123,9 +128,11 @@ class Proxy:
             _reset(writer)
             return
         cuts = self._cuts
+        making = asyncio.ensure_future(asyncio.open_connection("127.0.0.1", self.target))
+        self._keep(making)
         try:
-            far_reader, far_writer = await asyncio.open_connection("127.0.0.1", self.target)
-        except OSError:
+            far_reader, far_writer = await making
+        except (OSError, asyncio.CancelledError):
             _reset(writer)
             return
         if self._cuts != cuts:  # while this one was being made
@@ -139,16 +146,19 @@ class Proxy:
             asyncio.create_task(self._pass(pair, far_reader, writer, "down")),
         ]
         for task in pair.tasks:
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+            self._keep(task)
+
+    def _keep(self, task: asyncio.Future[Any]) -> None:
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     async def _pass(
         self, pair: _Pair, source: asyncio.StreamReader, sink: asyncio.StreamWriter, way: str
     ) -> None:
         try:
             while data := await source.read(CHUNK):
-                if self.delay:
-                    await asyncio.sleep(self.delay)
+                if late := self._late(pair, way, data):
+                    await asyncio.sleep(late)
                 await self._flow[way].wait()
                 if pair in self._lost:
                     continue
