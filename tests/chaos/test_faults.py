@@ -143,6 +143,16 @@ async def test_a_redis_that_takes_connections_and_ends_them(cluster):
     await cluster.ready()
 
 
+async def test_a_connection_that_is_lost_again_and_again_is_made_again_as_soon(cluster):
+    """Only attempts that fail slow down the next: here each loss would cost twice as much as the one before."""
+    wire, redis = cluster.wires[0], cluster.redis.client
+    for _ in range(7):
+        killed = time.monotonic()
+        redis.execute_command("CLIENT", "KILL", "TYPE", "normal")
+        await eventually(lambda killed=killed: wire.tried[-1] > killed, UNIT)
+        await cluster.ready()
+
+
 async def test_a_connect_that_comes_too_late_puts_nobody_out(cluster, raw):
     """A stopped node reads, when it goes on, the CONNECT of a connection that its client has long given up.
 
