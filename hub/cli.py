@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import gc
 import os
 import re
 import socket
@@ -170,6 +171,10 @@ def serve(**given: Any) -> None:
     chosen = load(os.environ, explicit)
     logs.setup(chosen.log_level)
     from hub import app  # heavy, and of no use to --help
+
+    # Messages make no cycles: looking for some every 700 objects was 6 % of the time.
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 20)
 
     try:
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:

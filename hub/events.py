@@ -1,30 +1,22 @@
-"""The Socket.IO side of the hub: CONNECT, the verbs and their answers, the end of a connection.
-
-Verbs of one connection take effect in the order sent. A publish leaves for Redis at once, and its answer is written
-when the script has run; verbs that wait for something go through a queue, and so does all that comes behind them.
-"""
+"""The Socket.IO side of the hub: CONNECT, the verbs and their answers, the end of a connection."""
 
 from __future__ import annotations
 
-import asyncio
-import logging
-from collections import deque
-from collections.abc import Callable
 from typing import Any
 
 import msgspec
 from socketio.exceptions import ConnectionRefusedError
 
 from hub.engine.connection import Connection
-from hub.engine.frame import Frame
-from hub.errors import BadRequest, Forbidden, HubError, Internal, NotFound, Unavailable
+from hub.errors import BadRequest, Forbidden, HubError, NotFound, Unavailable
+from hub.lane import Lane, Published, Reply
 from hub.message import encode, meta
 from hub.model import ATTACHMENTS, check_client_id, is_offset
 from hub.node import Node
 from hub.pid import Pid
 from hub.server import Server
 from hub.session import Session
-from hub.store.store import NotOwner, Page
+from hub.store.store import Page
 from hub.verbs import (
     VERBS,
     Ack,
@@ -35,84 +27,9 @@ from hub.verbs import (
     Unsubscribe,
     decode,
     parse,
+    quick_publish,
     renumber,
 )  # fmt: skip
-
-log = logging.getLogger("hub.events")
-
-# Takes an answer, its attachments already numbered in it.
-Reply = Callable[[dict[str, Any], list[bytes]], None]
-
-_encode = msgspec.json.encode
-
-
-class Lane:
-    """The verbs of one connection, in order."""
-
-    __slots__ = ("_hub", "_paused", "_pending", "_queue", "_worker", "connection", "session")
-
-    def __init__(self, hub: Events, connection: Connection, session: Session) -> None:
-        self._hub = hub
-        self.connection = connection
-        self.session = session
-        # Verbs that wait for one before them; while there are any, a worker takes them one by one.
-        self._queue: deque[tuple[Request, list[bytes], Reply]] = deque()
-        self._worker: asyncio.Task[None] | None = None
-        # Verbs not answered yet, bounded by not reading from the connection.
-        self._pending = 0
-        self._paused = False
-
-    def submit(self, request: Request, attachments: list[bytes], reply: Reply) -> None:
-        """Carry a verb out once those before it have taken effect."""
-        self._pending += 1
-        if self._pending >= self._hub.settings.pending_verbs and not self._paused:
-            self._paused = True
-            self.connection.pause()
-        if self._worker is None and isinstance(request, Publish):
-            self._publish(request, attachments, reply)
-            return
-        self._queue.append((request, attachments, reply))
-        if self._worker is None:
-            self._worker = self._hub.node.spawn(self._work())
-
-    def _answered(self) -> None:
-        self._pending -= 1
-        if self._paused and self._pending <= self._hub.settings.pending_verbs // 2:
-            self._paused = False
-            self.connection.resume()
-
-    async def _work(self) -> None:
-        try:
-            while self._queue:
-                request, attachments, reply = self._queue.popleft()
-                if isinstance(request, Publish):
-                    self._publish(request, attachments, reply)
-                    continue
-                try:
-                    await self._hub.carry_out(self.session, request, reply)
-                except HubError as error:
-                    reply(error.answer(), [])
-                except NotOwner as refusal:
-                    self._hub.node.lost(self.session, refusal)
-                except Exception:
-                    log.exception("a verb failed")
-                    reply(Internal("the hub failed; this was logged").answer(), [])
-                finally:
-                    self._answered()
-        finally:
-            self._worker = None
-
-    def _publish(self, request: Publish, attachments: list[bytes], reply: Reply) -> None:
-        def done(result: int | HubError, duplicate: bool) -> None:
-            self._answered()
-            if isinstance(result, HubError):
-                reply(result.answer(), [])
-            elif duplicate:
-                reply({"ok": True, "offset": str(result), "duplicate": True}, [])
-            else:
-                reply({"ok": True, "offset": str(result)}, [])
-
-        self._hub.publish(self.session, request, attachments, done)
 
 
 class Events:
@@ -122,6 +39,9 @@ class Events:
         self.node = node
         self.server = server
         self.settings = node.settings
+        self.pending_verbs = node.settings.pending_verbs
+        self.lost = node.lost
+        self.spawn = node.spawn
         # By Socket.IO sid: when a connection ends there is nothing else left of it.
         self._lanes: dict[str, Lane] = {}
         server.fast_lane = self._text
@@ -172,24 +92,27 @@ class Events:
     def _verb(self, connection: Connection, text: str, attachments: list[bytes]) -> bool:
         """Take an event, `[...]` or `<id>[...]`; False: it is no verb, and goes python-socketio's way."""
         bracket = text.index("[")
-        ack = text[:bracket]
+        ack, text = text[:bracket], text[bracket:]
         lane: Lane | None = connection.data.get("lane")
-        packet = parse(text[bracket:])
-        if lane is None or packet is None:
+        if lane is None:
             return False  # python-socketio ends the connection, as the protocol asks
-        event, arguments = packet
-        reply = _answer(connection, ack)
-        if event not in VERBS:
-            if not ack or event in self.server.handlers.get("/", {}):
-                return False
-            reply(NotFound(f"there is no verb {event[:64]!r}").answer(), [])
-            return True
+        depth = self.settings.max_depth
         try:
-            request = decode(event, arguments, len(attachments), self.settings.max_depth)
+            request: Request | None = quick_publish(text, len(attachments), depth)
+            if request is None:
+                packet = parse(text)
+                if packet is None:
+                    return False  # likewise
+                event, arguments = packet
+                if event not in VERBS:
+                    if not ack or event in self.server.handlers.get("/", {}):
+                        return False
+                    raise NotFound(f"there is no verb {event[:64]!r}")
+                request = decode(event, arguments, len(attachments), depth)
         except HubError as error:
-            reply(error.answer(), [])
+            lane.answer(ack, error.answer(), [])
         else:
-            lane.submit(request, attachments, reply)
+            lane.submit(request, attachments, ack)
         return True
 
     # -- carrying out
@@ -199,7 +122,7 @@ class Events:
         session: Session,
         request: Publish,
         attachments: list[bytes],
-        done: Callable[[int | HubError, bool], None],
+        done: Published,
     ) -> None:
         store = self.node.store
         header, body = encode(
@@ -299,22 +222,6 @@ def _identify(auth: Any) -> tuple[str | None, Pid | None, int | None, bool, bool
     except BadRequest as error:
         raise ConnectionRefusedError(error.message) from None
     return client_id, pid, known, auth.get("args") == "data", auth.get("acks") == "manual"
-
-
-def _answer(connection: Connection, ack: str) -> Reply:
-    """Return what writes an acknowledgement; without an id there is nobody to answer."""
-
-    def reply(answer: dict[str, Any], attachments: list[bytes]) -> None:
-        if not ack:
-            return
-        body = _encode([answer])
-        if attachments:
-            text = f"6{len(attachments)}-{ack}{body.decode()}"
-            connection.send(Frame(text, *attachments))
-        else:
-            connection.send(Frame.text(b"3%b%b" % (ack.encode(), body)))
-
-    return reply
 
 
 def _page(page: Page, *, newest: bool) -> tuple[dict[str, Any], list[bytes]]:

@@ -9,6 +9,7 @@ so that every form in which a message is delivered is cut out of it and never en
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -27,16 +28,20 @@ def encode(
     attachments: Sequence[bytes] = (),
     skip: str | None = None,
     ttl: float = 0,
-) -> tuple[str, bytes]:
+) -> tuple[bytes, bytes]:
     """Return header and body of a message; `data` and `meta` are JSON, `ttl` seconds (0: none)."""
     name = _encode(event)
     body = b"%b,%b,%b" % (name, data, meta)
     head = len(name)
+    until = (head, head + 1 + len(data), len(body))
+    if not attachments and not skip and not ttl:
+        return b"%d %d %d * 0 *" % until, body
     lengths = ",".join(str(len(part)) for part in attachments) or "*"
-    header = f"{head} {head + 1 + len(data)} {len(body)} {skip or '*'} {int(ttl * 1e6)} {lengths}"
-    return header, body + b"".join(attachments) if attachments else body
+    rest = f" {skip or '*'} {int(ttl * 1e6)} {lengths}"
+    return b"%d %d %d" % until + rest.encode(), body + b"".join(attachments)
 
 
+@functools.lru_cache(4096)
 def meta(room: str, sender: str | None) -> bytes:
     """Return the JSON of a message's `meta`."""
     if sender is None:
@@ -49,29 +54,40 @@ class Message:
 
     __slots__ = ("_bare", "_frame", "_header", "body", "n", "offset", "room", "skip")
 
-    def __init__(self, room: str, offset: int, n: int, header: bytes, body: bytes) -> None:
+    def __init__(
+        self, room: str, offset: int, n: int, header: Sequence[bytes], body: bytes
+    ) -> None:
         self.room = room
         self.offset = offset
         self.n = n
         self.body = body
-        self._header = header.split(b" ")
+        self._header = header
         # The client that asked not to get its own message.
-        self.skip = None if self._header[3] == b"*" else self._header[3].decode()
+        self.skip = None if header[3] == b"*" else header[3].decode()
         self._frame: Frame | None = None
         self._bare: Frame | None = None
 
     @classmethod
     def from_bus(cls, room: str, payload: bytes) -> Message:
+        """Return what publish.lua tells: `<offset> <n> <header>`, a line feed, the body."""
         head, _, body = payload.partition(b"\n")
-        offset, n, header = head.split(b" ", 2)
+        offset, n, *header = head.split(b" ")
         return cls(room, int(offset), int(n), header, body)
+
+    @classmethod
+    def from_log(cls, room: str, offset: bytes, n: bytes, header: bytes, body: bytes) -> Message:
+        """Return what a log entry holds."""
+        return cls(room, int(offset), int(n), header.split(b" "), body)
 
     @property
     def frame(self) -> Frame:
         """The packet `event, data, meta, offset`, encoded once for everybody."""
         if self._frame is None:
-            text = self.body[: int(self._header[2])]
-            self._frame = self._packet(b'%b,"%d"' % (text, self.offset))
+            if self._header[5] == b"*":
+                self._frame = Frame.text(b'2[%b,"%d"]' % (self.body, self.offset))
+            else:
+                text = self.body[: int(self._header[2])]
+                self._frame = self._packet(b'%b,"%d"' % (text, self.offset))
         return self._frame
 
     @property

@@ -428,18 +428,19 @@ class Node:
                     self.replay_all(room.members)
                 room.n = message.n
         first, last = messages[0].offset, messages[-1].offset
-        self.store.newest = max(self.store.newest, last)
+        store = self.store
+        store.newest = max(store.newest, last)
         if messages[-1].n:
-            self.store.witness = (room.name, last)
-        if any(message.skip is not None for message in messages):
-            for session in list(room.members):
-                for message in messages:
-                    session.deliver(message)
-            return
-        frames = [message.frame for message in messages]
-        wire = frames[0].wire if len(frames) == 1 else b"".join([frame.wire for frame in frames])
+            store.witness = (room.name, last)
+        if len(messages) == 1:
+            frames, plain = [messages[0].frame], messages[0].skip is None
+            wire = frames[0].wire
+        else:
+            frames = [message.frame for message in messages]
+            plain = all(message.skip is None for message in messages)
+            wire = b"".join([frame.wire for frame in frames])
         for session, join in room.members.items():
-            if session.direct and session.sent < first and join < first:
+            if plain and session.direct and session.sent < first and join < first:
                 session.sent = last
                 session.peer.write(wire, frames)
             else:

@@ -16,6 +16,8 @@ CLOSE = wire.CLOSE
 PING = 0x9
 PONG = wire.PONG
 
+# First bytes of messages in one frame, uncompressed: most.
+_WHOLE = frozenset({0x80 | TEXT, 0x80 | BINARY})
 # Close codes that may come over the wire (RFC 6455 §7.4).
 _CODES = frozenset(range(1000, 1015)) - {1004, 1005, 1006}
 
@@ -111,7 +113,8 @@ class Inbound:
                 self._compact()
                 return None
             size = int.from_bytes(buffer[start + 2 : start + header - 4], "big")
-        self._check(first, second, size, header)
+        if first not in _WHOLE or second < 0x80 or self._message is not None or size > self._limit:
+            self._check(first, second, size, header)
         if have < header + size:
             self._compact()
             return None

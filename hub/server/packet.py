@@ -26,6 +26,7 @@ RESERVED = frozenset(
 
 # The longest acknowledgement id: stock clients count from 0, JavaScript numbers end at 16 digits.
 _ID_DIGITS = 15
+_PLAIN_EVENT = re.compile(rf"2[0-9]{{0,{_ID_DIGITS}}}\[")
 _BINARY_EVENT = re.compile(rf"5([0-9]{{1,9}})-[0-9]{{0,{_ID_DIGITS}}}\[")
 
 
@@ -183,10 +184,7 @@ class Undecoded:
 
 def is_plain_event(text: str) -> bool:
     """Tell whether a message is `2[…]` or `2<digits>[…]`: a text event of "/"."""
-    if text[:2] == "2[":
-        return True
-    bracket = text.find("[", 1, _ID_DIGITS + 2)
-    return bracket > 1 and text[0] == "2" and _is_number(text[1:bracket])
+    return _PLAIN_EVENT.match(text) is not None
 
 
 def attachments_of(text: str) -> int:

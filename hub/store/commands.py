@@ -13,7 +13,7 @@ from typing import Any
 from hub.errors import HubError, Unavailable
 from hub.store.kept import Kept
 from hub.store.link import Callback, Link, Reply, ReplyError, connect, pack, settling
-from hub.store.scripts import Script, read_all
+from hub.store.scripts import read_all
 
 log = logging.getLogger("hub.store")
 
@@ -41,12 +41,14 @@ class Commands(Kept):
 
     def run(self, name: str, keys: Sequence[str], args: Sequence[Any], callback: Callback) -> None:
         """Run a script; `callback` gets its answer or a HubError. Scripts take effect in the order sent."""
+        self.send(pack(("EVALSHA", self.scripts[name].sha, len(keys), *keys, *args)), callback)
+
+    def send(self, packed: bytes, callback: Callback) -> None:
+        """Run a script whose command is packed already."""
         link = self._link
         if link is None or not self.up:
             callback(Unavailable("Redis is away"))
             return
-        script: Script = self.scripts[name]
-        packed = pack(("EVALSHA", script.sha, len(keys), *keys, *args))
         if self._reloading:
             self._waiting.append((packed, callback))
         else:

@@ -24,6 +24,11 @@ pack: Callable[[tuple[Any, ...]], bytes] = hiredis.pack_command
 ReplyError = hiredis.ReplyError
 
 
+def packed_part(*words: str) -> bytes:
+    """Return some words of a command as they travel; the command's length comes before its first."""
+    return pack(words).split(b"\r\n", 1)[1]
+
+
 # Seconds to connect and log in.
 CONNECT_TIMEOUT = 5.0
 

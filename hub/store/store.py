@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import hashlib
 import logging
 import secrets
@@ -17,6 +18,7 @@ from hub.settings import Settings
 from hub.store.bus import Bus, Messages
 from hub.store.commands import Commands
 from hub.store.keys import Keys
+from hub.store.link import packed_part
 
 log = logging.getLogger("hub.store")
 
@@ -132,6 +134,9 @@ class Store:
             self.keys.inbox_base,
             str(int(settings.dedupe_life * 1e3)),
         )
+        # Publishing is what a hub does most: its command is packed in three parts, of which two are ready.
+        self._begin = functools.lru_cache(4096)(self._packed_begin)
+        self._end = packed_part(*self._publish_args)
 
     async def start(self) -> None:
         """Connect. Raises Unavailable; BadRequest for a Redis that must not be used."""
@@ -192,7 +197,7 @@ class Store:
     def publish(
         self,
         room: str,
-        header: str,
+        header: bytes,
         body: bytes,
         callback: Callable[[int | HubError, bool], None],
         *,
@@ -204,10 +209,6 @@ class Store:
 
         `odd`: not every session is to count it (echo off, ttl).
         """
-        keys = self.keys
-        names = [keys.clock, keys.log(room), keys.meta(room), keys.away(room)]
-        if dedupe is not None:
-            names.append(dedupe)
 
         def done(reply: Any) -> None:
             if isinstance(reply, HubError):
@@ -218,15 +219,33 @@ class Store:
             self.newest = max(self.newest, offset)
             callback(offset, duplicate)
 
-        self.commands.run(
-            "publish",
-            names,
-            (
-                room, keys.room_channel_base + room, header, body, str(self.newest),
-                "1" if volatile else "0", "1" if odd else "0", *self._publish_args,
+        begin = self._begin(room) if dedupe is None else self._packed_begin(room, dedupe)
+        newest = b"%d" % self.newest
+        self.commands.send(
+            b"%b$%d\r\n%b\r\n$%d\r\n%b\r\n$%d\r\n%b\r\n$1\r\n%d\r\n$1\r\n%d\r\n%b"
+            % (
+                begin,
+                len(header),
+                header,
+                len(body),
+                body,
+                len(newest),
+                newest,
+                volatile,
+                odd,
+                self._end,
             ),
             done,
+        )
+
+    def _packed_begin(self, room: str, *dedupe: str) -> bytes:
+        """Return the begin of the command that publishes in a room, the same for every message."""
+        keys = self.keys
+        names = (keys.clock, keys.log(room), keys.meta(room), keys.away(room), *dedupe)
+        words = (
+            "EVALSHA", self.commands.scripts["publish"].sha, str(len(names)), *names, room, keys.room_channel(room),
         )  # fmt: skip
+        return b"*%d\r\n%b" % (len(words) + 5 + len(self._publish_args), packed_part(*words))
 
     async def history(self, room: str, after: int | None, before: int | None, limit: int) -> Page:
         keys = self.keys
@@ -238,7 +257,7 @@ class Store:
                 str(limit), str(self.settings.replay_bytes),
             ),
         )  # fmt: skip
-        messages = [Message(room, int(o), int(n), head, body) for o, n, head, body in found]
+        messages = [Message.from_log(room, *entry) for entry in found]
         return Page(messages, more == b"1", gap == b"1", int(clock))
 
     # -- sessions
@@ -306,7 +325,7 @@ class Store:
                 Gap(room.decode(), why.decode(), int(a), int(b), int(d) if d else None)
                 for room, why, a, b, d in gaps
             ],
-            [Message(room.decode(), int(o), int(n), h, b) for room, o, n, h, b in messages],
+            [Message.from_log(room.decode(), *entry) for room, *entry in messages],
         )
 
     async def subscribe(

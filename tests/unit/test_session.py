@@ -41,7 +41,7 @@ class Peer:
 
 def message(offset: int, room: str = "A", skip: str | None = None) -> Message:
     header, body = encode("m", b"1", meta(room, None), skip=skip)
-    return Message(room, offset, offset, header.encode(), body)
+    return Message.from_log(room, b"%d" % offset, b"%d" % offset, header, body)
 
 
 class Subject:

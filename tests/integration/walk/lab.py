@@ -18,7 +18,8 @@ from typing import Any
 import hiredis
 
 from hub.errors import Unavailable
-from hub.events import Events, Lane
+from hub.events import Events
+from hub.lane import Lane
 from hub.node import Node
 from hub.session import Session
 from hub.settings import Settings
@@ -315,6 +316,9 @@ class Host:
         self.events = Events.__new__(Events)
         self.events.node = self.node
         self.events.settings = lab.settings
+        self.events.pending_verbs = lab.settings.pending_verbs
+        self.events.lost = self.node.lost
+        self.events.spawn = self.node.spawn
 
     @property
     def runs(self) -> bool:

@@ -60,6 +60,8 @@ class Connection:
         self.id = f"c{number}"
         self.peer = Peer()
         self.sent: deque[tuple[Any, ...]] = deque()
+        # Verbs that await their answer, by the id of their packet.
+        self.asked: dict[str, tuple[str, str]] = {}
         self.session: Session | None = None
         self.lane: Any = None
         self.connecting = False
@@ -116,7 +118,12 @@ class Client:
         if isinstance(item, tuple):
             getattr(self, "got_" + item[0])(*item[1:])
             return
-        packet = json.loads(item.packets[0][1:])
+        text = item.packets[0]
+        if text[0] == "3":
+            ack, _, answer = text[1:].partition("[")
+            self.got_answer(*self.connection.asked.pop(ack), json.loads("[" + answer)[0])
+            return
+        packet = json.loads(text[1:])
         if packet[0] == "hub:session":
             self.got_session(packet[1], int(packet[2]))
         elif packet[0] == "hub:gap":
@@ -148,9 +155,11 @@ class Client:
         self.ready = True
         self.offset = offset
 
-    def got_answer(self, verb: str, room: str, offset: int) -> None:
+    def got_answer(self, verb: str, room: str, answer: dict[str, Any]) -> None:
+        if not answer["ok"]:
+            return
         if verb == "subscribe":
-            self.rooms.setdefault(room, offset)
+            self.rooms.setdefault(room, int(answer["offset"]))
         elif verb == "unsubscribe":
             self.rooms.pop(room, None)
 
@@ -308,6 +317,7 @@ class World:
         self.stat: collections.Counter[str] = collections.Counter()
         self.connections: list[Connection] = []
         self.count = 0
+        self.asked = 0
         self.faults = True
         self.trace: list[str] = []
         try:
@@ -583,12 +593,12 @@ class World:
             else:
                 request = (Subscribe if what == "subscribe" else Unsubscribe)(room=rest[0])
 
-            def answered(answer: dict[str, Any], _: list[bytes]) -> None:
-                if answer["ok"] and not connection.peer.closed:
-                    offset = int(answer.get("offset") or 0)
-                    connection.peer.out.append(("answer", what, rest[0], offset))
-
-            lane.submit(request, [], answered)
+            ack = ""
+            if what != "publish":
+                self.asked += 1
+                ack = str(self.asked)
+                connection.asked[ack] = (what, rest[0])
+            lane.submit(request, [], ack)
 
     async def connect(
         self, connection: Connection, client_id: str | None, pid: Pid | None, offset: int | None

@@ -51,6 +51,7 @@ async def test_a_clock_that_goes_back_gives_no_offset_twice(node):
     slow = Script("publish", script.text.replace("redis.call('TIME')", "{ '1000000000', '0' }"))
     await node.store.commands.call("SCRIPT", "LOAD", slow.text)
     node.store.commands.scripts["publish"] = slow
+    node.store._begin.cache_clear()  # it has the digest
     assert await node.publish() == first + 1
     assert await node.publish() == first + 2
 
