@@ -51,7 +51,7 @@ coverage: setup ## Every test, with the lines of hub/ that none of them ran
 	$(BIN)/python -m pytest --cov --cov-report=term $(ARGS)
 
 chaos: setup ## Break everything while a checker watches, an hour long; CHAOS_MINUTES=…, CHAOS_SEED=…, CHAOS_SCALE=…
-	CHAOS_MINUTES=$${CHAOS_MINUTES:-60} CHAOS_SCALE=$${CHAOS_SCALE:-12} $(BIN)/python -m pytest tests/chaos/test_storm.py -s $(ARGS)
+	CHAOS_MINUTES=$${CHAOS_MINUTES:-60} CHAOS_SCALE=$${CHAOS_SCALE:-6} $(BIN)/python -m pytest tests/chaos/test_storm.py -s $(ARGS)
 
 chaos-rules: setup ## Switch off each rule of docs/reliability.md, and see the checker notice
 	CHAOS_RULES=1 $(BIN)/python -m pytest tests/chaos/test_rules.py $(ARGS)

@@ -6,15 +6,16 @@ What is started while a run is marked can be found afterwards, whatever became o
 from __future__ import annotations
 
 import asyncio
+import collections
 import contextlib
 import faulthandler
-import io
 import os
 import signal
 import sys
 import threading
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from typing import Any
 
 # Seconds that a body past its deadline has to come to its end.
 GRACE = 60.0
@@ -62,14 +63,20 @@ async def deadline(seconds: float) -> AsyncIterator[None]:
 
 
 def stacks(loop: asyncio.AbstractEventLoop) -> str:
-    """Return where each task of a loop stands, those alike counted."""
-    counts: dict[str, int] = {}
-    for task in asyncio.all_tasks(loop):
-        out = io.StringIO()
-        task.print_stack(limit=12, file=out)
-        text = out.getvalue().split("\n", 1)[1]
-        counts[text] = counts.get(text, 0) + 1
-    return "\n".join(f"{count} task(s):\n{text}" for text, count in counts.items())
+    """Return where each task of a loop stands, down to what it awaits; those alike counted."""
+    counts = collections.Counter(_stack(task.get_coro()) for task in asyncio.all_tasks(loop))
+    return "\n".join(f"{count} task(s) in\n{stack}" for stack, count in counts.items())
+
+
+def _stack(at: Any) -> str:
+    """A suspended coroutine knows the one that it awaits; `Task.get_stack` shows the outermost alone."""
+    lines = []
+    while at is not None:
+        frame = getattr(at, "cr_frame", None) or getattr(at, "gi_frame", None)
+        if frame is not None:
+            lines.append(f"  {frame.f_code.co_filename}:{frame.f_lineno} {at.__qualname__}")
+        at = getattr(at, "cr_await", None) or getattr(at, "gi_yieldfrom", None)
+    return "\n".join(lines)
 
 
 @contextlib.contextmanager
