@@ -99,7 +99,7 @@ class Storm:
                     # Half of them strike hubs that have hardly recovered.
                     with contextlib.suppress(AssertionError):
                         await self.cluster.ready()
-                await asyncio.sleep(dice.uniform(0.1, 1.0))
+                await asyncio.sleep(dice.uniform(0.1, 0.6))
 
     def _note(self, what: str) -> None:
         self.log.append(f"{time.monotonic() - self._began:7.2f} {what}")

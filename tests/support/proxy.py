@@ -166,6 +166,10 @@ class Proxy:
                 await sink.drain()
         except OSError:
             pass
+        except asyncio.CancelledError:
+            if pair not in self._lost:
+                _reset(sink)
+            raise
         if pair not in self._lost:
             self._pairs.discard(pair)
             with contextlib.suppress(OSError):
