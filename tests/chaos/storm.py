@@ -179,13 +179,15 @@ class Storm:
 
 
 @contextlib.asynccontextmanager
-async def raging(seed: int, scale: int = 4, *, long: bool = False) -> AsyncIterator[Storm]:
+async def raging(
+    seed: int, scale: int = 4, faults: Sequence[type[Fault]] = ALL, *, long: bool = False
+) -> AsyncIterator[Storm]:
     """Yield a storm that is about to begin, with everybody there."""
     async with Cluster() as cluster:
         crowd = Crowd(cluster, seed, scale)
         try:
             await crowd.gather()
             await crowd.load()
-            yield Storm(cluster, crowd, seed, long=long)
+            yield Storm(cluster, crowd, seed, faults, long=long)
         finally:
             await crowd.part()
