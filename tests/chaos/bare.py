@@ -165,6 +165,8 @@ class Bare(Member):
             except LOST:
                 pass
             finally:
+                if session.reply is not None:  # also where the request that asked for it hangs
+                    self._pid = session.reply.get("pid", self._pid)
                 with contextlib.suppress(*LOST):
                     await session.drop()
             pause, self.pause = self.pause, 0.0
