@@ -9,12 +9,13 @@ export PATH := $(abspath $(BIN)):$(PATH)
 
 PYTHON_STAMP := $(VENV)/.installed
 PAGE_STAMP   := static/node_modules/.installed
+PEERS_STAMP  := bench/peers/node_modules/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test lint format unit coverage chaos chaos-rules wheel clean
+.PHONY: help setup run test lint format unit coverage chaos chaos-rules bench bench-quick wheel clean
 
 help: ## Show this list
-	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' Makefile | expand -t 16
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' Makefile | expand -t 20
 
 setup: $(PYTHON_STAMP) $(PAGE_STAMP) ## Everything into .venv and static/node_modules; quick when there is nothing to do
 
@@ -56,8 +57,18 @@ chaos: setup ## Break everything while a checker watches, an hour long; CHAOS_MI
 chaos-rules: setup ## Switch off each rule of docs/reliability.md, and see the checker notice
 	CHAOS_RULES=1 $(BIN)/python -m pytest tests/chaos/test_rules.py $(ARGS)
 
+$(PEERS_STAMP): bench/peers/package.json bench/peers/package-lock.json bench/peers/.npmrc $(PYTHON_STAMP)
+	cd bench/peers && npm ci --ignore-scripts --loglevel=error
+	touch $@
+
+bench: setup $(PEERS_STAMP) ## Measure the hub against its peers (Linux, cc, two cores; about an hour); ARGS="--rows fanout4 --pairs 3"
+	$(BIN)/python -m bench $(ARGS)
+
+bench-quick: setup $(PEERS_STAMP) ## The first three rows in under two minutes
+	$(BIN)/python -m bench --quick $(ARGS)
+
 wheel: setup ## Build dist/*.whl, page and libraries included
 	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir dist .
 
 clean: ## Remove what setup and the tests made; the hub's data in .hub stays
-	rm -rf $(VENV) static/node_modules dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) static/node_modules bench/peers/node_modules bench/.build dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

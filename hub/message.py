@@ -97,6 +97,11 @@ class Message:
             self._bare = self._packet(self.body[: int(self._header[1])])
         return self._bare
 
+    def expired(self, now: int) -> bool:
+        """Tell whether its ttl has run out at a time in microseconds."""
+        ttl = self._header[4]
+        return ttl != b"0" and self.offset + int(ttl) <= now
+
     @property
     def attachments(self) -> list[bytes]:
         if self._header[5] == b"*":

@@ -1,7 +1,7 @@
-"""The node: whom it serves, which rooms they are in, and the way of every message to them.
+"""The node: whom it serves, who owns what, and what it does about every loss.
 
-Messages go out as they are heard on the bus, a node's own too: one order everywhere. Every loss, of the bus, of the
-lease, of a client's pace, is mended by the same means: the session is replayed from the last offset written to it.
+Every loss, of the bus, of the lease, of a client's pace, is mended by the same means: the session is replayed from the
+last offset written to it.
 """
 
 from __future__ import annotations
@@ -16,7 +16,9 @@ from typing import Any
 from hub.errors import Unavailable
 from hub.message import Message
 from hub.pid import Pid
-from hub.session import Peer, Session, State
+from hub.replay import Replayer
+from hub.rooms import Rooms
+from hub.session import Peer, Session
 from hub.settings import Settings
 from hub.store.store import NotOwner, Store, Taken
 
@@ -26,22 +28,6 @@ log = logging.getLogger("hub.node")
 NOT_YET = 10**17
 # Seconds within which a node parks a session that it has taken for a connection already gone.
 ABANDONED = 0.3
-
-
-class Room:
-    """A room that somebody here is in, or is about to be."""
-
-    __slots__ = ("channel", "members", "n", "name", "wanted")
-
-    def __init__(self, name: str, channel: bytes) -> None:
-        self.name = name
-        self.channel = channel
-        # Its sessions and the offset at which each joined.
-        self.members: dict[Session, int] = {}
-        # How many members and attempts to join need the bus channel.
-        self.wanted = 0
-        # Running number of the last message heard; None before the first.
-        self.n: int | None = None
 
 
 class Node:
@@ -69,9 +55,12 @@ class Node:
             on_bus_back=self._recover,
             on_changed=self._redis_changed,
         )
+        self._rooms = Rooms(settings, self.store, self.replay_all)
+        self._replayer = Replayer(
+            settings, self.store, self._rooms, spawn=self.spawn, lost=self.lost, failed=self._broken
+        )
         # Changes of Redis that are not dealt with yet.
         self._changes = 0
-        self._rooms: dict[bytes, Room] = {}
         # How often the bus was lost; and the order in which connections took their sessions.
         self._losses = 0
         self._order = itertools.count(1)
@@ -79,9 +68,6 @@ class Node:
         self.sessions: dict[str, Session] = {}
         self._by_connection: dict[str, Session] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
-        # Replays at a time: a burst of returning clients must not starve the others.
-        self._replays = asyncio.Semaphore(64)
-        self._room_base = self.store.keys.room_channel_base.encode()
         self._node_channel = self.store.keys.node_channel(self.store.node).encode()
         self._all_nodes_channel = self.store.keys.all_nodes_channel.encode()
 
@@ -135,7 +121,7 @@ class Node:
         )
         if taken is None:
             return None
-        rooms = [self._want(name) for name in taken.rooms]
+        rooms = [self._rooms.want(name) for name in taken.rooms]
         try:
             async with asyncio.timeout(self.settings.redis_timeout):
                 for room in rooms:
@@ -156,7 +142,7 @@ class Node:
             raise
         finally:
             for room in rooms:
-                self._unwant(room)
+                self._rooms.unwant(room)
 
     def _admit(
         self, peer: Peer, connection: str, taken: Taken, *, bare: bool, manual: bool
@@ -170,12 +156,12 @@ class Node:
             named=f"@{taken.client_id}" in taken.rooms,
             bare=bare,
             manual=manual,
-            on_slow=self._slow,
+            on_slow=self._replayer.slow,
         )
         self.sessions[taken.client_id] = session
         self._by_connection[connection] = session
         for name, join in taken.rooms.items():
-            room = self._want(name)
+            room = self._rooms.want(name)
             room.members[session] = join
         return session
 
@@ -196,7 +182,7 @@ class Node:
                 "head": str(taken.head),
             },
         )
-        self._catch_up(session)
+        self._replayer.catch_up(session)
 
     async def leave(self, session: Session, *, deliberate: bool) -> None:
         """Its connection is gone: end an anonymous session that was left deliberately, park any other."""
@@ -226,7 +212,7 @@ class Node:
             del self.sessions[session.client_id]
         self._by_connection.pop(session.connection, None)
         for name in list(session.joins):
-            self._exit(session, name)
+            self._rooms.leave(session, name)
         if session.task is not None:
             session.task.cancel()
 
@@ -257,115 +243,20 @@ class Node:
         """A script has refused the session's connection."""
         if refusal.replaced:
             self._replaced(session)
-        elif not session.closed:
-            self._forget(session)
-            self._retry_later(session)
+        else:
+            self._broken(session)
 
-    # -- catching up
-
-    def _catch_up(self, session: Session) -> None:
-        """Replay a session until it is live; at most one task a session does so."""
-        if session.closed:
-            return
-        session.stale = True
-        session.go_away()
-        if session.task is None:
-            session.task = self.spawn(self._replay(session))
-
-    async def _replay(self, session: Session) -> None:
-        delay = 0.05
-        try:
-            while not session.closed:
-                try:
-                    if session.parking:
-                        session.parking = False
-                        await self.store.park(
-                            session.client_id, session.connection, session.proven, gone=False
-                        )
-                    await session.drained()
-                    for name in list(session.joins):
-                        await self.store.bus.confirmed(self._channel(name))
-                    if await self._replay_batch(session):
-                        delay = 0.05
-                    else:
-                        await asyncio.sleep(0)  # let the others hear of it too
-                    if session.state is State.LIVE:
-                        return
-                except Unavailable:
-                    await asyncio.sleep(delay)
-                    delay = min(2 * delay, 1.0)
-        except NotOwner as refusal:
-            session.task = None
-            self.lost(session, refusal)
-        except Exception:
-            # A fault of the hub's own: better a client that comes back than one that is deaf.
-            log.exception("a replay failed")
-            session.task = None
-            self._forget(session)
-            self._retry_later(session)
-        finally:
-            session.task = None
-
-    async def _replay_batch(self, session: Session) -> bool:
-        """Hand out one batch; the last one makes the session live, unless its buffer is full again.
-
-        False: the bus was lost before the batch was asked for.
-        """
-        async with self._replays:
-            # Going live is right only if every channel is heard at the moment when the script looks.
-            if not all(self.store.bus.hears(self._channel(name)) for name in session.joins):
-                return False
-            session.begin_batch()
-            batch = await self.store.replay(session.client_id, session.connection, session.sent)
-        # The answer to a subscription comes before the room's messages.
-        await session.freed()
+    def _broken(self, session: Session) -> None:
+        """End a connection that the hub could not serve; its client comes back."""
         if not session.closed:
-            session.write_batch(batch)
-            if batch.live_from is not None:
-                session.go_live(batch.live_from)
-        return True
-
-    def _slow(self, session: Session) -> None:
-        """Its socket's buffer is full: the rest waits in its inbox."""
-        session.go_away()
-        session.parking = True
-        if session.task is None:
-            session.task = self.spawn(self._replay(session))
+            self._forget(session)
+            self._retry_later(session)
 
     def replay_all(self, sessions: Iterable[Session]) -> None:
         for session in list(sessions):
-            self._catch_up(session)
+            self._replayer.catch_up(session)
 
     # -- rooms
-
-    def _channel(self, name: str) -> bytes:
-        return self._room_base + name.encode()
-
-    def _want(self, name: str) -> Room:
-        """Listen to a room's channel; each call is owed an `_unwant`."""
-        channel = self._channel(name)
-        room = self._rooms.get(channel)
-        if room is None:
-            room = self._rooms[channel] = Room(name, channel)
-            self.store.bus.want(channel)
-        room.wanted += 1
-        return room
-
-    def _unwant(self, room: Room) -> None:
-        room.wanted -= 1
-        if not room.wanted:
-            del self._rooms[room.channel]
-            self.store.bus.drop(room.channel)
-
-    def _enter(self, session: Session, name: str, join: int) -> None:
-        room = self._rooms[self._channel(name)] if name in session.joins else self._want(name)
-        session.joins[name] = room.members[session] = join
-
-    def _exit(self, session: Session, name: str) -> None:
-        if session.joins.pop(name, None) is not None:
-            room = self._rooms[self._channel(name)]
-            del room.members[session]
-            self._unwant(room)
 
     async def subscribe(
         self, session: Session, name: str, answer: Callable[[int], Awaitable[None]]
@@ -374,7 +265,7 @@ class Node:
 
         Raises HubError, NotOwner.
         """
-        room = self._want(name)
+        room = self._rooms.want(name)
         try:
             async with asyncio.timeout(self.settings.redis_timeout):
                 await self.store.bus.confirmed(room.channel)
@@ -388,64 +279,39 @@ class Node:
                 )
                 await answer(join)
                 if not session.closed:
-                    self._enter(session, name, join)
+                    self._rooms.enter(session, name, join)
             finally:
                 if room.members.get(session) == NOT_YET:
                     del room.members[session]
                 if losses != self._losses:
                     session.stale = True  # a replay under way did not wait for this room's channel
                 if not session.release():
-                    self._catch_up(session)
+                    self._replayer.catch_up(session)
         except TimeoutError:
             raise Unavailable("the bus is away") from None
         finally:
-            self._unwant(room)
+            self._rooms.unwant(room)
 
     async def unsubscribe(self, session: Session, name: str) -> None:
         """Leave a room: nothing of it is delivered after this. Raises HubError, NotOwner."""
         await self.store.unsubscribe(session.client_id, session.connection, name)
-        self._exit(session, name)
+        self._rooms.leave(session, name)
 
     # -- the bus
 
     def _heard(self, messages: list[tuple[bytes, bytes]]) -> None:
         """Deliver what one read of the bus brought; a room's messages in a row go out in one write."""
         for channel, run in itertools.groupby(messages, key=_first):
-            room = self._rooms.get(channel)
+            room = self._rooms.find(channel)
             if room is not None:
-                self._fan_out(room, [Message.from_bus(room.name, payload) for _, payload in run])
+                self._rooms.fan_out(
+                    room, [Message.from_bus(room.name, payload) for _, payload in run]
+                )
             elif channel == self._node_channel:
                 for _, payload in run:
                     self._told(payload)
             elif channel == self._all_nodes_channel:
                 self.replay_all(self.sessions.values())
-
-    def _fan_out(self, room: Room, messages: list[Message]) -> None:
-        for message in messages:
-            if message.n:
-                if room.n is not None and message.n > room.n + 1:
-                    log.warning("the bus lost messages")
-                    self.replay_all(room.members)
-                room.n = message.n
-        first, last = messages[0].offset, messages[-1].offset
-        store = self.store
-        store.newest = max(store.newest, last)
-        if messages[-1].n:
-            store.witness = (room.name, last)
-        if len(messages) == 1:
-            frames, plain = [messages[0].frame], messages[0].skip is None
-            wire = frames[0].wire
-        else:
-            frames = [message.frame for message in messages]
-            plain = all(message.skip is None for message in messages)
-            wire = b"".join([frame.wire for frame in frames])
-        for session, join in room.members.items():
-            if plain and session.direct and session.sent < first and join < first:
-                session.sent = last
-                session.peer.write(wire, frames)
-            else:
-                for message in messages:
-                    session.deliver(message)
 
     def _told(self, payload: bytes) -> None:
         """Something was said to this node alone."""
@@ -458,8 +324,7 @@ class Node:
         log.warning("lost the bus")
         self._losses += 1
         self.store.freeze()
-        for room in self._rooms.values():
-            room.n = None
+        self._rooms.deaf()
         for session in self.sessions.values():
             session.stale = True
             session.go_away()

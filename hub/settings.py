@@ -71,6 +71,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     # One batch of a replay, and one answer with history, whichever comes first.
     replay_count: Count = 200
     replay_bytes: Bytes = 512 * 1024
+    # What a node remembers of its rooms, so that clients that return together need no reading of logs; 0: nothing.
+    replay_memory: Annotated[int, Meta(ge=0, le=1 << 40)] = 32 * 1024 * 1024
     dedupe_life: Seconds = 120.0
 
     # -- nodes

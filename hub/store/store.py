@@ -7,7 +7,7 @@ import functools
 import hashlib
 import logging
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -65,6 +65,12 @@ class Batch:
     position: int
     gaps: list[Gap] = field(default_factory=list)
     messages: list[Message] = field(default_factory=list)
+    # There are no messages, as the node remembers all of them.
+    remembered: bool = False
+    # The messages are all that came behind the position asked for: none was lost, or is not for this client.
+    whole: bool = False
+    # The server's time in microseconds.
+    now: int = 0
 
 
 @dataclass(slots=True)
@@ -303,20 +309,26 @@ class Store:
             {name.decode(): int(join) for name, join in zip(names, joins, strict=True)},
         )
 
-    async def replay(self, client: str, connection: str, after: int) -> Batch:
-        """Hand out the next batch after an offset. Raises NotOwner, Unavailable."""
+    async def replay(
+        self, client: str, connection: str, after: int, lows: Mapping[str, int] | None = None
+    ) -> Batch:
+        """Hand out the next batch after an offset. Raises NotOwner, Unavailable.
+
+        `lows`: of these rooms the node remembers every message behind the offset.
+        """
         settings = self.settings
+        known = [str(word) for room in (lows or {}).items() for word in room]
         reply = await self.commands.ask(
             "replay",
             (self.keys.clock,),
             (
                 client, self.owner(connection), str(after), str(settings.replay_count),
-                str(settings.replay_bytes), str(int(settings.log_age * 1e6)),
+                str(settings.replay_bytes), str(int(settings.log_age * 1e6)), *known,
             ),
         )  # fmt: skip
         if isinstance(reply, bytes):
             raise NotOwner(reply)
-        live_from, position, gaps, messages = reply
+        live_from, position, gaps, messages, how, now = reply
         self.newest = max(self.newest, int(live_from or position))
         return Batch(
             int(live_from) if live_from else None,
@@ -326,6 +338,9 @@ class Store:
                 for room, why, a, b, d in gaps
             ],
             [Message.from_log(room.decode(), *entry) for room, *entry in messages],
+            remembered=how == b"memory",
+            whole=how == b"whole",
+            now=int(now),
         )
 
     async def subscribe(

@@ -2,10 +2,11 @@
 --
 -- KEYS  1 clock
 -- ARGV  1 client id   2 owner   3 after: the position up to which it was handed out   4 messages, 5 bytes at most
---       6 log age in microseconds
--- Answer: 'gone', 'replaced', or {live-from offset or '', position, gaps, messages}
+--       6 log age in microseconds   7, 8, ... rooms of which the node remembers everything, each and behind which offset
+-- Answer: 'gone', 'replaced', or {live-from offset or '', position, gaps, messages, how, microseconds now}
 --         a gap is {room, reason, after, before, dropped or ''}, to be told in front of the messages;
---         a message is {room, offset, n, header, body}
+--         a message is {room, offset, n, header, body};
+--         how: 'memory': the session is live, and the node remembers all it missed; 'whole': nothing was withheld; 'part'
 --
 -- The head of the inbox is the boundary: everything up to it is read from the logs, everything behind it from the
 -- list; no list: everything from the logs. A log is only ever cut at its beginning, so a room can miss messages
@@ -23,6 +24,39 @@ local head = clock()
 local progress, saved = {}, cmsgpack.pack({})
 for _, state in ipairs(session.progress and cmsgpack.unpack(session.progress) or {}) do
   if state.at == after then progress, saved = cmsgpack.unpack(state.rooms), state.rooms end
+end
+
+-- away -> live, from exactly this value of the clock on.
+local function go_live()
+  local fields = { 'progress', 'mark' }
+  for room in pairs(session.parked) do fields[#fields + 1] = 'p:' .. room end
+  for i = 1, #fields, 100 do redis.call('HDEL', key, unpack(fields, i, math.min(i + 99, #fields))) end
+  if session.away == '1' then
+    redis.call('DEL', session.inbox)
+    for room in pairs(session.rooms) do redis.call('SREM', away_key(room), session.member) end
+    redis.call('HSET', key, 'away', '0')
+  end
+  redis.call('PEXPIRE', key, text(kept(session)))
+end
+
+local resets = { session.reset or '', redis.call('GET', base .. 'reset') or '' }
+
+-- Where the node remembers everything that came behind the position in each room, nothing is read.
+local remembered = #ARGV > 6
+local low = {}
+for i = 7, #ARGV, 2 do low[ARGV[i]] = tonumber(ARGV[i + 1]) end
+for _, reset in ipairs(resets) do
+  if reset ~= '' and after < select(2, split(reset)) then remembered = false end
+end
+for room, joined in pairs(session.rooms) do
+  if not remembered then break end
+  local from = math.max(after, joined.join)
+  local last = redis.call('HGET', meta_key(room), 'last')
+  remembered = not last or tonumber(last) <= from or (low[room] ~= nil and low[room] <= from)
+end
+if remembered then
+  go_live()
+  return { text(head), text(after), {}, {}, 'memory', text(microseconds()) }
 end
 
 local boundary, listed = head, false
@@ -75,7 +109,7 @@ end
 -- What Redis itself forgot: told for the whole session, and for all of them where a node saw it. What it remembers
 -- of a room from before is not lost.
 -- A client that has seen more than there is gets told in any case, all others where an offset is missing.
-for i, reset in ipairs({ session.reset or '', redis.call('GET', base .. 'reset') or '' }) do
+for i, reset in ipairs(resets) do
   if reset ~= '' then
     local from, before = split(reset)
     local told = '\n' .. text(before)                             -- no room's name
@@ -92,11 +126,13 @@ for i, reset in ipairs({ session.reset or '', redis.call('GET', base .. 'reset')
 end
 
 local messages, size, position, full = {}, 0, after, false
+local how = #gaps == 0 and 'whole' or 'part'
 local function hand_out(room, entry)
   local body = entry[2][8]
   local offset = string.match(entry[1], '^%d+')
   local known = progress[room]
   if odd[room] and not meant_for(session.client, entry, now) then
+    how = 'part'
     position = tonumber(offset)
     progress[room] = { position, tonumber(entry[2][2]), known and known[3] or 0 }
     return true
@@ -165,17 +201,8 @@ if full then
   redis.call('HDEL', key, 'progress')
   redis.call('HSET', key, 'progress', cmsgpack.pack({
     { at = position, rooms = cmsgpack.pack(progress) }, { at = after, rooms = saved } }))
-  return { '', text(position), gaps, messages }
+  return { '', text(position), gaps, messages, how, text(now) }
 end
 
--- away -> live, from exactly this value of the clock on.
-local fields = { 'progress', 'mark' }
-for room in pairs(session.parked) do fields[#fields + 1] = 'p:' .. room end
-for i = 1, #fields, 100 do redis.call('HDEL', key, unpack(fields, i, math.min(i + 99, #fields))) end
-if session.away == '1' then
-  redis.call('DEL', session.inbox)
-  for room in pairs(session.rooms) do redis.call('SREM', away_key(room), session.member) end
-  redis.call('HSET', key, 'away', '0')
-end
-redis.call('PEXPIRE', key, text(kept(session)))
-return { text(head), text(position), gaps, messages }
+go_live()
+return { text(head), text(position), gaps, messages, how, text(now) }

@@ -21,6 +21,9 @@ from hub.errors import Unavailable
 from hub.events import Events
 from hub.lane import Lane
 from hub.node import Node
+from hub.recent import Recent
+from hub.replay import Replayer
+from hub.rooms import Rooms
 from hub.session import Session
 from hub.settings import Settings
 from hub.store import bus, commands, kept, store
@@ -376,6 +379,8 @@ class Lab:
         self.settings = Settings(
             **{
                 "prefix": "w", "inbox_length": 4, "log_length": 6, "replay_count": 2,
+                # What nodes remember hides what the logs and lists are for; walks have it on in every other episode.
+                "replay_memory": 0,
                 "anonymous_life": 3000.0, "named_life": 3000.0, "log_age": 3000.0, **settings,
             }
         )  # fmt: skip
@@ -539,4 +544,6 @@ class Lab:
 
 
 # Whose methods a mutation may replace.
-OWNERS: dict[str, Any] = {"Node": Node, "Session": Session, "Store": store.Store, "Bus": bus.Bus}
+OWNERS: dict[str, Any] = {
+    each.__name__: each for each in (Node, Rooms, Replayer, Recent, Session, store.Store, bus.Bus)
+}

@@ -10,6 +10,8 @@ from collections.abc import Callable
 from typing import Any
 
 from hub.node import Node
+from hub.replay import Replayer
+from hub.rooms import Rooms
 from hub.session import Session
 from hub.store.bus import Bus
 from tests.integration.walk.lab import Mutation, rewrite
@@ -41,7 +43,7 @@ RULES: dict[str, Callable[[], Mutation]] = {
         ("subscribe", "if joined and ARGV[5] == '1' then", "if false then"),
     ),
     "join_filter": lambda: Mutation(
-        Node___enter=rewrite(Node._enter, "room.members[session] = join", "room.members[session] = 0"),
+        Rooms__enter=rewrite(Rooms.enter, "room.members[session] = join", "room.members[session] = 0"),
     ),
     "sub_bus_first": lambda: Mutation(
         Node__subscribe=rewrite(
@@ -71,24 +73,22 @@ RULES: dict[str, Callable[[], Mutation]] = {
             "common", "redis.call('DEL', session.inbox)\n    redis.call('RPUSH', session.inbox, mark)",
             "if redis.call('EXISTS', session.inbox) == 0 then redis.call('RPUSH', session.inbox, mark) end",
         ),
-        ("replay", "  redis.call('DEL', session.inbox)\n  for room", "  for room"),
+        ("replay", "    redis.call('DEL', session.inbox)\n    for room", "    for room"),
     ),
     "sent_filter": lambda: Mutation(
         Session__deliver=rewrite(Session.deliver, " or message.offset <= self.sent", ""),
-        Node___fan_out=rewrite(Node._fan_out, "session.sent < first and ", ""),
+        Rooms__fan_out=rewrite(Rooms.fan_out, "session.sent < first and ", ""),
     ),
     # Merged: nothing is read into the node. Nobody is live between a loss of the bus and his replay; off: he is.
     "heal_holds": lambda: Mutation(
-        Node___catch_up=rewrite(Node._catch_up, "session.go_away()", "pass"),
+        Replayer__catch_up=rewrite(Replayer.catch_up, "session.go_away()", "pass"),
         Node___deaf=rewrite(Node._deaf, "session.go_away()", "pass"),
     ),
     # Merged: the clock of the replay that makes a session live is the cut, taken when all channels are confirmed;
     # off: it is taken without waiting for them.
     "heal_cut": lambda: Mutation(
-        Node___replay=rewrite(
-            Node._replay, "await self.store.bus.confirmed(self._channel(name))", "pass"
-        ),
-        Node___replay_batch=rewrite(Node._replay_batch, "if not all(", "if False and not all("),
+        Replayer___replay=rewrite(Replayer._replay, "await self._rooms.confirmed(session)", "pass"),
+        Replayer___batch=rewrite(Replayer._batch, "if not self._rooms.hears(session):", "if False:"),
     ),
     # Merged: gaps come from the replay for everybody; off: for those only that had been parked.
     "heal_gap": lambda: Mutation(
@@ -162,7 +162,7 @@ RULES: dict[str, Callable[[], Mutation]] = {
         ("subscribe", "if joined and ARGV[5] == '1' then", "if joined then"),
     ),
     "deaf_again": lambda: Mutation(
-        Node___replay_batch=rewrite(Node._replay_batch, "if not all(", "if False and not all("),
+        Replayer___batch=rewrite(Replayer._batch, "if not self._rooms.hears(session):", "if False:"),
     ),
     # Who is put out for good was replaced by a later taking of the session, Redis says; off: both.
     "late_admission": lambda: Mutation(

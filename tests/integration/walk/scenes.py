@@ -442,7 +442,7 @@ def deaf_again(s: Scene) -> None:
     """A replay that waited for its turn while the bus was lost again does not go live deaf."""
     s.come(s.js1, s.n0)
     s.join(s.js1, "A")
-    turn = s.n0.node._replays
+    turn = s.n0.node._replayer._turns
     for _ in range(64):
         assert turn._value > 0
         turn._value -= 1

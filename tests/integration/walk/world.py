@@ -701,12 +701,12 @@ class World:
         served = set(node.sessions.values())
         if set(node._by_connection.values()) != served or any(each.closed for each in served):
             raise Bad(f"{host.name}: remembers connections that are gone")
-        for room in node._rooms.values():
+        for room in node._rooms._rooms.values():
             if room.wanted != len(room.members) or not set(room.members) <= served:
                 raise Bad(
                     f"{host.name}: {room.name} is wanted {room.wanted} times by {len(room.members)}"
                 )
-        if len(node.store.bus._wanted) != len(node._rooms) + 2:
+        if len(node.store.bus._wanted) != len(node._rooms._rooms) + 2:
             raise Bad(f"{host.name}: listens to channels that nobody wants")
 
     def check(self) -> None:

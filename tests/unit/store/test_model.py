@@ -148,7 +148,7 @@ class Session(RuleBasedStateMachine):
         )
         if lost:
             return
-        live, position, gaps, messages = reply
+        live, position, gaps, messages = reply[:4]
         for room, _, after, before, dropped in gaps:
             self.tell(room.decode(), int(after), int(before), int(dropped) if dropped else None)
         assert len(messages) <= self.batch

@@ -1,0 +1,154 @@
+"""Catching up: how a session that was away, slow or deaf gets what it missed, and goes live.
+
+One loop for every cause. A batch comes from the logs, or from what the rooms remember; each is written when the
+socket has drained, and the last one makes the session live.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from hub.errors import Unavailable
+from hub.message import Message
+from hub.rooms import Rooms
+from hub.session import Session, State
+from hub.settings import Settings
+from hub.store.store import Batch, NotOwner, Store
+
+log = logging.getLogger("hub.replay")
+
+# Rooms of one session above which it is not asked what they remember.
+MANY_ROOMS = 32
+
+
+class Replayer:
+    """Replays the sessions of a node.
+
+    `lost` hears that a session is another connection's, `failed` that the hub's own fault ended a replay.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        store: Store,
+        rooms: Rooms,
+        *,
+        spawn: Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]],
+        lost: Callable[[Session, NotOwner], None],
+        failed: Callable[[Session], None],
+    ) -> None:
+        self._settings = settings
+        self._store = store
+        self._rooms = rooms
+        self._spawn = spawn
+        self._lost = lost
+        self._failed = failed
+        # Replays at a time: a burst of returning clients must not starve the others.
+        self._turns = asyncio.Semaphore(64)
+
+    def catch_up(self, session: Session) -> None:
+        """Replay a session until it is live; at most one task a session does so."""
+        if session.closed:
+            return
+        session.stale = True
+        session.go_away()
+        if session.task is None:
+            session.task = self._spawn(self._replay(session))
+
+    def slow(self, session: Session) -> None:
+        """Its socket's buffer is full: the rest waits in its inbox."""
+        session.go_away()
+        session.parking = True
+        if session.task is None:
+            session.task = self._spawn(self._replay(session))
+
+    async def _replay(self, session: Session) -> None:
+        delay = 0.05
+        try:
+            while not session.closed:
+                try:
+                    if session.parking:
+                        session.parking = False
+                        await self._store.park(
+                            session.client_id, session.connection, session.proven, gone=False
+                        )
+                    await session.drained()
+                    await self._rooms.confirmed(session)
+                    if await self._batch(session):
+                        delay = 0.05
+                    else:
+                        await asyncio.sleep(0)  # let the others hear of it too
+                    if session.state is State.LIVE:
+                        return
+                except Unavailable:
+                    await asyncio.sleep(delay)
+                    delay = min(2 * delay, 1.0)
+        except NotOwner as refusal:
+            session.task = None
+            self._lost(session, refusal)
+        except Exception:
+            # A fault of the hub's own: better a client that comes back than one that is deaf.
+            log.exception("a replay failed")
+            session.task = None
+            self._failed(session)
+        finally:
+            session.task = None
+
+    async def _batch(self, session: Session) -> bool:
+        """Hand out one batch; the last one makes the session live, unless its buffer is full again.
+
+        False: the bus was lost before the batch was asked for.
+        """
+        async with self._turns:
+            # Going live is right only if every channel is heard at the moment when the script looks.
+            if not self._rooms.hears(session):
+                return False
+            session.begin_batch()
+            after = session.sent
+            lows = self._rooms.lows(session) if len(session.joins) <= MANY_ROOMS else {}
+            batch = await self._store.replay(session.client_id, session.connection, after, lows)
+        # The answer to a subscription comes before the room's messages.
+        await session.freed()
+        if session.closed:
+            return True
+        if batch.remembered:
+            self._from_memory(session, lows, batch.now)
+            return True
+        session.write_batch(batch)
+        if batch.live_from is not None:
+            session.go_live(batch.live_from)
+        if batch.whole and not session.stale:
+            self._rooms.learn(session, after, batch.messages, last=batch.live_from is not None)
+        return True
+
+    def _from_memory(self, session: Session, rooms: dict[str, int], now: int) -> None:
+        """Write what was missed, as the rooms remember it; the session is live in Redis already.
+
+        Live from what was heard, not from the clock: what lies between is on its way.
+        """
+        found = self._rooms.remembered(session, rooms)
+        if found is None or session.kept is None:
+            session.stale = True
+            return
+        # Of the other rooms nothing was missed but what was heard while the script was asked.
+        found.update((m.offset, m) for m in session.kept if m.offset > session.sent)
+        messages = [found[offset] for offset in sorted(found)]
+        count = self._fit(messages)
+        handed = messages[:count]
+        position = handed[-1].offset if handed else session.sent
+        for_it = [m for m in handed if m.skip != session.client_id and not m.expired(now)]
+        session.write_batch(Batch(None, position, messages=for_it))
+        if count == len(messages):
+            session.go_live(session.sent)
+
+    def _fit(self, messages: list[Message]) -> int:
+        """Return how many messages make one batch."""
+        size = 0
+        for count, message in enumerate(messages[: self._settings.replay_count]):
+            size += len(message.body)
+            if count and size > self._settings.replay_bytes:
+                return count
+        return min(len(messages), self._settings.replay_count)

@@ -1,0 +1,165 @@
+"""The rooms of a node: who is in them, and the way of every message to those.
+
+Messages go out as they are heard on the bus, a node's own too: one order everywhere.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Sequence
+
+from hub.message import Message
+from hub.recent import Memory, Recent
+from hub.session import Session
+from hub.settings import Settings
+from hub.store.store import Store
+
+log = logging.getLogger("hub.rooms")
+
+
+class Room:
+    """A room that somebody here is in, or is about to be."""
+
+    __slots__ = ("channel", "members", "n", "name", "recent", "wanted")
+
+    def __init__(self, name: str, channel: bytes, memory: Memory) -> None:
+        self.name = name
+        self.channel = channel
+        # Its sessions and the offset at which each joined.
+        self.members: dict[Session, int] = {}
+        # How many members and attempts to join need the bus channel.
+        self.wanted = 0
+        # Running number of the last message heard; None before the first.
+        self.n: int | None = None
+        self.recent = Recent(memory)
+
+
+class Rooms:
+    """All rooms that this node hears. `replay` is told whom a message was lost to."""
+
+    def __init__(
+        self, settings: Settings, store: Store, replay: Callable[[Iterable[Session]], None]
+    ) -> None:
+        self._store = store
+        self._replay = replay
+        self._rooms: dict[bytes, Room] = {}
+        self._base = store.keys.room_channel_base.encode()
+        self.memory = Memory(
+            settings.replay_memory, settings.log_length, int(settings.log_age * 1e6)
+        )
+
+    def channel(self, name: str) -> bytes:
+        return self._base + name.encode()
+
+    def find(self, channel: bytes) -> Room | None:
+        return self._rooms.get(channel)
+
+    def want(self, name: str) -> Room:
+        """Listen to a room's channel; each call is owed an `unwant`."""
+        channel = self.channel(name)
+        room = self._rooms.get(channel)
+        if room is None:
+            room = self._rooms[channel] = Room(name, channel, self.memory)
+            self._store.bus.want(channel)
+        room.wanted += 1
+        return room
+
+    def unwant(self, room: Room) -> None:
+        room.wanted -= 1
+        if not room.wanted:
+            del self._rooms[room.channel]
+            room.recent.clear()
+            self._store.bus.drop(room.channel)
+
+    def enter(self, session: Session, name: str, join: int) -> None:
+        room = self._rooms[self.channel(name)] if name in session.joins else self.want(name)
+        session.joins[name] = room.members[session] = join
+
+    def leave(self, session: Session, name: str) -> None:
+        if session.joins.pop(name, None) is not None:
+            room = self._rooms[self.channel(name)]
+            del room.members[session]
+            self.unwant(room)
+
+    def hears(self, session: Session) -> bool:
+        """Tell whether the bus is heard in every room of a session."""
+        hears = self._store.bus.hears
+        return all(hears(self.channel(name)) for name in session.joins)
+
+    async def confirmed(self, session: Session) -> None:
+        """Wait until the bus is heard in every room of a session."""
+        for name in list(session.joins):
+            await self._store.bus.confirmed(self.channel(name))
+
+    def deaf(self) -> None:
+        """The bus is lost: what is heard after it does not follow on what was heard before."""
+        for room in self._rooms.values():
+            room.n = None
+            room.recent.clear()
+
+    # -- the way of a message
+
+    def fan_out(self, room: Room, messages: Sequence[Message]) -> None:
+        """Deliver messages of one room that were heard together: one write for each member."""
+        remembers = self.memory.bound > 0
+        for message in messages:
+            if message.n:
+                if room.n is not None and message.n > room.n + 1:
+                    log.warning("the bus lost messages")
+                    self._replay(room.members)
+                room.n = message.n
+                if remembers:
+                    room.recent.hear(message)
+        first, last = messages[0].offset, messages[-1].offset
+        store = self._store
+        store.newest = max(store.newest, last)
+        if messages[-1].n:
+            store.witness = (room.name, last)
+        frames = [message.frame for message in messages]
+        plain = all([message.skip is None for message in messages])  # noqa: C419 - faster for a few
+        wire = frames[0].wire if len(frames) == 1 else b"".join([frame.wire for frame in frames])
+        for session, join in room.members.items():
+            if plain and session.direct and session.sent < first and join < first:
+                session.sent = last
+                session.peer.write(wire, frames)
+            else:
+                for message in messages:
+                    session.deliver(message)
+
+    # -- what the rooms remember
+
+    def lows(self, session: Session) -> dict[str, int]:
+        """Return, for the rooms of a session that remember something, behind which offset they do."""
+        lows = {}
+        for name in session.joins:
+            low = self._rooms[self.channel(name)].recent.low
+            if low is not None:
+                lows[name] = low
+        return lows
+
+    def remembered(self, session: Session, names: Iterable[str]) -> dict[int, Message] | None:
+        """Return what a session has not been written of some rooms, by offset; None where that is not known any more."""
+        found: dict[int, Message] = {}
+        for name in names:
+            join = session.joins.get(name)
+            if join is None:
+                continue  # left meanwhile
+            messages = self._rooms[self.channel(name)].recent.since(max(session.sent, join))
+            if messages is None:
+                return None
+            found.update((message.offset, message) for message in messages)
+        return found
+
+    def learn(
+        self, session: Session, after: int, messages: Iterable[Message], *, last: bool
+    ) -> None:
+        """Remember what was read from the logs for a session, all of its rooms behind the offset `after`."""
+        if not self.memory.bound:
+            return
+        by_room: dict[str, list[Message]] = {}
+        for message in messages:
+            by_room.setdefault(message.room, []).append(message)
+        for name, found in by_room.items():
+            join = session.joins.get(name)
+            if join is not None and found[0].offset > join:
+                self._rooms[self.channel(name)].recent.fetched(max(after, join), found, last=last)
