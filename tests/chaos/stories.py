@@ -75,12 +75,15 @@ async def unsub_state(d: Drill) -> None:
 
 
 async def replay_filters(d: Drill) -> None:
-    """A slow reader, parked, leaves a room of which something waits in its inbox."""
+    """A slow reader, parked, leaves a room of which something waits in its inbox; its hub has lost what it had heard."""
     m = await d.client("A", "B")
     await d.fill(m, "B")
     await d.say("A")
     leaving = asyncio.create_task(m.leave("A"))
     await d.until(lambda: not d.redis.hexists(d.session(m), "r:A"))
+    d.wire.cut_one("bus")
+    await asyncio.sleep(LATE / 2)
+    await d.ready()
     d.wire.late["commands", "down"] = LATE / 2
     d.door.flow("down")
     await leaving
