@@ -31,9 +31,7 @@ POLLING, NAMED, CUT, BACK = 50, 5, 3, 7
 
 def watched(url: str, prefix: str = "leaks") -> Hub:
     """Return a hub, not started yet, that tells what it holds."""
-    hub = Hub(url, prefix, **SETTINGS)
-    hub.main = MAIN
-    return hub
+    return Hub(url, prefix, main=("-c", MAIN), **SETTINGS)
 
 
 @dataclass

@@ -51,7 +51,7 @@ class Subject:
         self.peer = Peer()
         self.slow = 0
         taken = Taken(
-            "new", "ada", Pid("ada", "1", "0", "s" * 24), "sid", 10, 10, 0, {"A": 10, "B": 10}
+            "new", "ada", Pid("ada", "1", "0", "s" * 24), "sid", 10, 10, 0, 1, {"A": 10, "B": 10}
         )
 
         def on_slow(session: Session) -> None:

@@ -402,7 +402,7 @@ class Lab:
         self._patch(kept, "STEADY", -1.0)
         for name, value in (mutation.patches if mutation else {}).items():
             owner, method = name.split("__", 1)
-            self._patch(_OWNERS[owner], method, value)
+            self._patch(OWNERS[owner], method, value)
         # Seconds that leaps have taken.
         self.elapsed = 0.0
 
@@ -544,6 +544,7 @@ class Lab:
             yield key.decode()
 
 
-_OWNERS: dict[str, Any] = {
+# Whose methods a mutation may replace.
+OWNERS: dict[str, Any] = {
     each.__name__: each for each in (Node, Rooms, Replayer, Recent, Session, store.Store, bus.Bus)
 }

@@ -164,7 +164,11 @@ RULES: dict[str, Callable[[], Mutation]] = {
     "deaf_again": lambda: Mutation(
         Replayer___batch=rewrite(Replayer._batch, "if not self._rooms.hears(session):", "if False:"),
     ),
+    # Who is put out for good was replaced by a later taking of the session, Redis says; off: both.
     "late_admission": lambda: Mutation(
         Node__connect=rewrite(Node.connect, "older.order > order", "False"),
+        Node___put_out=rewrite(
+            Node._put_out, "await self.store.replaced(session.taken)", "True"
+        ),
     ),
 }  # fmt: skip
