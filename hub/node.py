@@ -18,7 +18,7 @@ from hub.message import Message
 from hub.pid import Pid
 from hub.replay import Replayer
 from hub.rooms import Rooms
-from hub.session import Peer, Session
+from hub.session import Peer, Session, State
 from hub.settings import Settings
 from hub.store.store import NotOwner, Store, Taken
 
@@ -182,7 +182,10 @@ class Node:
                 "head": str(taken.head),
             },
         )
-        self._replayer.catch_up(session)
+        if taken.how == "new" and not taken.rooms:
+            session.go_live(taken.head)  # it is in no room, so it cannot have missed anything
+        if session.state is not State.LIVE:
+            self._replayer.catch_up(session)
 
     async def leave(self, session: Session, *, deliberate: bool) -> None:
         """Its connection is gone: end an anonymous session that was left deliberately, park any other."""

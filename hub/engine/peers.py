@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from ipaddress import IPv4Address, IPv6Address, ip_address
 
@@ -12,6 +13,7 @@ from hub.engine.options import EngineOptions, Network
 Address = IPv4Address | IPv6Address
 
 
+@functools.lru_cache(1024)
 def _address(text: str) -> Address | None:
     """Return the address in `1.2.3.4`, `1.2.3.4:80`, `"[::1]:80"`, `::1`."""
     text = text.strip().strip('"')

@@ -25,6 +25,7 @@ class Peer:
         self.closed = False
         self.frames: list[Any] = []
         self.buffered = 0
+        self.direct: Any = None
 
     def write(self, wire: bytes, frames: Any) -> None:
         assert wire == b"".join(frame.wire for frame in frames)

@@ -262,6 +262,7 @@ class Peer:
     """Stands in for a client's connection: a socket buffer of a few frames, read when the test says so."""
 
     HIGH, LOW = 4, 1
+    direct: Any = None
 
     def __init__(self) -> None:
         self.listener: Any = None
