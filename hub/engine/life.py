@@ -48,6 +48,7 @@ class Life:
         "_socket",
         "_upgrade_by",
         "_wake",
+        "closed",
         "data",
         "direct",
         "failed",
@@ -72,6 +73,8 @@ class Life:
         self.data: dict[str, Any] = {}
         self.listener: object | None = None
         self.state = State.OPENING
+        # Closed or closing: nothing more comes in or goes out.
+        self.closed = False
         # -- output
         # The socket of a session on WebSocket, and its write method while it takes everything.
         self._socket: Socket | None = None
@@ -126,10 +129,6 @@ class Life:
         raise NotImplementedError
 
     # ---------------------------------------------------------------- while it lives
-
-    @property
-    def closed(self) -> bool:
-        return self.state is State.CLOSED or self.state is State.CLOSING
 
     def begin(self) -> None:
         """Note that input is being handled: the end is told to the layer above afterwards."""
@@ -227,6 +226,7 @@ class Life:
         if state not in MOVES[self.state]:
             raise RuntimeError(f"no way from {self.state.value} to {state.value}")
         self.state = state
+        self.closed = state in (State.CLOSING, State.CLOSED)
 
     # ---------------------------------------------------------------- heartbeat and deadlines
 
