@@ -6,7 +6,8 @@
 -- Answer: 'gone', 'replaced', or {live-from offset or '', position, gaps, messages, how, microseconds now}
 --         a gap is {room, reason, after, before, dropped or ''}, to be told in front of the messages;
 --         a message is {room, offset, n, header, body};
---         how: 'memory': the session is live, and the node remembers all it missed; 'whole': nothing was withheld; 'part'
+--         how: 'memory': the session is live, and the node remembers all it missed; 'whole': the messages are all
+--         that came behind the position; 'part': others were lost, whenever that was told, or are not for this client
 --
 -- The head of the inbox is the boundary: everything up to it is read from the logs, everything behind it from the
 -- list; no list: everything from the logs. A log is only ever cut at its beginning, so a room can miss messages
@@ -81,7 +82,7 @@ local function number_at(room, joined, position, first)
   return nil
 end
 
-local gaps, behind, odd, now = {}, {}, {}, microseconds()
+local gaps, behind, odd, now, how = {}, {}, {}, microseconds(), 'whole'
 for room, joined in pairs(session.rooms) do
   local from = math.max(after, joined.join)
   local meta = redis.call('HMGET', meta_key(room), 'n', 'last', 'base', 'odd')
@@ -102,6 +103,8 @@ for room, joined in pairs(session.rooms) do
         n and not odd[room] and text(reached - n) or '' }
       progress[room] = { from, reached, before - 1 }
     end
+    -- A gap of this batch, or one told before that reaches behind the position.
+    if progress[room] and progress[room][3] > from then how = 'part' end
     if first then behind[room] = from end
   end
 end
@@ -118,7 +121,10 @@ for i, reset in ipairs(resets) do
       for room, joined in pairs(session.rooms) do
         local kept = redis.call('XREVRANGE', log_key(room), text(before - 1), '-', 'COUNT', 1)[1]
         local start = math.max(from, after, joined.join, kept and tonumber(string.match(kept[1], '^%d+')) or 0)
-        if start < before - spare then gaps[#gaps + 1] = { room, 'reset', text(start), text(before), '' } end
+        if start < before - spare then
+          gaps[#gaps + 1] = { room, 'reset', text(start), text(before), '' }
+          how = 'part'
+        end
       end
       progress[told] = { after, 0, 0 }
     end
@@ -126,7 +132,6 @@ for i, reset in ipairs(resets) do
 end
 
 local messages, size, position, full = {}, 0, after, false
-local how = #gaps == 0 and 'whole' or 'part'
 local function hand_out(room, entry)
   local body = entry[2][8]
   local offset = string.match(entry[1], '^%d+')

@@ -167,4 +167,7 @@ RULES: dict[str, Callable[[], Mutation]] = {
     "late_admission": lambda: Mutation(
         Node__connect=rewrite(Node.connect, "older.order > order", "False"),
     ),
+    "learn_whole": lambda: Mutation(
+        ("replay", "if progress[room] and progress[room][3] > from then", "if #gaps > 0 then"),
+    ),
 }  # fmt: skip
