@@ -42,7 +42,8 @@ end
 
 local resets = { session.reset or '', redis.call('GET', base .. 'reset') or '' }
 
--- Where the node remembers everything that came behind the position in each room, nothing is read.
+-- Where the node remembers everything that came behind the position in each room, nothing is read; unless a gap that
+-- was told reaches behind it: what was counted as lost does not come after all.
 local remembered = #ARGV > 6
 local low = {}
 for i = 7, #ARGV, 2 do low[ARGV[i]] = tonumber(ARGV[i + 1]) end
@@ -53,7 +54,8 @@ for room, joined in pairs(session.rooms) do
   if not remembered then break end
   local from = math.max(after, joined.join)
   local last = redis.call('HGET', meta_key(room), 'last')
-  remembered = not last or tonumber(last) <= from or (low[room] ~= nil and low[room] <= from)
+  local told = progress[room] and progress[room][3] > from
+  remembered = not last or tonumber(last) <= from or (low[room] ~= nil and low[room] <= from and not told)
 end
 if remembered then
   go_live()
