@@ -44,7 +44,8 @@ local resets = { session.reset or '', redis.call('GET', base .. 'reset') or '' }
 
 -- Where the node remembers everything that came behind the position in each room, nothing is read; unless a gap that
 -- was told reaches behind it: what was counted as lost does not come after all.
-local remembered = #ARGV > 6
+local told = tonumber(session.told or '0')
+local remembered = #ARGV > 6 and after >= told
 local low = {}
 for i = 7, #ARGV, 2 do low[ARGV[i]] = tonumber(ARGV[i + 1]) end
 for _, reset in ipairs(resets) do
@@ -54,8 +55,7 @@ for room, joined in pairs(session.rooms) do
   if not remembered then break end
   local from = math.max(after, joined.join)
   local last = redis.call('HGET', meta_key(room), 'last')
-  local told = progress[room] and progress[room][3] > from
-  remembered = not last or tonumber(last) <= from or (low[room] ~= nil and low[room] <= from and not told)
+  remembered = not last or tonumber(last) <= from or (low[room] ~= nil and low[room] <= from)
 end
 if remembered then
   go_live()
@@ -117,9 +117,9 @@ end
 for i, reset in ipairs(resets) do
   if reset ~= '' then
     local from, before = split(reset)
-    local told = '\n' .. text(before)                             -- no room's name
+    local name = '\n' .. text(before)                             -- no room's name
     local spare = i - 1
-    if after < before - spare and not progress[told] then
+    if after < before - spare and not progress[name] then
       for room, joined in pairs(session.rooms) do
         local kept = redis.call('XREVRANGE', log_key(room), text(before - 1), '-', 'COUNT', 1)[1]
         local start = math.max(from, after, joined.join, kept and tonumber(string.match(kept[1], '^%d+')) or 0)
@@ -128,7 +128,7 @@ for i, reset in ipairs(resets) do
           how = 'part'
         end
       end
-      progress[told] = { after, 0, 0 }
+      progress[name] = { after, 0, 0 }
     end
   end
 end
@@ -204,8 +204,10 @@ if listed and not full then
   if full and handed > 0 then redis.call('LTRIM', session.inbox, handed, -1) end
 end
 
+redis.call('HDEL', key, 'progress')                              -- a removal first: passes when Redis is full
+for _, gap in ipairs(gaps) do told = math.max(told, gap[4] - 1) end
+if #gaps > 0 then redis.call('HSET', key, 'told', text(told)) end
 if full then
-  redis.call('HDEL', key, 'progress')
   redis.call('HSET', key, 'progress', cmsgpack.pack({
     { at = position, rooms = cmsgpack.pack(progress) }, { at = after, rooms = saved } }))
   return { '', text(position), gaps, messages, how, text(now) }

@@ -170,5 +170,5 @@ RULES: dict[str, Callable[[], Mutation]] = {
     "learn_whole": lambda: Mutation(
         ("replay", "if progress[room] and progress[room][3] > from then", "if #gaps > 0 then"),
     ),
-    "told_is_lost": lambda: Mutation(("replay", "low[room] <= from and not told", "low[room] <= from")),
+    "told_is_lost": lambda: Mutation(("replay", " and after >= told", "")),
 }  # fmt: skip

@@ -77,8 +77,6 @@ class Session(RuleBasedStateMachine):
         # What the client has got: (its offset from then on, a gap or None for a message); how many are proven.
         self.got: list[tuple[int, tuple[str, int, int] | None]] = []
         self.proven = 0
-        # So much of that was got before the connection or an answer was lost.
-        self.broken = 0
         for room in sorted(rooms):
             self.subscribe(room)
 
@@ -178,7 +176,6 @@ class Session(RuleBasedStateMachine):
         if back is not None:
             self.proven = max(0, len(self.got) - back)
         self.got = self.got[: self.proven]
-        self.broken = self.proven
         offset = self.offset(self.proven)
         self.connections += 1
         given = "" if back is None else str(offset)
@@ -211,7 +208,6 @@ class Session(RuleBasedStateMachine):
             *[word for pair in lows.items() for word in pair],
         )  # fmt: skip
         if lost:
-            self.broken = len(self.got)
             return
         live, position, gaps, messages, how, _ = reply
         if how == b"memory":
@@ -246,7 +242,7 @@ class Session(RuleBasedStateMachine):
             if offset > max(self.sent, self.joins[room])
         )
         for offset in missed[: self.batch]:
-            self.receive(offset, told=self.broken)
+            self.receive(offset)
         self.live = len(missed) <= self.batch
 
     @precondition(lambda self: not self.gone)
@@ -273,18 +269,18 @@ class Session(RuleBasedStateMachine):
     def messages(self) -> set[int]:
         return {offset for offset, gap in self.got if gap is None}
 
-    def named(self, room: str, offset: int, told: int = 0) -> bool:
-        """Tell whether a gap has named a message, of those told since so many things were got."""
-        gaps = [gap for _, gap in self.got[told:] if gap]
+    def named(self, room: str, offset: int) -> bool:
+        """Tell whether a gap has named a message."""
+        gaps = [gap for _, gap in self.got if gap]
         return any(name == room and after < offset < before for name, after, before in gaps)
 
-    def receive(self, offset: int, told: int = 0) -> None:
+    def receive(self, offset: int) -> None:
         assert offset > self.offset(len(self.got)), "repeated, or out of order"
         assert offset > self.sent, "written already"
         rooms = [room for room, due in self.due.items() if offset in due]
         assert len(rooms) == 1, "of a room that it is not in"
         if offset not in self.own:
-            assert not self.named(rooms[0], offset, told), "told to be lost"
+            assert not self.named(rooms[0], offset), "told to be lost"
             self.got.append((offset, None))
         self.sent = offset
 
