@@ -171,4 +171,8 @@ RULES: dict[str, Callable[[], Mutation]] = {
             Node._put_out, "await self.store.replaced(session.taken)", "True"
         ),
     ),
+    "learn_whole": lambda: Mutation(
+        ("replay", "if progress[room] and progress[room][3] > from then", "if #gaps > 0 then"),
+    ),
+    "told_is_lost": lambda: Mutation(("replay", " and after >= told", "")),
 }  # fmt: skip
