@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
+import operator
 import random
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from typing import Any
@@ -304,7 +305,7 @@ class Node:
 
     def _heard(self, messages: list[tuple[bytes, bytes]]) -> None:
         """Deliver what one read of the bus brought; a room's messages in a row go out in one write."""
-        for channel, run in itertools.groupby(messages, key=_first):
+        for channel, run in itertools.groupby(messages, key=_channel):
             room = self._rooms.find(channel)
             if room is not None:
                 self._rooms.fan_out(
@@ -401,8 +402,7 @@ class Node:
             raise
 
 
-def _first(pair: tuple[bytes, bytes]) -> bytes:
-    return pair[0]
+_channel = operator.itemgetter(0)
 
 
 def _batched(items: list[Any], size: int = 100) -> Iterable[list[Any]]:
