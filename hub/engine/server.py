@@ -7,13 +7,14 @@ import inspect
 import logging
 import secrets
 from collections import Counter
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from functools import partial
 from typing import Any
 
 from aiohttp import web
 
 from hub.engine import handshake, peers, polling
+from hub.engine.answer import Gone
 from hub.engine.connection import Connection
 from hub.engine.environ import environ_of
 from hub.engine.frame import Frame
@@ -194,13 +195,13 @@ class EngineServer:
             return web.json_response({"code": 4, "message": "Forbidden"}, status=403)
         if request.method == "OPTIONS":
             return web.Response(status=204, headers=headers | peers.preflight_headers(request))
-        response = await self._route(request)
+        response = await self._route(request, headers)
         response.headers.update(headers)
         if request.body_exists and not request.content.is_eof():
             await polling.answer_early(request, response)
         return response
 
-    async def _route(self, request: web.Request) -> web.StreamResponse:
+    async def _route(self, request: web.Request, headers: Mapping[str, str]) -> web.StreamResponse:
         query = request.query
         transport = query.get("transport")
         if query.get("EIO") != "4":
@@ -209,10 +210,12 @@ class EngineServer:
             return self._refuse("Transport unknown", 0)
         sid = query.get("sid")
         if sid is None:
-            return await self._handshake(request, transport)
-        return await self._serve(request, transport, sid)
+            return await self._handshake(request, transport, headers)
+        return await self._serve(request, transport, sid, headers)
 
-    async def _serve(self, request: web.Request, transport: str, sid: str) -> web.StreamResponse:
+    async def _serve(
+        self, request: web.Request, transport: str, sid: str, headers: Mapping[str, str]
+    ) -> web.StreamResponse:
         """Answer a request of a session."""
         connection = self.connections.get(sid)
         if connection is None:
@@ -222,10 +225,12 @@ class EngineServer:
         if connection.transport != "polling" or request.method not in ("GET", "POST"):
             return self._refuse("Bad request", 3)
         if request.method == "GET":
-            return await polling.poll(request, connection, self)
-        return await polling.post(request, connection, self)
+            return await polling.poll(request, connection, self, headers)
+        return await polling.post(request, connection, self, headers)
 
-    async def _handshake(self, request: web.Request, transport: str) -> web.StreamResponse:
+    async def _handshake(
+        self, request: web.Request, transport: str, headers: Mapping[str, str]
+    ) -> web.StreamResponse:
         if request.method != "GET":
             return self._refuse("Bad handshake method", 2)
         key = handshake.check_handshake(request) if transport == "websocket" else None
@@ -247,7 +252,7 @@ class EngineServer:
             return web.json_response({"code": 4, "message": "Forbidden"}, status=401)
         if key is None:
             connection.open(None)
-            return await polling.poll(request, connection, self)
+            return await polling.poll(request, connection, self, headers)
         accepted = handshake.accept(request, key, self, connection)
         if accepted is None:
             connection.lost(Reason.TRANSPORT_CLOSE)
@@ -255,7 +260,7 @@ class EngineServer:
         socket, tail = accepted
         connection.open(socket)
         socket.start(tail)
-        return web.Response()
+        return Gone()
 
     async def _wanted(self, connection: Connection) -> bool:
         """Ask the layer above; an exception or anything but None and True refuses the session."""
@@ -283,7 +288,7 @@ class EngineServer:
             socket.start(tail)
         else:
             self.counters["upgrade refused"] += 1
-        return web.Response()
+        return Gone()
 
     def _refuse(self, message: str, code: int) -> web.Response:
         self.counters["bad request"] += 1
