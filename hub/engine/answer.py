@@ -5,7 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import lru_cache
 from http import HTTPStatus
 
@@ -41,11 +41,17 @@ def header_lines(headers: Mapping[str, str], *, keep: bool) -> bytes:
 
 
 class Ready(web.StreamResponse):
-    """Hands aiohttp an answer that only has to be written; `keep`: the connection stays open behind it."""
+    """Hands aiohttp an answer that only has to be written.
 
-    def __init__(self, data: bytes, *, keep: bool) -> None:
+    `keep`: the connection stays open behind it; `written` is called when it is written.
+    """
+
+    def __init__(
+        self, data: bytes, *, keep: bool, written: Callable[[], None] | None = None
+    ) -> None:
         super().__init__()
         self._data = data
+        self._written = written
         self._keep = keep
 
     @property
@@ -57,6 +63,8 @@ class Ready(web.StreamResponse):
         if transport is None:
             raise ConnectionResetError
         transport.write(self._data)
+        if self._written is not None:
+            self._written()
         await request.writer.drain()
 
     async def write_eof(self, data: bytes = b"") -> None:

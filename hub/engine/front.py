@@ -51,8 +51,8 @@ class Poll:
     def learn(self, chunk: bytes, request: web.BaseRequest) -> bool:
         """Keep the request's bytes if `chunk` is the whole of it and nothing else.
 
-        aiohttp may have held the beginning of a head when the chunk came. Then the request that came of it has
-        another first line, or more headers than the chunk has lines for.
+        `chunk` is what aiohttp got last, and `request` the last that came of it. Where aiohttp held the beginning of
+        a head before, the request has another first line, or more headers than the chunk has lines for.
         """
         if not (
             chunk.startswith(
@@ -60,6 +60,7 @@ class Poll:
             )
             and chunk.endswith(b"\r\n\r\n")
             and chunk.count(b"\r\n") == len(request.raw_headers) + 2
+            and not request.body_exists
             and request.query.get("sid") == self.connection.sid
             and not request.headers.keys() & {"Upgrade", "Expect"}
         ):
@@ -93,14 +94,30 @@ class Poll:
 class Front(asyncio.Protocol):
     """One TCP connection. Beside `handshake.take_over` the one place that looks into aiohttp's handler."""
 
-    __slots__ = ("_busy", "_chunk", "_full", "_handler", "_held", "_known", "_lost", "_transport")
+    __slots__ = (
+        "_answered",
+        "_busy",
+        "_chunk",
+        "_full",
+        "_handler",
+        "_held",
+        "_known",
+        "_loop",
+        "_lost",
+        "_transport",
+    )
 
     def __init__(self, request: web.BaseRequest, transport: asyncio.Transport) -> None:
         self._handler = request.protocol
         self._transport = transport
+        assert request.task is not None
+        # Not get_running_loop: up to Python 3.11 that is a system call each time.
+        self._loop = request.task.get_loop()
         # The poll that may come again. None where aiohttp has got anything else since.
         self._known: Poll | None = None
-        # What aiohttp got last, if that may be a whole request; at most _LONGEST.
+        # Whether aiohttp has written its answer to it, and so has nothing more to do.
+        self._answered = False
+        # What aiohttp got last; at most _LONGEST.
         self._chunk = b""
         # Whether a poll that came again is not answered yet; what comes behind it waits, at most one read's worth.
         self._busy = False
@@ -125,12 +142,24 @@ class Front(asyncio.Protocol):
     def learn(self, poll: Poll, request: web.BaseRequest) -> None:
         """Know the poll that aiohttp is handling when it comes again."""
         chunk, self._chunk = self._chunk, b""
-        if chunk and poll.learn(chunk, request):
+        # aiohttp closes a connection on which it sees no request for so long; a waiting poll must not meet that.
+        longest = poll.options.ping_interval + poll.options.ping_timeout
+        if (
+            longest < self._handler.keepalive_timeout
+            and not self._handler._messages
+            and poll.learn(chunk, request)
+        ):
             self._known = poll
+            self._answered = False
 
-    def watch(self, lost: asyncio.Future[str | None] | None) -> None:
-        """Say there that the connection is lost."""
-        self._lost = lost
+    def answered(self) -> None:
+        """Note that aiohttp's answer is written."""
+        self._answered = True
+
+    def future(self) -> asyncio.Future[str | None]:
+        """Return a future that fails with ConnectionResetError when the connection is lost."""
+        self._lost = self._loop.create_future()
+        return self._lost
 
     # ---------------------------------------------------------------- what asyncio calls
 
@@ -141,13 +170,13 @@ class Front(asyncio.Protocol):
                 self._held += data
                 self._transport.pause_reading()
                 return
-            if self._idle() and known.connection.transport == "polling":
+            if self._answered and known.connection.transport == "polling":
                 stamp = known.again(data)
                 if stamp is not None:
                     self._poll(known, stamp)
                     return
             self._known = None
-        self._chunk = data if len(data) <= _LONGEST and self._idle() else b""
+        self._chunk = data if len(data) <= _LONGEST else b""
         self._handler.data_received(data)
 
     def eof_received(self) -> bool | None:
@@ -175,20 +204,10 @@ class Front(asyncio.Protocol):
 
     # ---------------------------------------------------------------- a poll that came again
 
-    def _idle(self) -> bool:
-        """Tell whether aiohttp's handler has answered everything and waits for the next request."""
-        waiter = self._handler._waiter
-        return waiter is not None and not waiter.done()
-
     def _poll(self, known: Poll, stamp: str) -> None:
-        handler, options = self._handler, known.options
-        # aiohttp's own timer closes idle connections; a poll does not wait longer than these two.
-        handler._next_keepalive_close_time = (
-            handler._loop.time()
-            + handler.keepalive_timeout
-            + options.ping_interval
-            + options.ping_timeout
-        )
+        handler = self._handler
+        # aiohttp's timer looks here before it closes an idle connection.
+        handler._next_keepalive_close_time = self._loop.time() + handler.keepalive_timeout
         self._busy = True
         known.connection.poll(self._answer, stamp)
 
@@ -202,8 +221,7 @@ class Front(asyncio.Protocol):
         elif not known.takes_long(text):
             self._write(known.answer(text))
         else:
-            loop = asyncio.get_running_loop()
-            making = loop.run_in_executor(None, known.answer, text)
+            making = self._loop.run_in_executor(None, known.answer, text)
             making.add_done_callback(lambda made: self._write(made.result()))
 
     def _write(self, data: bytes) -> None:
@@ -215,7 +233,7 @@ class Front(asyncio.Protocol):
     def _go_on(self) -> None:
         """Take what came meanwhile, in the next turn of the loop."""
         if self._held:
-            asyncio.get_running_loop().call_soon(self._release)
+            self._loop.call_soon(self._release)
 
     def _release(self) -> None:
         held = self._held

@@ -26,22 +26,21 @@ async def poll(
     request: web.BaseRequest, connection: Connection, host: Host, headers: Mapping[str, str]
 ) -> web.StreamResponse:
     """Answer a GET: at once with what is queued, or when something comes. `headers` go with the answer."""
-    answer: asyncio.Future[str | None] = asyncio.get_running_loop().create_future()
+    front = Front.of(request)
+    if front is None:
+        connection.unpoll()
+        return bad_request("Bad request", 3)
+    answer = front.future()
 
     def wake(text: str | None) -> None:
         if not answer.done():
             answer.set_result(text)
 
-    front = Front.of(request)
-    if front is None:
-        connection.unpoll()
-        return bad_request("Bad request", 3)
     keep = _keeps(request) and not request.body_exists
     this = Poll(request, connection, host.options, header_lines(headers, keep=keep))
     if keep:
         front.learn(this, request)
     connection.poll(wake, this.mark)
-    front.watch(answer)
     try:
         text = await answer
     except asyncio.CancelledError:
@@ -51,13 +50,13 @@ async def poll(
         # The session is over: no client gives up a poll and goes on. Nobody reads this answer.
         connection.unpoll()
         return bad_request("Bad request", 3)
-    finally:
-        front.watch(None)
     if text is None:
         return bad_request("Session ID unknown", 1)
     if this.takes_long(text):
-        return Ready(await asyncio.to_thread(this.answer, text), keep=keep)
-    return Ready(this.answer(text), keep=keep)
+        data = await asyncio.to_thread(this.answer, text)
+    else:
+        data = this.answer(text)
+    return Ready(data, keep=keep, written=front.answered)
 
 
 def _keeps(request: web.BaseRequest) -> bool:
