@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
-import secrets
 from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from functools import partial
@@ -19,6 +18,7 @@ from hub.engine.connection import Connection
 from hub.engine.environ import environ_of
 from hub.engine.frame import Frame
 from hub.engine.http_log import MalformedRequests
+from hub.engine.ids import Ids
 from hub.engine.life import Life
 from hub.engine.options import EngineOptions, from_kwargs
 from hub.engine.polling import bad_request
@@ -54,6 +54,9 @@ class EngineServer:
         self._message: Handler = _ignore
         # While shutting down: done once no session is left.
         self._emptied: asyncio.Future[None] | None = None
+        # Polls that are answered at the end of this turn.
+        self._due: list[Connection] = []
+        self._ids = Ids()
 
     # ---------------------------------------------------------------- what connections ask
 
@@ -73,6 +76,17 @@ class EngineServer:
         """Hand one message to the layer above."""
         result: Awaitable[None] | None = self._message(sid, data)
         return result
+
+    def answer_soon(self, connection: Connection) -> None:
+        """Have a waiting poll answered at the end of this turn of the loop: what follows may join."""
+        if not self._due:
+            self.wheel.loop.call_soon(self._answer_due)
+        self._due.append(connection)
+
+    def _answer_due(self) -> None:
+        due, self._due = self._due, []
+        for connection in due:
+            connection.answer()
 
     def ended(self, session: Life, reason: str) -> None:
         """Tell the layer above that a session is over, once, after its last message."""
@@ -113,8 +127,8 @@ class EngineServer:
         MalformedRequests(self.counters).install(app)
 
     def generate_id(self) -> str:
-        """Return a new session id, hard to guess: it is all that a polling request shows."""
-        return secrets.token_urlsafe(15)
+        """Return a new session id."""
+        return self._ids.draw()
 
     def transport(self, sid: str) -> str:
         """Return "polling" or "websocket"."""
