@@ -62,7 +62,7 @@ class Poll:
             and chunk.count(b"\r\n") == len(request.raw_headers) + 2
             and not request.body_exists
             and request.query.get("sid") == self.connection.sid
-            and not request.headers.keys() & {"Upgrade", "Expect"}
+            and "Expect" not in request.headers
         ):
             return False
         self._before = chunk

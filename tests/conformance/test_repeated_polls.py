@@ -180,11 +180,10 @@ async def test_what_is_sent_behind_a_waiting_poll_is_answered_behind_it(line_of:
 async def test_a_request_in_two_parts_is_not_taken_for_a_poll(line_of: Any) -> None:
     line, _, connection = await line_of()
     poll = line.poll()
-    start = poll[: poll.index(b"Host")] + b"X: "
-    line.write(start)
+    line.write(poll[: poll.index(b"Host")] + b"X: ")
     await asyncio.sleep(0.02)
-    # All of this is the value of X, and the headers behind it.
-    line.write(line.poll())
+    # Its first line is the value of X.
+    line.write(poll)
     connection.send(Frame("x"))
     assert (await line.answer())[2] == b"4x"
     # What came was not the whole of a poll, so the next one is not the same again.
@@ -195,25 +194,25 @@ async def test_a_request_in_two_parts_is_not_taken_for_a_poll(line_of: Any) -> N
         assert line.peer.handled == before + handled
 
 
-@pytest.mark.parametrize(
-    "header", ["Connection: close", "Content-Length: 1", "Expect: 100-continue", "Upgrade: x"]
-)
-async def test_polls_out_of_the_ordinary_are_handled_by_aiohttp(
-    engine_of: Serve, header: str
-) -> None:
+@pytest.mark.parametrize("header", ["Connection: close", "Content-Length: 1"])
+async def test_the_connection_ends_behind_some_polls(engine_of: Serve, header: str) -> None:
     peer, engine = await engine_of()
     async with opened(peer) as line:
         engine.connections[line.sid].send(Frame("x"))
-        line.write(line.poll(None, header))
-        if "Expect" in header:
+        _, headers, body = await line.ask(line.poll(None, header))
+        assert (headers.get("Connection"), body) == ("close", b"4x")
+        async with asyncio.timeout(2):
+            assert await line.reader.read() == b""
+
+
+async def test_every_poll_that_expects_it_is_told_to_continue(engine_of: Serve) -> None:
+    peer, engine = await engine_of()
+    async with opened(peer) as line:
+        for _ in range(4):
+            engine.connections[line.sid].send(Frame("x"))
+            line.write(line.poll(None, "Expect: 100-continue"))
             assert await line.reader.readuntil(b"\r\n\r\n") == b"HTTP/1.1 100 Continue\r\n\r\n"
-        _, headers, body = await line.answer()
-        assert body == b"4x"
-        closes = header.startswith("Con")
-        assert headers.get("Connection") == ("close" if closes else None)
-        if closes:
-            async with asyncio.timeout(2):
-                assert await line.reader.read() == b""
+            assert (await line.answer())[2] == b"4x"
 
 
 async def test_a_cut_poll_ends_its_session_at_once(line_of: Any) -> None:
