@@ -1,6 +1,9 @@
-"""Measures what hostile clients cost the others: latency of a few publishers while malformed traffic pours in.
+"""Measures what hostile clients cost the others: latency of a few publishers while they are at it.
 
-    python bench/abuse.py [--rate 100] [--pairs 5] [--seconds 5]
+    python bench/abuse.py [--kind engine] [--rate 100] [--pairs 5] [--seconds 5]
+
+Kinds: `engine`, mutated traffic of `rate` sessions a second; `crowd`, so many newcomers a second at a hub that is full;
+`history`, `subscribe`, `publish`, `malformed`: four connections that send such verbs as fast as they can and heed no refusal.
 
 The hub runs on core 0. On core 1 run the publishers, and the abuser in a process of its own at the lowest priority, so
 that it takes no time from the measurement. Quiet and hostile spells take turns; what counts are the medians.
@@ -10,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import itertools
 import json
 import os
 import re
@@ -26,6 +30,14 @@ ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
 PUBLISHERS, PAUSE = 20, 0.05
+FLOODS = {
+    "history": '42%d["history",{"room":"bench-0","limit":1000}]',
+    "subscribe": '42%d["subscribe",{"room":"bench-0"}]',
+    "publish": '42%d["publish",{"room":"flood","event":"m","data":"x"}]',
+    "malformed": '42%d["publish",{"room":5}]',
+}
+# Connections of a flood, and packets that one of them writes at a time.
+FLOODERS, AT_A_TIME = 4, 200
 
 
 async def publisher(
@@ -71,11 +83,48 @@ async def abuse(url: str, rate: float) -> None:
             await asyncio.sleep(max(0.0, began + count / rate - time.monotonic()))
 
 
+async def flood(url: str, packet: str) -> None:
+    """Send verbs as fast as they are taken."""
+    from tests.support.light import Light
+
+    async def send() -> None:
+        client = await (await Light.open("127.0.0.1", int(url.rsplit(":", 1)[1]))).connect()
+        client._packet = lambda packet: client.text("3") if packet == "2" else None  # type: ignore[method-assign]
+        numbers = itertools.count()
+        while not client.closed.done():
+            for number in itertools.islice(numbers, AT_A_TIME):
+                client.text(packet % number)
+            while client._transport.get_write_buffer_size() > 100_000:
+                await asyncio.sleep(0.01)
+            await asyncio.sleep(0)
+        print("a flooder was thrown out", await client.closed)
+
+    await asyncio.gather(*(send() for _ in range(FLOODERS)))
+
+
+async def crowd(url: str, rate: float) -> None:
+    """Knock at a full hub's door."""
+    from tests.support.light import Light, Refused
+
+    async def knock() -> None:
+        try:
+            (await Light.open("127.0.0.1", int(url.rsplit(":", 1)[1]))).cut()
+        except Refused:
+            pass
+
+    began, count = time.monotonic(), 0
+    async with asyncio.TaskGroup() as group:
+        while True:
+            group.create_task(knock())
+            count += 1
+            await asyncio.sleep(max(0.0, began + count / rate - time.monotonic()))
+
+
 def p99(latencies: list[float]) -> float:
     return sorted(latencies)[int(len(latencies) * 0.99)] * 1000
 
 
-async def measure(url: str, rate: float, pairs: int, seconds: float) -> None:
+async def measure(url: str, kind: str, rate: float, pairs: int, seconds: float) -> None:
     quiet: list[float] = []
     hostile: list[float] = []
     latencies: list[float] = []
@@ -97,6 +146,8 @@ async def measure(url: str, rate: float, pairs: int, seconds: float) -> None:
                             url,
                             "--rate",
                             str(rate),
+                            "--kind",
+                            kind,
                         ]
                     )
                     await asyncio.sleep(2)
@@ -114,13 +165,14 @@ async def measure(url: str, rate: float, pairs: int, seconds: float) -> None:
     print("p99 hostile, ms:", *(f"{value:.2f}" for value in hostile))
     ratio = statistics.median(h / q for h, q in zip(hostile, quiet, strict=True))
     print(
-        f"{rate:.0f} hostile sessions a second: median p99 {statistics.median(quiet):.2f} ms -> "
+        f"{kind}{'' if kind in FLOODS else f', {rate:.0f} a second'}: median p99 {statistics.median(quiet):.2f} ms -> "
         f"{statistics.median(hostile):.2f} ms, median ratio {ratio:.2f}"
     )
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--kind", choices=["engine", "crowd", *FLOODS], default="engine")
     parser.add_argument("--rate", type=float, default=100)
     parser.add_argument("--pairs", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=5)
@@ -128,7 +180,11 @@ def main() -> None:
     given = parser.parse_args()
     os.sched_setaffinity(0, {1})
     if given.abuse:
-        asyncio.run(abuse(given.abuse, given.rate))
+        if given.kind in FLOODS:
+            asyncio.run(flood(given.abuse, FLOODS[given.kind]))
+        else:
+            attack = crowd if given.kind == "crowd" else abuse
+            asyncio.run(attack(given.abuse, given.rate))
         return
     with tempfile.TemporaryDirectory() as data:
         command = [
@@ -144,12 +200,17 @@ def main() -> None:
             "--data-dir",
             data,
         ]
-        with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as hub:
+        environ = dict(os.environ)
+        if given.kind == "crowd":
+            environ["HUB_MAX_CONNECTIONS"] = str(PUBLISHERS)
+        with subprocess.Popen(
+            command, cwd=ROOT, env=environ, stdout=subprocess.PIPE, text=True
+        ) as hub:
             assert hub.stdout is not None
             found = re.search(r"http://[\d.]+:\d+", hub.stdout.readline())
             assert found is not None
             try:
-                asyncio.run(measure(found[0], given.rate, given.pairs, given.seconds))
+                asyncio.run(measure(found[0], given.kind, given.rate, given.pairs, given.seconds))
             finally:
                 hub.terminate()
 

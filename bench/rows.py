@@ -71,7 +71,7 @@ ROWS = (
     Row(
         "rooms",
         "500 rooms of one client, 64 in flight: publish, log, deliver, acknowledge",
-        scenarios.flow(clients=500, rooms=500, window=64, publishers=8),
+        scenarios.flow(clients=500, rooms=500, window=64),
         [_cost(0.50, "node-redis", "message")],
         ["node-redis"],
         ["python-socketio-redis"],

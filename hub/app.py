@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ipaddress
+import itertools
 import logging
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -13,7 +14,7 @@ from typing import Any
 
 from aiohttp import web
 
-from hub import static_files
+from hub import open_files, static_files
 from hub.embedded import EmbeddedServer
 from hub.engine import Goodbye
 from hub.errors import BadRequest, HubError, Unavailable
@@ -27,6 +28,11 @@ log = logging.getLogger("hub.app")
 
 # Connections that wait to be accepted: a burst of returning clients must not wait for TCP to try again.
 BACKLOG = 4096
+# Seconds between the groups in which clients are let go at the end.
+DRAIN_STEP = 0.1
+# Seconds that the last of them may take to fetch what was written to them. What they do not is replayed where they
+# come back, so nothing but a reset connection is at stake.
+GOODBYE_TIMEOUT = 1.0
 # Seconds that Redis may take at the end; a session that is not parked is found in the logs all the same.
 PARK_TIMEOUT = 3.0
 # Seconds that HTTP requests still under way at the end may take.
@@ -57,7 +63,10 @@ class Hub:
             buffer_low=settings.buffer_low,
             # A replayed batch is written in one piece, whatever the buffer holds.
             buffer_limit=max(16 * 1024 * 1024, 4 * (settings.buffer_high + settings.replay_bytes)),
+            max_connections=open_files.connections(settings.max_connections),
+            max_lag=settings.max_lag,
             connections_per_address=settings.connections_per_address,
+            newcomers_per_address=settings.newcomers_per_address,
             websocket_compression=settings.websocket_compression,
             http_compression=settings.http_compression,
             connect_timeout=settings.connect_timeout,
@@ -83,7 +92,7 @@ class Hub:
 
     async def _readyz(self, _: web.Request) -> web.Response:
         state = {"redis": self.node.store.commands.up, "bus": self.node.store.bus.up}
-        ready = all(state.values()) and not self.server.eio.refusing
+        ready = all(state.values()) and not self.server.eio.door.refusing
         return web.json_response({"ok": ready, **state}, status=200 if ready else 503)
 
     def _expel(self, session: Session) -> None:
@@ -143,14 +152,27 @@ class Hub:
     # -- the end
 
     async def drain(self) -> None:
-        """Let every client go, parked, over the time that the settings give; nobody new comes in."""
-        self.server.eio.refusing = True
-        sessions = list(self.node.sessions.values())
-        batches = [sessions[start : start + 100] for start in range(0, len(sessions), 100)]
-        for batch in batches:
-            await asyncio.gather(*(self._let_go(session) for session in batch))
-            await asyncio.sleep(self.settings.drain / len(batches))
-        await self.server.eio.shutdown()
+        """Let every client go, parked, evenly over the time that the settings give; nobody new comes in.
+
+        A few go sooner: at least one each step.
+        """
+        self.server.eio.door.refusing = True
+        sessions, over = self.node.sessions, self.settings.drain
+        clock = asyncio.get_running_loop().time
+        began, total, gone = clock(), len(sessions), 0
+        going: set[asyncio.Task[None]] = set()
+        while sessions:
+            passed = clock() - began + DRAIN_STEP
+            share = max(1, round(total * passed / over) - gone) if passed < over else len(sessions)
+            going.update(
+                asyncio.create_task(self._let_go(session))
+                for session in itertools.islice(sessions.values(), share)
+            )
+            gone += share
+            await asyncio.sleep(DRAIN_STEP)
+        if going:
+            await asyncio.wait(going)
+        await self.server.eio.shutdown(GOODBYE_TIMEOUT)
 
     async def _let_go(self, session: Session) -> None:
         connection = self.server.eio.connections.get(session.connection)
@@ -197,7 +219,7 @@ async def serve(settings: Settings, *, announce: Callable[[str], None]) -> None:
         waiting: asyncio.Future[Any] = asyncio.ensure_future(stopped.wait())
         await asyncio.wait([waiting, hub.failed], return_when=asyncio.FIRST_COMPLETED)
         waiting.cancel()
-        await site.stop()
+        # Still listening: clients over polling, not let go yet, come with new TCP connections all the time.
         await hub.drain()
         with contextlib.suppress(HubError, TimeoutError):
             async with asyncio.timeout(PARK_TIMEOUT):

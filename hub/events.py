@@ -8,8 +8,9 @@ import msgspec
 from socketio.exceptions import ConnectionRefusedError
 
 from hub.engine.connection import Connection
-from hub.errors import BadRequest, Forbidden, HubError, NotFound, Unavailable
+from hub.errors import BadRequest, Forbidden, HubError, NotFound, RateLimited, Unavailable
 from hub.lane import Lane, Published, Reply
+from hub.limits import Limits
 from hub.message import encode, meta
 from hub.model import ATTACHMENTS, check_client_id, is_offset
 from hub.node import Node
@@ -39,7 +40,6 @@ class Events:
         self.node = node
         self.server = server
         self.settings = node.settings
-        self.pending_verbs = node.settings.pending_verbs
         self.lost = node.lost
         self.spawn = node.spawn
         # By Socket.IO sid: when a connection ends there is nothing else left of it.
@@ -68,7 +68,8 @@ class Events:
         )
         if session is None:
             raise ConnectionRefusedError("refused")
-        connection.data["lane"] = self._lanes[sid] = Lane(self, connection, session)
+        limits = Limits(self.settings, connection)
+        connection.data["lane"] = self._lanes[sid] = Lane(self, connection, session, limits)
         reply = {"sid": session.taken.sid}
         if not bare:
             reply["pid"] = str(session.taken.pid)
@@ -99,20 +100,27 @@ class Events:
         depth = self.settings.max_depth
         try:
             request: Request | None = quick_publish(text, len(attachments), depth)
-            if request is None:
+            if request is not None:
+                lane.limits.take("publish")
+            else:
                 packet = parse(text)
                 if packet is None:
                     return False  # likewise
                 event, arguments = packet
                 if event not in VERBS:
+                    error = lane.limits.failed(NotFound(f"there is no verb {event[:64]!r}"))
                     if not ack or event in self.server.handlers.get("/", {}):
-                        return False
-                    raise NotFound(f"there is no verb {event[:64]!r}")
+                        return isinstance(error, RateLimited)
+                    raise error
+                lane.limits.take(event)
                 request = decode(event, arguments, len(attachments), depth)
+        except BadRequest as error:
+            lane.answer(ack, lane.limits.failed(error).answer(), [])
         except HubError as error:
             lane.answer(ack, error.answer(), [])
         else:
-            lane.submit(request, attachments, ack)
+            size = len(text) + sum(map(len, attachments)) if attachments else len(text)
+            lane.submit(request, attachments, ack, size)
         return True
 
     # -- carrying out
@@ -146,11 +154,12 @@ class Events:
             dedupe=dedupe,
         )
 
-    async def carry_out(self, session: Session, request: Request, reply: Reply) -> None:
+    async def carry_out(self, lane: Lane, request: Request, reply: Reply) -> None:
         """Carry out a verb that waits for something. Raises HubError, NotOwner."""
+        session = lane.session
         match request:
             case Subscribe():
-                await self._subscribe(session, request, reply)
+                await self._subscribe(lane, request, reply)
             case Unsubscribe():
                 if request.room == f"@{session.client_id}":
                     raise Forbidden("room: a personal room is always subscribed")
@@ -158,11 +167,9 @@ class Events:
                 reply({"ok": True, "room": request.room}, [])
             case History():
                 _private(session, request.room)
-                page = await self.node.store.history(
-                    request.room,
-                    _int(request.after),
-                    _int(request.before),
-                    self._at_most(request.limit),
+                await session.drained()  # whoever asks for much and reads nothing waits for itself
+                page = await self._read(
+                    lane, request.room, request.after, _int(request.before), request.limit
                 )
                 answer, attachments = _page(page, newest=request.after is None)
                 del answer["gap"]
@@ -172,27 +179,34 @@ class Events:
                 await self.node.prove_now(session)
                 reply({"ok": True, "offset": str(session.proven)}, [])
 
-    def _at_most(self, limit: int | None) -> int:
-        """Return how many messages an answer may hold; `more` tells of the rest."""
+    async def _read(
+        self, lane: Lane, room: str, after: str | None, before: int | None, limit: int | None
+    ) -> Page:
+        """Read from a room's log what one answer may hold; `more` tells of the rest."""
         most = self.settings.history_limit
-        return most if limit is None else min(limit, most)
+        limit = most if limit is None else min(limit, most)
+        page = await self.node.store.history(room, _int(after), before, limit)
+        lane.limits.answered(sum(len(message.body) for message in page.messages))
+        return page
 
-    async def _subscribe(self, session: Session, request: Subscribe, reply: Reply) -> None:
-        _private(session, request.room)
+    async def _subscribe(self, lane: Lane, request: Subscribe, reply: Reply) -> None:
+        _private(lane.session, request.room)
+        if request.history or request.since is not None:
+            await lane.session.drained()
 
         async def answer(join: int) -> None:
             found: dict[str, Any] = {}
             attachments: list[bytes] = []
             if request.history or request.since is not None:
-                page = await self.node.store.history(
-                    request.room, _int(request.since), join + 1, self._at_most(request.history)
+                page = await self._read(
+                    lane, request.room, request.since, join + 1, request.history
                 )
                 found, attachments = _page(page, newest=request.since is None)
             elif request.history == 0:
                 found = {"messages": [], "more": False, "gap": False}
             reply({"ok": True, "room": request.room, "offset": str(join), **found}, attachments)
 
-        await self.node.subscribe(session, request.room, answer)
+        await self.node.subscribe(lane.session, request.room, answer)
 
 
 def _identify(auth: Any) -> tuple[str | None, Pid | None, int | None, bool, bool]:

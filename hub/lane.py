@@ -16,6 +16,7 @@ import msgspec
 
 from hub.engine.frame import Frame
 from hub.errors import HubError, Internal
+from hub.limits import Limits
 from hub.session import Session
 from hub.store.store import NotOwner
 from hub.verbs import Publish, Request
@@ -33,23 +34,16 @@ class Peer(Protocol):
 
     def write(self, data: bytes, frames: list[Frame], /) -> None: ...
 
-    def pause(self) -> None: ...
-
-    def resume(self) -> None: ...
-
 
 class Carrier(Protocol):
     """What carries verbs out."""
-
-    # How many verbs of one connection may wait for their answer; beyond it the connection is not read.
-    pending_verbs: int
 
     def publish(
         self, session: Session, request: Publish, attachments: list[bytes], done: Published, /
     ) -> None:
         """Send a message on its way; `done` hears how that went."""
 
-    async def carry_out(self, session: Session, request: Request, reply: Reply, /) -> None:
+    async def carry_out(self, lane: Lane, request: Request, reply: Reply, /) -> None:
         """Carry out any other verb. Raises HubError, NotOwner."""
 
     def lost(self, session: Session, refusal: NotOwner, /) -> None:
@@ -65,37 +59,36 @@ class Lane:
     __slots__ = (
         "_answers",
         "_carrier",
-        "_paused",
         "_peer",
-        "_pending",
         "_queue",
         "_worker",
+        "limits",
         "session",
     )
 
-    def __init__(self, carrier: Carrier, peer: Peer, session: Session) -> None:
+    def __init__(self, carrier: Carrier, peer: Peer, session: Session, limits: Limits) -> None:
         self.session = session
+        # Asked before a verb is submitted, and told what is under way.
+        self.limits = limits
         self._carrier = carrier
         self._peer = peer
-        # Verbs that wait for one before them; while there are any, a worker takes them one by one.
-        self._queue: deque[tuple[Request, list[bytes], str]] = deque()
+        # Verbs that wait for one before them, each with its packet's id and its size; while there are any, a worker
+        # takes them one by one.
+        self._queue: deque[tuple[Request, list[bytes], str, int]] = deque()
         self._worker: asyncio.Task[None] | None = None
-        # Verbs not answered yet.
-        self._pending = 0
-        self._paused = False
         # Answers of this turn of the loop, written together at its end.
         self._answers: list[Frame] = []
 
-    def submit(self, request: Request, attachments: list[bytes], ack: str) -> None:
-        """Carry a verb out once those before it have taken effect. `ack` is its packet's id; empty: no answer."""
-        self._pending += 1
-        if self._pending >= self._carrier.pending_verbs and not self._paused:
-            self._paused = True
-            self._peer.pause()
+    def submit(self, request: Request, attachments: list[bytes], ack: str, size: int) -> None:
+        """Carry a verb of `size` bytes out once those before it have taken effect.
+
+        `ack` is its packet's id; empty: no answer.
+        """
+        self.limits.enter(size)
         if self._worker is None and isinstance(request, Publish):
-            self._send(request, attachments, ack)
+            self._send(request, attachments, ack, size)
             return
-        self._queue.append((request, attachments, ack))
+        self._queue.append((request, attachments, ack, size))
         if self._worker is None:
             self._worker = self._carrier.spawn(self._work())
 
@@ -111,9 +104,9 @@ class Lane:
         self._answers.append(frame)
         self._flush()
 
-    def _send(self, request: Publish, attachments: list[bytes], ack: str) -> None:
+    def _send(self, request: Publish, attachments: list[bytes], ack: str, size: int) -> None:
         def done(result: int | HubError, duplicate: bool) -> None:
-            self._answered()
+            self.limits.leave(size)
             if isinstance(result, HubError):
                 self.answer(ack, result.answer(), [])
             elif ack:
@@ -132,21 +125,15 @@ class Lane:
         elif answers:
             self._peer.write(b"".join([frame.wire for frame in answers]), answers)
 
-    def _answered(self) -> None:
-        self._pending -= 1
-        if self._paused and self._pending <= self._carrier.pending_verbs // 2:
-            self._paused = False
-            self._peer.resume()
-
     async def _work(self) -> None:
         try:
             while self._queue:
-                request, attachments, ack = self._queue.popleft()
+                request, attachments, ack, size = self._queue.popleft()
                 if isinstance(request, Publish):
-                    self._send(request, attachments, ack)
+                    self._send(request, attachments, ack, size)
                     continue
                 try:
-                    await self._carrier.carry_out(self.session, request, self._reply(ack))
+                    await self._carrier.carry_out(self, request, self._reply(ack))
                 except HubError as error:
                     self.answer(ack, error.answer(), [])
                 except NotOwner as refusal:
@@ -155,7 +142,7 @@ class Lane:
                     log.exception("a verb failed")
                     self.answer(ack, Internal("the hub failed; this was logged").answer(), [])
                 finally:
-                    self._answered()
+                    self.limits.leave(size)
         finally:
             self._worker = None
 

@@ -18,7 +18,7 @@ from hub.message import Message
 from hub.pid import Pid
 from hub.replay import Replayer
 from hub.rooms import Rooms
-from hub.session import Peer, Session
+from hub.session import Peer, Session, State
 from hub.settings import Settings
 from hub.store.store import NotOwner, Store, Taken
 
@@ -182,7 +182,10 @@ class Node:
                 "head": str(taken.head),
             },
         )
-        self._replayer.catch_up(session)
+        if taken.how == "new" and not taken.rooms:
+            session.go_live(taken.head)  # it is in no room, so it cannot have missed anything
+        if session.state is not State.LIVE:
+            self._replayer.catch_up(session)
 
     async def leave(self, session: Session, *, deliberate: bool) -> None:
         """Its connection is gone: end an anonymous session that was left deliberately, park any other."""
@@ -226,14 +229,15 @@ class Node:
         """Disconnect a replaced connection: for good, unless what replaced it turns out to be gone.
 
         A CONNECT can be late (its node was stopped, the way to Redis slow) and its connection long abandoned: its
-        node parks the session at once, and the connection that it replaced is the client's newest. It comes back.
+        node parks the session at once, and the connection that it replaced is the client's newest. It comes back. So
+        does one that a failover has forgotten: the owner that is remembered is an older one.
         """
         await asyncio.sleep(ABANDONED)
         try:
-            held = await self.store.held(session.client_id)
+            replaced = await self.store.replaced(session.taken)
         except Unavailable:
-            held = False  # nobody can know; a newer connection will replace it again
-        if held:
+            replaced = False  # nobody can know; a newer connection will replace it again
+        if replaced:
             self._expel(session)
         else:
             self._retry_later(session)
@@ -374,8 +378,9 @@ class Node:
             await self.store.touch(batch)
 
     async def prove_now(self, session: Session) -> None:
-        """Write back what one session has proven. Raises Unavailable."""
-        await self._prove([session])
+        """Write back what one session has proven. Raises Unavailable, NotOwner."""
+        if not await self._prove([session]):
+            raise NotOwner(b"replaced")
 
     async def prove(self) -> None:
         """Write back what is proven to have arrived. Raises Unavailable."""
@@ -383,11 +388,11 @@ class Node:
         for batch in _batched(dirty):
             await self._prove(batch)
 
-    async def _prove(self, sessions: list[Session]) -> None:
+    async def _prove(self, sessions: list[Session]) -> int:
         for session in sessions:
             session.dirty = False
         try:
-            await self.store.prove([(s.client_id, s.connection, s.proven) for s in sessions])
+            return await self.store.prove([(s.client_id, s.connection, s.proven) for s in sessions])
         except Unavailable:
             for session in sessions:
                 session.dirty = (

@@ -79,10 +79,17 @@ FLAGS = (
     Flag(LINKS, "max_payload", "Largest message a client may send.", "BYTES"),
     Flag(
         LINKS,
+        "max_connections",
+        "Connections this process takes; beyond them newcomers are told to come back later.",
+        "COUNT",
+        "as many as it may have files open",
+    ),
+    Flag(
+        LINKS,
         "connections_per_address",
         "Connections one address may hold, loopback aside; 0: no limit.",
         "COUNT",
     ),
-    Flag(OPERATION, "drain", "At SIGTERM, let clients go over this time.", "SECONDS"),
+    Flag(OPERATION, "drain", "At SIGTERM, let clients go evenly over this time.", "SECONDS"),
     Flag(OPERATION, "log_level", "What to log on standard error."),
 )

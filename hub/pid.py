@@ -1,7 +1,7 @@
 """The secret that proves ownership of a session.
 
 Its text is `<client id>.<generation>.<serial>.<secret>`: the generation tells a session from an earlier one of
-the same client, the serial a pid from those that a continuation by name made void.
+the same client, the serial, the larger the later, a pid from those that a continuation by name made void.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import re
 from dataclasses import dataclass
 
 _PID = re.compile(
-    r"([A-Za-z0-9._-]{1,128})\.([0-9]{1,16})\.([0-9]{1,10})\.([A-Za-z0-9_-]{22,64})\Z"
+    r"([A-Za-z0-9._-]{1,128})\.([0-9]{1,16})\.([0-9]{1,16})\.([A-Za-z0-9_-]{22,64})\Z"
 )
 
 

@@ -121,7 +121,11 @@ class Rooms:
         for session, join in room.members.items():
             if plain and session.direct and session.sent < first and join < first:
                 session.sent = last
-                session.peer.write(wire, frames)
+                peer = session.peer
+                if (direct := peer.direct) is not None:
+                    direct(wire)
+                else:
+                    peer.write(wire, frames)
             else:
                 for message in messages:
                     session.deliver(message)

@@ -27,6 +27,8 @@ class Peer(Protocol):
     """What a session needs of its connection; the engine's Connection is one."""
 
     listener: Any
+    # Writes finished frames to the socket, where nothing stands in the way; else None, and `write` knows what to do.
+    direct: Callable[[bytes], None] | None
 
     @property
     def closed(self) -> bool: ...

@@ -49,16 +49,28 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     upgrade_timeout: Seconds = 10.0
     # Of one connection: messages a second (above it is read more slowly), packets in one polling body, and how deep
     # arrays and objects of its JSON may nest (stock Python clients fail at some 900).
-    events_per_second: Count = 10_000
+    events_per_second: Count = 100_000
     max_packets: Count = 10_000
     max_depth: Annotated[int, Meta(ge=1, le=500)] = 100
     # The socket buffer of one client, above which it is parked and below which it is resumed.
     buffer_high: Bytes = 256 * 1024
     buffer_low: Annotated[int, Meta(ge=0, le=1 << 30)] = 64 * 1024
-    # Connections that one address may hold, loopback aside; 0: no limit.
+    # Connections of one hub process; 0: as many as it may have files open. Polling clients can take two files each.
+    max_connections: Annotated[int, Meta(ge=0, le=1_000_000)] = 0
+    # While its event loop is behind by more than this, newcomers are told to come back later.
+    max_lag: Seconds = 1.0
+    # Connections that one address may hold, and new ones it may bring a second, ten times as many at once; loopback
+    # aside. An IPv6 network of 64 bits counts as one address. 0: no limit.
     connections_per_address: Annotated[int, Meta(ge=0, le=1_000_000)] = 1000
-    # Verbs that one connection may have waiting to be carried out; beyond it its socket is not read.
-    pending_verbs: Count = 1000
+    newcomers_per_address: Annotated[int, Meta(ge=0, le=1_000_000)] = 100
+    # Verbs that one connection may have under way, and the bytes that they came in; beyond them it is not read. All
+    # that is under way is what everybody's next publish waits for.
+    pending_verbs: Count = 200
+    pending_bytes: Bytes = 4 * 1024 * 1024
+    # Publishes and acks of one connection a second, and all its other verbs, malformed ones among them; five times as
+    # many at once. Each 16 KiB of an answer count as a verb more. Beyond: rate_limited.
+    publishes_per_second: Count = 100_000
+    verbs_per_second: Count = 1000
 
     # -- bounds of what is remembered (PROTOCOL §5)
     inbox_length: Count = 1000
@@ -82,8 +94,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     bus_silence: Seconds = 4.0
     # A command to Redis not answered within this makes its connection count as broken.
     redis_timeout: Seconds = 10.0
-    # SIGTERM: clients are let go over this many seconds.
-    drain: Annotated[float, Meta(ge=0, le=3600)] = 1.0
+    # SIGTERM: clients are let go evenly over this many seconds; few of them sooner, ten a second at least.
+    drain: Annotated[float, Meta(ge=0, le=3600)] = 5.0
 
     def __post_init__(self) -> None:
         if self.buffer_low >= self.buffer_high:

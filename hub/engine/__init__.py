@@ -1,5 +1,6 @@
 """An Engine.IO v4 server: a core without I/O, WebSocket and long-polling transports on aiohttp."""
 
+from hub.engine.bucket import Bucket
 from hub.engine.connection import Connection
 from hub.engine.frame import Frame
 from hub.engine.options import EngineOptions
@@ -8,6 +9,7 @@ from hub.engine.server import EngineServer
 from hub.engine.state import Goodbye, Reason, State
 
 __all__ = [
+    "Bucket",
     "Connection",
     "EngineOptions",
     "EngineServer",

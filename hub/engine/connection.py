@@ -55,7 +55,7 @@ class Connection(Life):
 
     def write(self, data: bytes, frames: Sequence[Frame]) -> None:
         """Send frames; `data` is their joined `wire`. Never blocks; drops on a closed connection."""
-        direct = self._direct
+        direct = self.direct
         if direct is not None:
             direct(data)
         elif self._socket is not None:
@@ -175,6 +175,10 @@ class Connection(Life):
         if wait:
             self._host.counters["events throttled"] += 1
         return wait
+
+    def charge(self, messages: int) -> None:
+        """Count the message under way as so many more."""
+        self._pace.charge(messages)
 
     def when_resumed(self, call: Callable[[], None]) -> None:
         """Call once after resume(), or at the end."""
@@ -332,12 +336,12 @@ class Connection(Life):
     def _take_over(self, socket: Socket) -> None:
         self._socket = socket
         if not socket.deflate and not self._congested:
-            self._direct = socket.direct
+            self.direct = socket.direct
 
     # ---------------------------------------------------------------- the socket
 
     def _write_socket(self, socket: Socket, data: bytes, frames: Sequence[Frame]) -> None:
-        """Write where `_direct` is not set: compressed, congested or closed."""
+        """Write where `direct` is not set: compressed, congested or closed."""
         if self.closed:
             return
         options = self._host.options
@@ -350,13 +354,13 @@ class Connection(Life):
 
     def mute(self) -> None:
         """Note that nothing can be written any more; the end follows what is being handled."""
-        self._direct = None
+        self.direct = None
 
     def congested(self) -> None:
         """Note that the high mark was passed."""
         if not self._congested:
             self._congested = True
-            self._direct = None
+            self.direct = None
             self._notify("high")
 
     def drained(self) -> None:
@@ -364,7 +368,7 @@ class Connection(Life):
         if self._congested:
             self._congested = False
             if self._socket is not None and not self._socket.deflate and not self.closed:
-                self._direct = self._socket.direct
+                self.direct = self._socket.direct
             self._notify("low")
 
     # ---------------------------------------------------------------- control packets

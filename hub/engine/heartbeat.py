@@ -91,6 +91,10 @@ class Pace:
         self._count += 1
         return self._count >= self._limit > 0
 
+    def charge(self, messages: int) -> None:
+        """Count so many more for one that costs as much as they."""
+        self._count += messages
+
     def wait(self, now: float) -> float:
         """Return how many seconds to wait, and count anew."""
         wait = max(0.0, self._since + 1.0 - now)

@@ -32,7 +32,6 @@ class Life:
         "_close_by",
         "_congested",
         "_connect_by",
-        "_direct",
         "_environ",
         "_handling",
         "_heartbeat",
@@ -49,7 +48,9 @@ class Life:
         "_socket",
         "_upgrade_by",
         "_wake",
+        "closed",
         "data",
+        "direct",
         "failed",
         "listener",
         "paused",
@@ -72,10 +73,12 @@ class Life:
         self.data: dict[str, Any] = {}
         self.listener: object | None = None
         self.state = State.OPENING
+        # Closed or closing: nothing more comes in or goes out.
+        self.closed = False
         # -- output
         # The socket of a session on WebSocket, and its write method while it takes everything.
         self._socket: Socket | None = None
-        self._direct: Callable[[bytes], None] | None = None
+        self.direct: Callable[[bytes], None] | None = None
         # On polling. Bound: buffer_limit bytes, beyond it the session is closed.
         self._outbox: Outbox | None = None
         self._congested = False
@@ -127,10 +130,6 @@ class Life:
 
     # ---------------------------------------------------------------- while it lives
 
-    @property
-    def closed(self) -> bool:
-        return self.state is State.CLOSED or self.state is State.CLOSING
-
     def begin(self) -> None:
         """Note that input is being handled: the end is told to the layer above afterwards."""
         self._handling = True
@@ -172,7 +171,7 @@ class Life:
         """Go from any open state to closing, and on polling with nothing to flush on to closed."""
         probing, self._probing = self._probing, None
         self._move(State.CLOSING)
-        self._direct = None
+        self.direct = None
         self._heartbeat.stop()
         self._connect_by = self._upgrade_by = self._noop_at = inf
         self._close_by = self._host.clock() + within
@@ -195,7 +194,7 @@ class Life:
     def _release(self) -> None:
         """Let go of everything; the one place where a session is cleaned up."""
         self._host.wheel.drop(self)
-        self._direct = self._outbox = None
+        self.direct = self._outbox = None
         socket, self._socket = self._socket, None
         probing, self._probing = self._probing, None
         wake, self._wake = self._wake, None
@@ -227,6 +226,7 @@ class Life:
         if state not in MOVES[self.state]:
             raise RuntimeError(f"no way from {self.state.value} to {state.value}")
         self.state = state
+        self.closed = state in (State.CLOSING, State.CLOSED)
 
     # ---------------------------------------------------------------- heartbeat and deadlines
 

@@ -37,8 +37,9 @@ class EngineOptions:
     max_attachments: int = 10
     # Nesting of arrays and objects in a client's JSON.
     max_depth: int = 100
-    # Messages a second of one connection; above it is read more slowly, never refused.
-    events_per_second: int = 10_000
+    # Messages a second of one connection; above it is read more slowly, never refused. The layer above may count
+    # those that cost it more as several.
+    events_per_second: int = 100_000
 
     # -- output, per connection
     # Bytes that the peer has not taken: listener.high() above, listener.low() below.
@@ -49,9 +50,16 @@ class EngineOptions:
     # The most packets in a polling answer; stock Python clients drop longer ones.
     answer_packets: int = 16
 
-    # -- peers
-    # Connections that one address may hold, loopback aside.
+    # -- who may come in: above one of these a handshake gets 503 with Retry-After
+    # Connections altogether.
+    max_connections: int = 0
+    # Seconds that the event loop may be behind.
+    max_lag: float = 1.0
+    # Connections that one address may hold, and new ones it may bring a second; ten times as many at once. Loopback aside.
     connections_per_address: int = 1000
+    newcomers_per_address: int = 100
+
+    # -- peers
     # Origins of pages that may connect. "*": any, without credentials. Empty: same origin only.
     cors: tuple[str, ...] = ()
     # Whose Forwarded and X-Forwarded-* headers are believed.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from ipaddress import IPv4Address, IPv6Address, ip_address
 
@@ -12,6 +13,7 @@ from hub.engine.options import EngineOptions, Network
 Address = IPv4Address | IPv6Address
 
 
+@functools.lru_cache(1024)
 def _address(text: str) -> Address | None:
     """Return the address in `1.2.3.4`, `1.2.3.4:80`, `"[::1]:80"`, `::1`."""
     text = text.strip().strip('"')
@@ -65,6 +67,14 @@ def is_loopback(remote: str) -> bool:
     """Tell whether an address is this machine (a Unix socket's empty one too)."""
     address = _address(remote)
     return address is None or address.is_loopback
+
+
+def counted_as(remote: str) -> str:
+    """Return what a peer's limits are counted under: an IPv6 network of 64 bits, which is one customer's, or its address."""
+    address = _address(remote)
+    if isinstance(address, IPv6Address):
+        return str(IPv6Address(int(address) >> 64 << 64))
+    return remote
 
 
 def cors_headers(request: web.BaseRequest, options: EngineOptions) -> dict[str, str] | None:

@@ -15,6 +15,7 @@ from aiohttp import web
 from hub.engine import handshake, peers, polling
 from hub.engine.answer import Gone
 from hub.engine.connection import Connection
+from hub.engine.door import Door
 from hub.engine.environ import environ_of
 from hub.engine.frame import Frame
 from hub.engine.http_log import MalformedRequests
@@ -40,12 +41,9 @@ class EngineServer:
         self.options = from_kwargs(given) if options is None else options
         self.connections: dict[str, Connection] = {}
         self.counters: Counter[str] = Counter()
-        # While set, handshakes get 503 with Retry-After: this many seconds.
-        self.refusing = False
-        self.retry_after = 2.0
+        self.door = Door(self.options, self.counters)
         self.tick = min(0.05, self.options.ping_interval / 300)
         self._handlers: dict[str, Handler] = {}
-        self._addresses: Counter[str] = Counter()
         self._sessions: dict[str, dict[str, Any]] = {}
         # Disconnect handlers under way, and what start_background_task started.
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -100,9 +98,7 @@ class EngineServer:
     def forget(self, session: Life) -> None:
         """Let go of a closed session."""
         self.connections.pop(session.sid, None)
-        self._addresses[session.remote] -= 1
-        if self._addresses[session.remote] <= 0:
-            del self._addresses[session.remote]
+        self.door.leave(session.remote)
         if self._emptied is not None and not self.connections and not self._emptied.done():
             self._emptied.set_result(None)
 
@@ -180,15 +176,20 @@ class EngineServer:
     def create_event(self, *args: Any, **kwargs: Any) -> asyncio.Event:
         return asyncio.Event(*args, **kwargs)
 
-    async def shutdown(self) -> None:
-        """Close all sessions, wait until they are gone and told, and stop the wheel."""
-        self.refusing = True
+    async def shutdown(self, within: float | None = None) -> None:
+        """Close all sessions, wait until they are gone and told, and stop the wheel.
+
+        Those that take longer than `within` seconds (default: close_timeout) are cut.
+        """
+        if within is None:
+            within = self.options.close_timeout
+        self.door.close()
         for connection in list(self.connections.values()):
             connection.close(Goodbye.GOING_AWAY)
-        deadline = self.clock() + self.options.close_timeout
+        deadline = self.clock() + within
         if self.connections:
             self._emptied = asyncio.get_running_loop().create_future()
-            await asyncio.wait((self._emptied,), timeout=self.options.close_timeout)
+            await asyncio.wait((self._emptied,), timeout=within)
         for connection in list(self.connections.values()):
             connection.lost(Reason.SERVER_DISCONNECT)
         if self._tasks:
@@ -251,16 +252,12 @@ class EngineServer:
         if transport == "websocket" and key is None:
             return self._refuse("Bad request", 3)
         remote = peers.remote_address(request, self.options)
-        limit = self.options.connections_per_address
-        full = limit and self._addresses[remote] >= limit and not peers.is_loopback(remote)
-        if self.refusing or full:
-            self.counters["too many connections" if full else "refused"] += 1
-            retry = max(1, round(self.retry_after))
-            return web.Response(status=503, headers={"Retry-After": str(retry)})
+        if (refusal := self.door.enter(remote)) is not None:
+            headers = {"Retry-After": str(refusal.retry_after)}
+            return web.json_response({"message": refusal.why}, status=503, headers=headers)
         sid = self.generate_id()
         connection = Connection(self, sid, remote, partial(environ_of, request, remote))
         self.connections[sid] = connection
-        self._addresses[remote] += 1
         if not await self._wanted(connection):
             connection.refuse()
             return web.json_response({"code": 4, "message": "Forbidden"}, status=401)

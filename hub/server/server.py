@@ -34,6 +34,9 @@ logger = logging.getLogger("hub.server")
 _chatter = logging.getLogger("hub.server.socketio")
 _chatter.setLevel(logging.WARNING)
 
+# How many messages more (of events_per_second) a packet counts that could not take the fast lane.
+SLOW_LANE = 9
+
 FastLane = Callable[[Connection, str], Awaitable[None] | bool]
 BinaryLane = Callable[[Connection, str, list[bytes]], bool]
 
@@ -162,6 +165,8 @@ class Server(socketio.AsyncServer):  # type: ignore[misc]
                 raise ProtocolError("too many attachments")
             client.pending = Undecoded(data, count)
             return None
+        if fast_lane is not None:
+            client.connection.charge(SLOW_LANE)
         packet = self.packet_class(encoded_packet=data or "?")
         return self._dispatch(client, packet)
 
@@ -190,6 +195,8 @@ class Server(socketio.AsyncServer):  # type: ignore[misc]
                     logger.exception("a disconnect handler failed")
         finally:
             del self._clients[eio_sid]
+            # What the layers above keep there knows its connection: without the circle all of it goes at once.
+            client.connection.data.clear()
 
     # ---------------------------------------------------------------- packets
 

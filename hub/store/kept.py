@@ -11,7 +11,7 @@ from hub.store.link import Link
 
 log = logging.getLogger("hub.store")
 
-# Seconds between two attempts: doubled from the first to the last, and jittered.
+# Seconds between two attempts: doubled from the first to the last with each that fails, and jittered.
 FIRST_DELAY, LAST_DELAY = 0.05, 2.0
 # Seconds that a connection has to last for the next attempt to be made at once.
 STEADY = 5.0
@@ -79,7 +79,7 @@ class Kept:
 
     async def _keep(self) -> None:
         clock = asyncio.get_running_loop().time
-        delay, tried_at = FIRST_DELAY, clock()
+        delay, failed, tried_at = FIRST_DELAY, False, clock()
         while True:
             while self.up:
                 try:
@@ -87,16 +87,19 @@ class Kept:
                         await self._down.wait()
                 except TimeoutError:
                     self._check()
-            # A connection that did not last counts as a failure: whatever lies between may take every one.
+            # A connection that did not last is paced like an attempt that failed, but does not slow down the next.
             if clock() - tried_at > STEADY:
                 delay = FIRST_DELAY
             else:
                 await asyncio.sleep(delay * random.uniform(0.5, 1.0))
-                delay = min(delay * 2, LAST_DELAY)
+                if failed:
+                    delay = min(delay * 2, LAST_DELAY)
             self._down.clear()
             try:
                 await self._connect()
+                failed = False
             except HubError as error:
+                failed = True
                 log.warning("no connection", extra={"for": self._name, "error": error.message})
             else:
                 if not self._down.is_set():

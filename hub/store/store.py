@@ -40,6 +40,8 @@ class Taken:
     # The newest offset at this moment, and how many messages up to it are missed.
     head: int
     missed: int
+    # How often the session was taken, this time included.
+    takes: int
     # The offset at which each room was joined.
     rooms: dict[str, int]
 
@@ -290,11 +292,11 @@ class Store:
         )  # fmt: skip
         if reply[0] == b"refused":
             return None
-        how, client, generation, serial, sid, position, head, missed = (
-            part.decode() for part in reply[:8]
+        how, client, generation, serial, sid, position, head, missed, takes = (
+            part.decode() for part in reply[:9]
         )
         self.newest = max(self.newest, int(head))
-        names, joins = reply[8::2], reply[9::2]
+        names, joins = reply[9::2], reply[10::2]
         return Taken(
             how,
             client,
@@ -303,6 +305,7 @@ class Store:
             int(position),
             int(head),
             int(missed),
+            int(takes),
             {name.decode(): int(join) for name, join in zip(names, joins, strict=True)},
         )
 
@@ -378,16 +381,20 @@ class Store:
         if reply != b"ok":
             raise NotOwner(reply)
 
-    async def held(self, client: str) -> bool:
-        """Return whether any connection owns the session."""
-        return bool(await self.commands.call("HGET", self.keys.session(client), "owner"))
+    async def replaced(self, taken: Taken) -> bool:
+        """Return whether a later connection than the one that has taken a session owns it now."""
+        owner, generation, takes = await self.commands.call(
+            "HMGET", self.keys.session(taken.client_id), "owner", "gen", "takes"
+        )
+        now = int(generation or 0), int(takes or 0)
+        return bool(owner) and now > (int(taken.pid.generation), taken.takes)
 
-    async def prove(self, proofs: Sequence[tuple[str, str, int]]) -> None:
-        """Write back (client id, connection, position) triples."""
+    async def prove(self, proofs: Sequence[tuple[str, str, int]]) -> int:
+        """Write back (client id, connection, position) triples; return how many of the connections are owners."""
         args: list[str] = []
         for client, connection, position in proofs:
             args += (client, self.owner(connection), str(position))
-        await self.commands.ask("prove", (self.keys.clock,), args)
+        return int(await self.commands.ask("prove", (self.keys.clock,), args))
 
     # -- nodes
 

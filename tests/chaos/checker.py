@@ -6,11 +6,12 @@ clients and producers saw themselves.
 
 from __future__ import annotations
 
-from bisect import bisect_left, bisect_right
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
 from tests.chaos.history import (
+    Acked,
+    Acking,
     Began,
     Gap,
     Got,
@@ -20,12 +21,16 @@ from tests.chaos.history import (
     Leaving,
     Left,
     Proved,
+    Publication,
     Record,
 )
+from tests.chaos.known import Known
 
 # Seconds within which a proven position is written back (PROTOCOL §5), and what a busy machine adds.
 WRITE_BACK = 5.0
 BUSY = 3.0
+# Seconds by which a message may outlive its ttl: that is measured from its offset, which may be ahead of the time.
+AHEAD = 4.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,40 +52,9 @@ def check(history: History, reasons: Collection[str] = ("overflow",)) -> list[Vi
     for record in history.records:
         found += _Walk(known, record, reasons).violations()
         found += _written_back(history, record)
+        found += _only_acks_move(history, record)
+        found += _not_meant(history, record)
     return found
-
-
-class Known:
-    """What is certain of each room: the offsets of what was acknowledged, and of what anybody received."""
-
-    def __init__(self, history: History) -> None:
-        self.publications = history.publications
-        self.offsets: dict[str, int] = {}
-        acked: dict[str, list[int]] = {}
-        seen: dict[str, set[int]] = {}
-        for publication in history.publications.values():
-            if publication.offset is not None:
-                self.offsets[publication.key] = publication.offset
-                acked.setdefault(publication.room, []).append(publication.offset)
-                seen.setdefault(publication.room, set()).add(publication.offset)
-        for record in history.records:
-            for event in record.events:
-                if isinstance(event, Got):
-                    seen.setdefault(event.room, set()).add(event.offset)
-        self.acked = {room: sorted(offsets) for room, offsets in acked.items()}
-        self.seen = {room: sorted(offsets) for room, offsets in seen.items()}
-        # Whether every publication's outcome is known: only then can a count be judged.
-        self.complete = all(p.offset is not None for p in history.publications.values())
-
-    def due(self, room: str, after: int, before: int) -> list[int]:
-        """Return the acknowledged offsets between two, both excluded."""
-        offsets = self.acked.get(room, [])
-        return offsets[bisect_right(offsets, after) : bisect_left(offsets, before)]
-
-    def stored(self, room: str, after: int, before: int) -> int:
-        """Count what is known to have been stored between two offsets, both excluded."""
-        offsets = self.seen.get(room, [])
-        return bisect_left(offsets, before) - bisect_right(offsets, after)
 
 
 # -- rules over everybody
@@ -89,14 +63,15 @@ class Known:
 def _unique(history: History) -> Iterator[Violation]:
     """No message has two places, and no place two messages; so no two sessions disagree on an order.
 
-    A key with two offsets was stored, and delivered, twice. Every message was published, into its room.
+    A key with two offsets was stored, and delivered, twice. Every message was published, into its room, as it came.
     """
     places: dict[str, tuple[int, str]] = {}
     keys: dict[int, tuple[str, str]] = {}
 
     def place(key: str, offset: int, who: str) -> Iterator[Violation]:
         other, by = places.setdefault(key, (offset, who))
-        if other != offset:
+        # What only a lost primary had may be stored once more.
+        if other != offset and not history.forgot(other) and not history.forgot(offset):
             yield Violation("twice", who, f"{key} has offset {offset}, and {other} for {by}")
         occupant, by = keys.setdefault(offset, (key, who))
         if occupant != key:
@@ -115,12 +90,18 @@ def _unique(history: History) -> Iterator[Violation]:
                 yield Violation(
                     "invented", record.name, f"{event.key} was not published in {event.room}"
                 )
+            elif not event.whole:
+                yield Violation("corrupt", record.name, f"{event.key} has other data")
 
 
 def _real_time(history: History) -> Iterator[Violation]:
     """What was sent after something else had been acknowledged has the larger offset."""
     acked = sorted(
-        (p for p in history.publications.values() if p.acked_at is not None and p.offset),
+        (
+            p
+            for p in history.publications.values()
+            if p.acked_at is not None and p.offset and not history.forgot(p.offset)
+        ),
         key=lambda p: p.acked_at or 0.0,
     )
     by_sending = sorted(acked, key=lambda p: p.sent_at)
@@ -140,7 +121,7 @@ def _real_time(history: History) -> Iterator[Violation]:
 
 def _written_back(history: History, record: Record) -> Iterator[Violation]:
     """Resuming, a client that returns no offset sees nothing again that was proven long enough before."""
-    if record.returns:
+    if record.returns or record.manual:
         return
     proofs: list[Proved] = []
     last_sign = 0.0
@@ -163,6 +144,52 @@ def _written_back(history: History, record: Record) -> Iterator[Violation]:
             proofs.clear()
 
 
+def _only_acks_move(history: History, record: Record) -> Iterator[Violation]:
+    """With manual acks, a session resumes from the last offset acknowledged: none that is less, none never asked for."""
+    if not record.manual:
+        return
+    asked = answered = 0
+    for event in record.events:
+        match event:
+            case Acking(offset):
+                asked = max(asked, offset)
+            case Acked(offset, at):
+                if not any(lapse.since < at < lapse.until for lapse in history.forgotten):
+                    answered = max(answered, offset)
+            case Began() if not event.recovered:
+                asked = answered = event.position
+            case Began() if not answered <= event.position <= max(asked, answered):
+                yield Violation(
+                    "only acks move", record.name,
+                    f"resumed from {event.position}, had acknowledged {answered} and asked for {asked}",
+                )  # fmt: skip
+
+
+def _not_meant(history: History, record: Record) -> Iterator[Violation]:
+    """No own message where echo is off; after a reconnect nothing volatile, or expired, from before it."""
+    asked = 0.0
+    for event in record.events:
+        if isinstance(event, Began):
+            asked = event.asked
+        if not isinstance(event, Got) or event.key not in history.publications:
+            continue
+        publication = history.publications[event.key]
+        if publication.skip == record.name:
+            yield Violation("echo", record.name, f"{event.key} is its own, with echo off")
+        past = _past(publication)
+        if past is not None and past < asked:
+            yield Violation("expired", record.name, f"{event.key} came {asked - past:.1f} s late")
+
+
+def _past(publication: Publication) -> float | None:
+    """Return when a message was not to be delivered any more to whoever connects; None: never, or unknown."""
+    if publication.acked_at is None:
+        return None
+    if publication.volatile:
+        return publication.acked_at
+    return None if publication.ttl is None else publication.acked_at + publication.ttl + AHEAD
+
+
 # -- rules along one client's story
 
 
@@ -173,16 +200,18 @@ class _Walk:
         self._known = known
         self._record = record
         self._reasons = reasons
-        # What the rooms owe: everything behind these offsets.
+        # What the rooms owe: everything behind these offsets, its own messages without echo aside.
         self._joined: dict[str, int] = {}
+        # What arrived of rooms while they were being joined: the client cannot know yet what is due.
+        self._early: dict[str, list[int]] = {}
         # Rooms whose messages may arrive.
         self._open: set[str] = set()
         self._received: set[int] = set()
         self._gaps: list[Gap] = []
         # Up to here everything that was due has been looked for.
         self._looked: dict[str, int] = {}
-        # The last offset of this connection, its position at first.
-        self._last = 0
+        # The last offset of each connection, its position at first.
+        self._last: dict[int, int] = {}
         self._highest = 0
         self._connections = 0
 
@@ -197,9 +226,12 @@ class _Walk:
                     yield from self._gap(event)
                 case Joining(room):
                     self._open.add(room)
+                    self._early[room] = []
                 case Joined(room, offset):
                     if room not in self._joined:
                         self._joined[room] = self._looked[room] = offset
+                    for earlier in self._early.pop(room, []):
+                        yield from self._before_join(room, earlier)
                 case Leaving(room):
                     self._joined.pop(room, None)
                 case Left(room):
@@ -218,35 +250,48 @@ class _Walk:
             yield self._bad(
                 "no repeats", f"resumed from {event.position}, had received {self._highest}"
             )
-        self._last = event.position
+        self._last[event.via] = event.position
 
     def _got(self, event: Got) -> Iterator[Violation]:
         if event.room not in self._open:
             yield self._bad("not subscribed", f"{event.key} of {event.room}")
+        if event.room in self._early:
+            self._early[event.room].append(event.offset)
+        yield from self._before_join(event.room, event.offset)
         if event.offset in self._received and self._record.returns:
             yield self._bad("no repeats", f"{event.key} ({event.offset}) arrived again")
-        if event.offset <= self._last:
+        last = self._last.get(event.via, 0)
+        if event.offset <= last:
             repeat = event.offset in self._received
             yield self._bad(
                 "repeat within a connection" if repeat else "order",
-                f"{event.key} ({event.offset}) arrived behind {self._last}",
+                f"{event.key} ({event.offset}) arrived behind {last}",
             )
-        if any(gap.holds(event.room, event.offset) for gap in self._gaps):
+        told = any(gap.holds(event.room, event.offset) for gap in self._gaps)
+        if (
+            told and not event.via
+        ):  # where there are several connections, an older one may have it still
             yield self._bad("false gap", f"{event.key} ({event.offset}) had been told as lost")
         # Whatever came before it is here, or was told as lost, by now.
         yield from self._missed(event.offset)
         self._received.add(event.offset)
-        self._last = max(self._last, event.offset)
+        self._last[event.via] = max(last, event.offset)
         self._highest = max(self._highest, event.offset)
+
+    def _before_join(self, room: str, offset: int) -> Iterator[Violation]:
+        if offset <= self._joined.get(room, 0):
+            yield self._bad(
+                "before the join", f"{offset} of {room}, joined at {self._joined[room]}"
+            )
 
     def _gap(self, gap: Gap) -> Iterator[Violation]:
         if gap.reason not in self._reasons:
             yield self._bad("gap without a reason", str(gap))
         if gap in self._gaps:
             return
-        if self._known.complete and gap.dropped is not None:
+        if gap.dropped is not None:
             stored = self._known.stored(gap.room, gap.after, gap.before)
-            if stored != gap.dropped:
+            if stored is not None and stored != gap.dropped:
                 yield self._bad("count", f"{gap}: {stored} messages are there")
         if self._record.returns:
             lost = self._known.due(gap.room, gap.after, gap.before)
@@ -258,7 +303,7 @@ class _Walk:
         """Look for what was due below an offset; each hole is told once."""
         for room in self._joined:
             for offset in self._known.due(room, self._looked[room], before):
-                if offset in self._received:
+                if offset in self._received or self._known.owner.get(offset) == self._record.name:
                     continue
                 if not any(gap.holds(room, offset) for gap in self._gaps):
                     yield self._bad("lost", f"{offset} of {room}, noticed at {before}")

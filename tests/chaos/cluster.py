@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import random
 import socket
 import time
+import weakref
+from collections.abc import AsyncIterator, Sequence
 from typing import Any, Self
 
 import aiohttp
 
-from tests.chaos.history import History
-from tests.support.hubs import Hub
-from tests.support.proxy import Proxy, _Pair
+from tests.chaos.history import Forgotten, History
+from tests.support.hubs import MAIN, Hub
+from tests.support.proxy import Proxy, _Pair, _reset
 from tests.support.redis import RedisServer
-from tests.support.times import UNIT, eventually_true
+from tests.support.times import UNIT, eventually, eventually_true
 
 PREFIX = "chaos"
 # Short times and small bounds, so that each of them is met within a minute.
@@ -31,13 +34,28 @@ SETTINGS: dict[str, Any] = {
     "buffer_low": 4096,
     "drain": 0.3,
 }
+# What a Redis must be told to lose nothing that it acknowledged; a replica is given its copy at once.
+LASTING = ("--appendonly", "yes", "--appendfsync", "always", "--repl-diskless-sync-delay", "0")
 # Seconds within which hubs are ready after the last fault was healed: the longest pause between two attempts to
 # reach Redis is 2 s.
 READY = 10.0 * UNIT
 
 
 class RedisWire(Proxy):
-    """A hub's way to Redis, whose connections can be told apart."""
+    """A hub's way to Redis, whose connections, `bus` and `commands`, can be told apart.
+
+    `tried`: when each was asked for. `late`: seconds by which what goes one way on one of the two is late.
+    """
+
+    def __init__(self, port: int) -> None:
+        super().__init__(port)
+        self.tried: list[float] = []
+        self.late: dict[tuple[str, str], float] = {}
+        self._kinds: weakref.WeakKeyDictionary[_Pair, str] = weakref.WeakKeyDictionary()
+
+    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.tried.append(time.monotonic())
+        await super()._accept(reader, writer)
 
     def swallow(self, ports: set[int]) -> int:
         """Black-hole the connections that Redis sees come from these ports; close nothing."""
@@ -45,6 +63,18 @@ class RedisWire(Proxy):
         self._pairs -= pairs
         self._lost |= pairs
         return len(pairs)
+
+    def cut_one(self, kind: str) -> None:
+        """Reset the hub's `bus`, or its `commands`."""
+        for pair in [pair for pair in self._pairs if self._kinds.get(pair) == kind]:
+            self._pairs.discard(pair)
+            for writer in pair.writers:
+                _reset(writer)
+
+    def _late(self, pair: _Pair, way: str, data: bytes) -> float:
+        if way == "up" and pair not in self._kinds:  # scripts are loaded before anything else
+            self._kinds[pair] = "commands" if b"SCRIPT" in data else "bus"
+        return self.delay + self.late.get((self._kinds.get(pair, ""), way), 0.0)
 
     @property
     def redis_url(self) -> str:
@@ -61,40 +91,84 @@ def _far_port(pair: _Pair) -> int:
 
 
 def free_port() -> int:
-    """Return a port that was free a moment ago."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """Return a port that nobody has, and that the system gives to nobody who asks for any."""
+    while True:
+        port = random.SystemRandom().randrange(10_000, 32_000)
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
+
+
+class Gate:
+    """Lets everybody pass, or nobody."""
+
+    def __init__(self) -> None:
+        self._inside = 0
+        self._open = asyncio.Event()
+        self._open.set()
+        self._empty = asyncio.Event()
+        self._empty.set()
+
+    @contextlib.asynccontextmanager
+    async def passing(self) -> AsyncIterator[None]:
+        """Go through as soon as the gate is open."""
+        await self._open.wait()
+        self._inside += 1
+        self._empty.clear()
+        try:
+            yield
+        finally:
+            self._inside -= 1
+            if not self._inside:
+                self._empty.set()
+
+    @contextlib.asynccontextmanager
+    async def closed(self) -> AsyncIterator[None]:
+        """Let those who are inside come out, and nobody in."""
+        self._open.clear()
+        try:
+            await self._empty.wait()
+            yield
+        finally:
+            self._open.set()
 
 
 class Cluster:
-    """The hubs, their Redis, and the proxies. `history` learns when Redis was away."""
+    """The hubs, their Redis, and the proxies. `history` learns when Redis was away, and what it has forgotten."""
 
-    def __init__(self, hubs: int = 3, doors: int = 6, **settings: Any) -> None:
+    def __init__(
+        self, hubs: int = 3, doors: int = 6, *, main: Sequence[str] = MAIN, **settings: Any
+    ) -> None:
         self.history = History()
         self._size, self._doors = hubs, doors
         self._settings = SETTINGS | settings
-        self.redis_port = free_port()
+        self._main = main
+        # The primary, and where it listens.
         self.redis: RedisServer
+        self.redis_port = 0
         self.wires: list[RedisWire] = []
         self.hubs: list[Hub] = []
         self.doors: list[FrontDoor] = []
         # Hubs that a fault has taken away for now.
         self.down: set[int] = set()
+        # Whoever joins, leaves or begins a session passes it.
+        self.gate = Gate()
+        # Clients that can be told to stop reading.
+        self.readers: list[Any] = []
         self._stack = contextlib.AsyncExitStack()
 
     async def __aenter__(self) -> Self:
-        self.redis = await asyncio.to_thread(
-            RedisServer, "--appendonly", "yes", "--appendfsync", "always", "--port", str(self.redis_port)
-        )  # fmt: skip
-        self._stack.callback(self.redis.stop)
+        self.redis_port = free_port()
+        self.redis = await self._start_redis(self.redis_port)
+        self._stack.push_async_callback(lambda: asyncio.to_thread(self.redis.stop))
         for _ in range(self._size):
             wire = await self._stack.enter_async_context(RedisWire(self.redis_port))
             self.wires.append(wire)
-            hub = Hub(wire.redis_url, PREFIX, **self._settings)
+            hub = Hub(wire.redis_url, PREFIX, main=self._main, **self._settings)
+            hub.port = free_port()
             self.hubs.append(hub)
             self._stack.push_async_callback(asyncio.to_thread, hub.close)
-            await asyncio.to_thread(hub.start)
+        await asyncio.gather(*(asyncio.to_thread(hub.start) for hub in self.hubs))
         for number in range(self._doors):
             door = FrontDoor(self.hubs[number % self._size].port)
             self.doors.append(await self._stack.enter_async_context(door))
@@ -105,6 +179,39 @@ class Cluster:
             with contextlib.suppress(AssertionError):
                 hub.thaw()
         await self._stack.aclose()
+
+    async def _start_redis(self, port: int) -> RedisServer:
+        return await asyncio.to_thread(RedisServer, *LASTING, "--port", str(port))
+
+    async def fail_over(self, seconds: float) -> None:
+        """Promote a replica that has not heard of the last seconds; the primary is lost with them."""
+        clock = f"{PREFIX}:{{0}}:clock"
+        old, port = self.redis, free_port()
+        async with Proxy(self.redis_port) as between:
+            new = await self._start_redis(port)
+            try:
+                new.client.replicaof("127.0.0.1", between.port)
+                await eventually(lambda: _in_step(old, new), what="the replica is not in step")
+                since = time.monotonic()
+                between.refuse = True
+                between.cut()
+                await eventually(
+                    lambda: new.client.info("replication")["master_link_status"] == "down"
+                )
+                after = int(new.client.get(clock) or 0)
+                await asyncio.sleep(seconds)
+                for wire in self.wires:
+                    wire.target = port
+                    wire.cut()
+                # Nothing that it does from here on reaches anybody.
+                upto = int(old.client.get(clock) or 0)
+                new.client.replicaof("NO", "ONE")
+            except BaseException:
+                await asyncio.to_thread(new.stop)
+                raise
+        self.redis, self.redis_port = new, port
+        self.history.forgotten.append(Forgotten(after, upto, since, time.monotonic()))
+        await asyncio.to_thread(old.stop)
 
     def doors_of(self, number: int) -> list[FrontDoor]:
         return [door for door in self.doors if door.target == self.hubs[number].port]
@@ -140,3 +247,10 @@ class Cluster:
         """Fail if a hub's log has a traceback or a secret in it."""
         for hub in self.hubs:
             hub.check()
+
+
+def _in_step(primary: RedisServer, replica: RedisServer) -> bool:
+    """Return whether a replica follows its primary, and has all it had when it was asked."""
+    offset = primary.client.info("replication")["master_repl_offset"]
+    state = replica.client.info("replication")
+    return state["master_link_status"] == "up" and state["slave_repl_offset"] >= offset

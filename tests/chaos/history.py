@@ -6,6 +6,7 @@ the order in which its packets arrived.
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass, field
 
 
@@ -21,13 +22,24 @@ class Publication:
     offset: int | None = None
     # How often it was sent.
     tries: int = 0
+    # As PROTOCOL §4 has them; `skip` names the publisher where its echo is off.
+    volatile: bool = False
+    ttl: float | None = None
+    skip: str = ""
+
+
+def blob(key: str) -> bytes:
+    """Return the binary that a publication with binary data carries."""
+    return hashlib.sha256(key.encode()).digest()
 
 
 @dataclass(frozen=True, slots=True)
 class Began:
     """`hub:session`: a connection begins, from a position.
 
-    `resumed`: the client had shown what continues a session (a pid, or a name that it had used).
+    `resumed`: the client had shown what continues a session (a pid, or a name that it had used). `asked`: when it
+    began to connect, 0 where that is not known. `via`: the connection's number, where several are written down side
+    by side.
     """
 
     position: int
@@ -35,15 +47,19 @@ class Began:
     missed: int = 0
     resumed: bool = False
     at: float = 0.0
+    asked: float = 0.0
+    via: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Got:
-    """A message arrived."""
+    """A message arrived; `whole`: with the data that was published. `via`: as in `Began`."""
 
     room: str
     key: str
     offset: int
+    whole: bool = True
+    via: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,22 +113,54 @@ class Proved:
     at: float
 
 
-Event = Began | Got | Gap | Joining | Joined | Leaving | Left | Proved
+@dataclass(frozen=True, slots=True)
+class Acking:
+    """The client has begun to tell that it has processed everything up to an offset."""
+
+    offset: int
+
+
+@dataclass(frozen=True, slots=True)
+class Acked:
+    """The answer: so much is stored."""
+
+    offset: int
+    at: float
+
+
+Event = Began | Got | Gap | Joining | Joined | Leaving | Left | Proved | Acking | Acked
 
 
 @dataclass(slots=True)
 class Record:
-    """One client's side of the story. `returns`: it sends its offset when it comes back."""
+    """One client's side of the story.
+
+    `returns`: it sends its offset when it comes back. `manual`: only its acknowledgements move its position.
+    """
 
     name: str
     kind: str
     returns: bool
+    manual: bool = False
     events: list[Event] = field(default_factory=list)
     # Whether it was there at the end, when everything had to have arrived.
     stayed: bool = False
 
     def add(self, event: Event) -> None:
         self.events.append(event)
+
+
+@dataclass(frozen=True, slots=True)
+class Forgotten:
+    """What only a lost primary had: the offsets with after < offset <= upto, given out between two times."""
+
+    after: int
+    upto: int
+    since: float
+    until: float
+
+    def holds(self, offset: int) -> bool:
+        return self.after < offset <= self.upto
 
 
 @dataclass(slots=True)
@@ -123,10 +171,14 @@ class History:
     records: list[Record] = field(default_factory=list)
     # When Redis could not be reached, or took nothing: positions cannot be written back then.
     outages: list[tuple[float, float]] = field(default_factory=list)
+    forgotten: list[Forgotten] = field(default_factory=list)
 
-    def record(self, name: str, kind: str, *, returns: bool) -> Record:
-        self.records.append(Record(name, kind, returns))
+    def record(self, name: str, kind: str, *, returns: bool, manual: bool = False) -> Record:
+        self.records.append(Record(name, kind, returns, manual))
         return self.records[-1]
+
+    def forgot(self, offset: int) -> bool:
+        return any(lapse.holds(offset) for lapse in self.forgotten)
 
     def replays(self) -> int:
         """Count the connections that continued a session which had missed something."""

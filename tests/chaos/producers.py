@@ -10,19 +10,22 @@ import random
 import time
 from typing import Any
 
-from tests.chaos.clients import LOST, Member
-from tests.chaos.history import History, Publication
+from tests.chaos.history import History, Publication, blob
+from tests.chaos.member import LOST, Member
 
 # Only these say that trying again is of use.
 RETRYABLE = ("unavailable", "rate_limited")
 
 
 class Producer:
-    """Publishes into rooms at a pace, with up to `window` publications under way."""
+    """Publishes into rooms at a pace, with up to `window` publications under way.
+
+    `pad`: so many characters more in each. `traits`: some are volatile, have a ttl, or carry binary data.
+    """
 
     def __init__(
         self, member: Member, history: History, rooms: list[str], *, pause: float, window: int = 1,
-        pad: int = 0,
+        pad: int = 0, traits: bool = False,
     ) -> None:  # fmt: skip
         self.member = member
         self.name = member.name
@@ -31,6 +34,7 @@ class Producer:
         self._pause = pause
         self._window = window
         self._pad = "x" * pad
+        self._traits = traits
         self._count = 0
         # How often the hub said `unavailable`, or nothing.
         self.refused = self.silent = 0
@@ -59,18 +63,25 @@ class Producer:
             await asyncio.sleep(self._pause * random.uniform(0.5, 1.5))
 
     async def publish(self, room: str) -> Publication:
-        """Publish one message, and return when the hub has it."""
+        """Publish one message, and return when the hub has it, or may have it if it is volatile."""
         self._count += 1
         key = f"{self.name}-{self._count}"
         publication = Publication(room, key, time.monotonic())
+        data: dict[str, Any] = {"k": key}
+        if self._pad:
+            data["x"] = self._pad
+        if self._traits:
+            self._vary(publication, data)
+        fields: dict[str, Any] = {"room": room, "event": "m", "data": data, "id": key}
+        if publication.volatile:
+            fields["volatile"] = True
+        if publication.ttl is not None:
+            fields["ttl"] = publication.ttl
         self._history.publications[key] = publication
-        data: dict[str, Any] = {"k": key, "x": self._pad} if self._pad else {"k": key}
         while True:
             publication.tries += 1
             try:
-                answer = await self.member.ask(
-                    "publish", room=room, event="m", data=data, id=key
-                )  # fmt: skip
+                answer = await self.member.ask("publish", **fields)
             except LOST:
                 self.silent += 1
                 answer = None
@@ -81,4 +92,16 @@ class Producer:
             if answer is not None:
                 assert answer["error"]["code"] in RETRYABLE, answer
                 self.refused += 1
+            if publication.volatile:
+                return publication  # who is there now has heard it, or nobody
             await asyncio.sleep(random.uniform(0.05, 0.25))
+
+    @staticmethod
+    def _vary(publication: Publication, data: dict[str, Any]) -> None:
+        match random.randrange(6):
+            case 0:
+                publication.volatile = True
+            case 1:
+                publication.ttl = random.choice([0.5, 2.0, 600.0])
+            case 2 | 3:
+                data["b"] = blob(publication.key)

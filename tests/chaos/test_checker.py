@@ -6,7 +6,10 @@ import pytest
 
 from tests.chaos.checker import check
 from tests.chaos.history import (
+    Acked,
+    Acking,
     Began,
+    Forgotten,
     Gap,
     Got,
     History,
@@ -85,6 +88,18 @@ def test_nothing_is_due_before_the_join_or_after_leaving():
     record.events[2] = Joined("a", 101)
     del record.events[3]
     assert check(history) == []
+
+
+def test_nothing_older_than_the_join_arrives():
+    """Whether it comes before the answer or behind it."""
+    history, record = story(*got(2, 3))
+    record.stayed = False
+    record.events[2] = Joined("a", 101)
+    assert check(history) == []
+    record.events[3:3] = got(1)
+    assert rules(history) == {"before the join"}
+    record.events[2:4] = [*got(1), Joined("a", 101)]
+    assert rules(history) == {"before the join"}
 
 
 def test_what_was_not_acknowledged_is_not_due():
@@ -199,3 +214,82 @@ def test_an_order_against_time():
     history, _ = story(publications=2, stayed=False)
     history.publications["a2"].offset = 99
     assert rules(history) == {"real time"}
+
+
+def test_data_that_has_changed_on_the_way():
+    history, _ = story(*got(*range(1, 10)), Got("a", "a10", 110, whole=False))
+    assert rules(history) == {"corrupt"}
+
+
+def test_what_is_volatile_is_not_due_and_not_replayed():
+    """It reaches who is there, or nobody; and counts in no gap."""
+    history, record = story(*got(1, 2, 3, 4), Gap("a", "overflow", 104, 108, 2), *got(8, 9, 10))
+    history.publications["a6"].volatile = True
+    assert check(history) == []
+    record.events += [Began(110, True, resumed=True, asked=20.0)]
+    record.events.insert(7, Began(104, True, resumed=True, asked=6.4))
+    record.events.insert(8, Got("a", "a6", 106))
+    assert "expired" not in rules(history)
+    record.events[7] = Began(104, True, resumed=True, asked=6.6)
+    assert "expired" in rules(history)
+
+
+def test_what_has_expired_is_not_due_and_not_replayed():
+    """Acknowledged at 5.5 for a second; whoever connects at 30 does not get it."""
+    history, record = story(*got(1, 2, 3, 4), Began(104, True, resumed=True, asked=30.0))
+    record.events += got(6, 7, 8, 9, 10)
+    assert rules(history) == {"lost"}
+    history.publications["a5"].ttl = 1.0
+    assert check(history) == []
+    record.events[8:8] = got(5)
+    assert rules(history) == {"expired"}
+    record.events[7] = Began(104, True, resumed=True, asked=6.0)
+    assert check(history) == []
+
+
+def test_what_has_not_expired_is_due():
+    history, _ = story(*got(1, 2, 3, 4, 6, 7, 8, 9, 10))
+    history.publications["a5"].ttl = 600.0
+    assert rules(history) == {"lost"}
+
+
+def test_an_own_message_with_echo_off():
+    """It is not due to its publisher, and must not come to it."""
+    history, record = story(*got(1, 2, 3, 4, 6, 7, 8, 9, 10))
+    history.publications["a5"].skip = "client"
+    assert check(history) == []
+    record.events[7:7] = got(5)
+    assert rules(history) == {"echo"}
+
+
+def test_only_acknowledgements_move_a_manual_position():
+    """Resumed from what was acknowledged; a request whose answer was lost may count or not."""
+    history, record = story(
+        *got(1, 2, 3), Acking(102), Acked(102, 5.0), *got(4, 5), Acking(104),
+        Began(102, True, resumed=True), *got(3, 4, 5, 6, 7, 8, 9, 10), returns=False,
+    )  # fmt: skip
+    record.manual = True
+    assert check(history) == []
+    for position, right in [(101, False), (102, True), (104, True), (105, False)]:
+        record.events[11:] = [
+            Began(position, True, resumed=True),
+            *got(*range(position - 99, 11)),
+        ]
+        assert rules(history) == (set() if right else {"only acks move"})
+
+
+def test_what_a_lost_primary_alone_had_is_not_due():
+    """And it may be stored again, behind what is told as forgotten."""
+    history, record = story(*got(1, 2, 3), *got(6, 7, 8, 9, 10))
+    assert rules(history) == {"lost"}
+    history.forgotten.append(Forgotten(103, 105, 4.0, 6.0))
+    assert check(history) == []
+    record.events.insert(6, Gap("a", "overflow", 103, 106, 5))
+    assert check(history) == []
+    history.publications["a4"] = Publication("a", "a4", 20.0, 20.5, 111)
+    record.events += [Got("a", "a4", 111)]
+    other = history.record("other", "raw", returns=True)
+    other.events = [Began(100, False), Joining("a"), Joined("a", 103), Got("a", "a4", 104)]
+    assert check(history) == []
+    history.forgotten[0] = Forgotten(104, 105, 4.0, 6.0)
+    assert "twice" in rules(history)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import time
 
@@ -12,6 +13,9 @@ import pytest
 from tests.support.expect import exactly
 from tests.support.raw import Raw
 from tests.support.times import SOON, UNIT, eventually, eventually_true
+
+# Seconds that Redis cannot be reached: longer than a command may take, a lease lasts, a ping is waited for.
+AWAY = 30.0
 
 
 async def refused(client, room, key):
@@ -64,11 +68,19 @@ async def test_a_full_redis_refuses_and_does_nothing_by_halves(cluster, raw):
 
 @pytest.mark.slow
 async def test_redis_is_away_and_clients_stay(cluster, raw):
-    """Longer than a command may take and a lease lasts: no connection ends, /readyz tells, and all goes on by itself."""
+    """For half a minute: no connection ends, /readyz tells, publishes are refused whole, and all goes on by itself.
+
+    The hubs try again after 50 ms, doubled up to 2 s and jittered down to a half, for each of two connections.
+    """
     subscriber = await raw(cluster.hubs[0].url)
+    polling = Raw(cluster.hubs[1].url, "polling")
+    await polling.open()
+    await polling.connect()
     producer = await raw(cluster.hubs[1].url, client_id="producer")
-    await subscriber.join("r")
+    for client in (subscriber, polling):
+        await client.join("r")
     await producer.publish("r", "before")
+    began = time.monotonic()
     for wire in cluster.wires:
         wire.refuse = True
         wire.blackhole()
@@ -81,9 +93,9 @@ async def test_redis_is_away_and_clients_stay(cluster, raw):
             http.get(f"{cluster.hubs[number].url}/healthz") as answer,
         ):
             assert answer.status == 200
-    began = time.monotonic()
+    asked = time.monotonic()
     await refused(producer, "r", "meanwhile 1")
-    assert time.monotonic() - began < UNIT
+    assert time.monotonic() - asked < UNIT
     # A client that comes now is told to come back, and not for good.
     newcomer = await Raw(cluster.hubs[0].url).open()
     await newcomer.send("40")
@@ -91,16 +103,27 @@ async def test_redis_is_away_and_clients_stay(cluster, raw):
     assert newcomer.reply is None
     assert newcomer.close_code in (1001, 1012, 1013)
     await newcomer.drop()
-    await asyncio.sleep(3.5 * UNIT)
+    noticed = time.monotonic()
+    await asyncio.sleep(began + AWAY - noticed)
+    ended = time.monotonic()
+    away = ended - noticed
+    for wire in cluster.wires:
+        tried = [at for at in wire.tried if noticed <= at <= ended]
+        pauses = [later - earlier for earlier, later in itertools.pairwise(tried)]
+        assert 0.9 * away <= len(tried) <= 2 * away + 12
+        assert max(pauses) < 2 + UNIT
+        assert len({round(pause, 2) for pause in pauses}) > len(pauses) / 2, "not jittered"
     for wire in cluster.wires:
         wire.refuse = False
-    await cluster.ready()
+    await cluster.ready(4 * UNIT)
     for number in range(3):
         await insist(producer, "r", f"meanwhile {number}")
-    await exactly(subscriber, ["before", "meanwhile 0", "meanwhile 1", "meanwhile 2"])
-    assert len(subscriber.named("hub:session")) == 1
-    assert not subscriber.closed
+    for client in (subscriber, polling):
+        await exactly(client, ["before", "meanwhile 0", "meanwhile 1", "meanwhile 2"])
+        assert len(client.named("hub:session")) == 1
+        assert not client.closed
     assert not producer.closed
+    await polling.drop()
 
 
 async def unready(cluster, number):
@@ -118,6 +141,16 @@ async def test_a_redis_that_takes_connections_and_ends_them(cluster):
     assert 4 <= wire.count - count <= 20
     wire.refuse = False
     await cluster.ready()
+
+
+async def test_a_connection_that_is_lost_again_and_again_is_made_again_as_soon(cluster):
+    """Only attempts that fail slow down the next: here each loss would cost twice as much as the one before."""
+    wire, redis = cluster.wires[0], cluster.redis.client
+    for _ in range(7):
+        killed = time.monotonic()
+        redis.execute_command("CLIENT", "KILL", "TYPE", "normal")
+        await eventually(lambda killed=killed: wire.tried[-1] > killed, UNIT)
+        await cluster.ready()
 
 
 async def test_a_connect_that_comes_too_late_puts_nobody_out(cluster, raw):
@@ -153,6 +186,21 @@ async def test_a_newer_connection_elsewhere_puts_the_older_out(cluster, raw):
     newer = await raw(cluster.hubs[1].url, client_id="twin")
     await eventually(lambda: older.named("41"))
     assert not newer.closed
+
+
+async def test_an_ack_of_a_replaced_connection_is_not_stored_and_not_answered(cluster, raw):
+    """Its node is deaf, and does not know yet that a newer one took the session over; Redis does."""
+    older = await raw(cluster.hubs[0].url, client_id="ada", acks="manual")
+    await older.join("r")
+    producer = await raw(cluster.hubs[1].url)
+    offset = await producer.publish("r", "one")
+    await exactly(older, ["one"])
+    listed = cluster.redis.client.client_list("pubsub")
+    cluster.wires[0].swallow({int(entry["addr"].rpartition(":")[2]) for entry in listed})
+    newer = await raw(cluster.hubs[1].url, client_id="ada", acks="manual")
+    with pytest.raises(AssertionError, match="closed instead of an answer"):
+        await older.ask("ack", {"offset": offset})
+    await exactly(newer, ["one"])
 
 
 async def test_a_poll_that_is_sent_again_loses_nothing(cluster, raw):

@@ -1,7 +1,7 @@
 """The storm: every fault at least three times, and nothing lost.
 
-CHAOS_MINUTES lets storm follow storm for so long, each with the next seed; CHAOS_SEED says the first one, CHAOS_SCALE
-how many clients of each kind there are.
+Every run of the suite has one. CHAOS_MINUTES lets storm follow storm for so long, each with the next seed, and each
+fault strike alone; CHAOS_SEED says the first seed, CHAOS_SCALE how many clients of each kind there are.
 """
 
 from __future__ import annotations
@@ -14,13 +14,16 @@ import time
 
 import pytest
 
+from tests.chaos.deadline import GRACE, deadline, marked
+from tests.chaos.faults import ALL
 from tests.chaos.storm import raging
 
 MINUTES = float(os.environ.get("CHAOS_MINUTES", "0"))
 SCALE = int(os.environ.get("CHAOS_SCALE", "4"))
+SEED = int(os.environ.get("CHAOS_SEED", random.randrange(10**6)))
 ENOUGH = 3
-# Seconds after which a storm that has not done enough is given up.
-LIMIT = 240.0
+# Seconds after which a storm that has not done enough is given up, and after which one that does not end is.
+LIMIT, DEADLINE = 180.0, 300.0
 
 
 @pytest.fixture(autouse=True)
@@ -34,16 +37,18 @@ def swept():
 # The stock clients leave things unclosed when their connections break.
 @pytest.mark.filterwarnings("ignore::ResourceWarning")
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-@pytest.mark.storm
-@pytest.mark.timeout(2 * LIMIT + MINUTES * 60)
+@pytest.mark.slow
+@pytest.mark.timeout(DEADLINE + 2 * GRACE + MINUTES * 60)
 async def test_nothing_is_lost_in_a_storm(capsys):
     """Every promise of PROTOCOL §5 holds for every client, whatever strikes."""
-    seed = int(os.environ.get("CHAOS_SEED", random.randrange(10**6)))
+    seed = SEED
     until = time.monotonic() + MINUTES * 60
     with capsys.disabled():
         while True:
             print(f"\nchaos: seed {seed}", flush=True)
-            await one_storm(seed)
+            with marked():
+                async with deadline(DEADLINE):
+                    await one_storm(seed)
             gc.collect()
             seed += 1
             if time.monotonic() >= until:
@@ -52,18 +57,36 @@ async def test_nothing_is_lost_in_a_storm(capsys):
 
 async def one_storm(seed):
     """Rage, settle, judge; what happened is kept where it went wrong."""
-    async with raging(seed, SCALE) as storm:
-        try:
-            await storm.rage(enough=ENOUGH, limit=LIMIT)
-            found = await storm.settle()
-        except BaseException:
-            print(storm.evidence([]))
-            raise
-        print("chaos:", json.dumps(storm.numbers()), flush=True)
-        assert not found, storm.evidence(found)
+    async with raging(seed, SCALE, long=MINUTES > 0) as storm:
+        await judged(storm)
         replays, gaps = storm.history.replays(), storm.history.gaps()
         assert replays >= 100, f"{replays} replays are too few to prove anything"
         assert gaps >= 10, f"{gaps} gaps are too few to prove anything"
         for fault in storm.faults:
             assert fault.count >= ENOUGH, f"{fault.name} struck {fault.count} times"
-        storm.cluster.check()
+
+
+async def judged(storm):
+    """Let it rage and settle; nothing may be wrong then."""
+    try:
+        await storm.rage(enough=ENOUGH, limit=LIMIT)
+        found = await storm.settle()
+    except BaseException:
+        print(storm.evidence([]))
+        raise
+    print("chaos:", json.dumps(storm.numbers()), flush=True)
+    assert not found, storm.evidence(found)
+    storm.cluster.check()
+
+
+if MINUTES:  # what the mix proves is proved; alone, a fault shows more clearly what it does
+
+    @pytest.mark.filterwarnings("ignore::ResourceWarning")
+    @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+    @pytest.mark.timeout(DEADLINE + 2 * GRACE)
+    @pytest.mark.parametrize("fault", ALL)
+    async def test_nothing_is_lost_by_a_fault_alone(capsys, fault):
+        """Three strikes, and nothing else goes wrong."""
+        with capsys.disabled(), marked():
+            async with deadline(DEADLINE), raging(SEED, SCALE, [fault], long=True) as storm:
+                await judged(storm)

@@ -10,6 +10,8 @@ import pytest
 from hub.errors import Unavailable
 from hub.node import Node
 from hub.settings import Settings
+from tests.support.hubs import Hub
+from tests.support.raw import Raw
 from tests.support.times import eventually
 
 
@@ -86,3 +88,34 @@ async def test_a_keeper_that_dies_is_noticed(node):
     with pytest.raises(ZeroDivisionError):
         await node.store.watch()
     node.store.bus._keeper = None
+
+
+BROKEN = """
+from hub.cli import main
+from hub.node import Node
+
+async def prove(self):
+    raise ZeroDivisionError
+
+Node.prove = prove
+main()
+"""
+
+
+async def test_a_background_task_that_dies_takes_the_node_down(redis_server):
+    """Loudly, and in order: its clients are parked and told to come back, and the process says that it failed."""
+    hub = await asyncio.to_thread(
+        Hub(redis_server.url, "upkeep", main=("-c", BROKEN), lease=4.0).start
+    )
+    client = await Raw(hub.url).open()
+    await client.connect({"client_id": "ada"})
+    await eventually(lambda: client.closed)
+    assert client.close_code in (1001, 1012, 1013)
+    await eventually(lambda: not hub.running)
+    assert hub.terminate() == 1
+    said = hub.log.read_text()
+    assert "a background task failed; the hub ends" in said
+    assert "ZeroDivisionError" in said
+    assert redis_server.client.hget("upkeep:{0}:session:ada", "away") == "1"
+    await client.drop()
+    hub.close()

@@ -74,7 +74,7 @@ class TestHandshake:
 
     async def test_a_draining_server_says_when_to_come_back(self, engine_of: Serve) -> None:
         peer, engine = await engine_of()
-        engine.refusing = True
+        engine.door.refusing = True
         async with peer.http.get(peer.url()) as answer:
             assert (answer.status, answer.headers["Retry-After"]) == (503, "2")
         with pytest.raises(aiohttp.WSServerHandshakeError) as refused:
@@ -86,13 +86,35 @@ class TestHandshake:
     ) -> None:
         peer, engine = await engine_of(connections_per_address=2)
         # Loopback is not bound by it.
-        sids = [await peer.open() for _ in range(3)]
+        for _ in range(3):
+            await peer.open()
         monkeypatch.setattr("hub.engine.peers.is_loopback", lambda remote: False)
+        sids = [await peer.open() for _ in range(2)]
         assert (await peer.poll(""))[0] == 503
         for sid in sids:
             await peer.post(sid, "1")
             await peer.poll(sid)
-        await until(lambda: not engine.connections)
+        await until(lambda: len(engine.connections) == 3)
+        await peer.open()
+
+    async def test_a_full_server_says_so(self, engine_of: Serve) -> None:
+        peer, engine = await engine_of(max_connections=2)
+        sids = [await peer.open() for _ in range(2)]
+        handshake = {
+            "Connection": "Upgrade", "Upgrade": "websocket",
+            "Sec-WebSocket-Version": "13", "Sec-WebSocket-Key": "AAAAAAAAAAAAAAAAAAAAAA==",
+        }  # fmt: skip
+        for transport in ("polling", "websocket"):
+            async with peer.http.get(peer.url(transport), headers=handshake) as answer:
+                assert answer.status == 503
+                assert int(answer.headers["Retry-After"]) > 0
+                assert await answer.json() == {"message": "this server is full"}
+        # Those who are inside do not notice.
+        assert await peer.post(sids[0], "4hello") == (200, "ok")
+        assert await peer.poll(sids[0]) == (200, "4hello")
+        await peer.post(sids[1], "1")
+        await peer.poll(sids[1])
+        await until(lambda: len(engine.connections) == 1)
         await peer.open()
 
 

@@ -510,7 +510,7 @@ class TestUnder25And20Seconds:
     async def test_a_drain_tells_everybody_to_come_back(self, server_of: Serve) -> None:
         peer, server = await server_of()
         async with peer.connected() as socket:
-            server.eio.refusing = True
+            server.eio.door.refusing = True
             for connection in list(server.eio.connections.values()):
                 connection.close(Goodbye.RESTART)
             assert await closed(socket) == 1012

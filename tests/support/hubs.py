@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from tests.support.times import SOON
 from tests.support.tools import ROOT
 
 # What `.venv/bin/hub` does, whether it is installed or not.
-MAIN = "from hub.cli import main; main()"
+MAIN = ("-c", "from hub.cli import main; main()")
 # Secrets that no log may hold; the drivers add every pid they see.
 secrets: set[str] = set()
 
@@ -27,14 +28,22 @@ secrets: set[str] = set()
 class Hub:
     """One hub process, with settings given as `HUB_*` variables.
 
-    Without `redis_url` it is left to start its embedded server.
+    Without `redis_url` it is left to start its embedded server. `main`: what Python is to run in place of the product.
     """
 
-    def __init__(self, redis_url: str = "", prefix: str = "hub", **settings: Any) -> None:
+    def __init__(
+        self,
+        redis_url: str = "",
+        prefix: str = "hub",
+        *,
+        main: Sequence[str] = MAIN,
+        **settings: Any,
+    ) -> None:
         self.redis_url = redis_url
         self.prefix = prefix
         self.settings = settings
         self.port = 0
+        self._main = main
         self.log = Path(tempfile.mkstemp(prefix="hub-", suffix=".log")[1])
         self.stdout = ""
         self._process: subprocess.Popen[bytes] | None = None
@@ -43,6 +52,11 @@ class Hub:
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
 
     @property
     def running(self) -> bool:
@@ -61,7 +75,7 @@ class Hub:
 
     def spawn(self) -> subprocess.Popen[bytes]:
         """Start the process and do not wait for it."""
-        command = [sys.executable, "-c", MAIN, "serve", "--port", str(self.port)]
+        command = [sys.executable, *self._main, "serve", "--port", str(self.port)]
         if self.redis_url:
             command += ["--redis-url", self.redis_url, "--prefix", self.prefix]
         settings = {"drain": 0.05} | self.settings

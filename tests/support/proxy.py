@@ -7,7 +7,7 @@ import contextlib
 import socket
 import struct
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 CHUNK = 65536
 
@@ -37,14 +37,19 @@ class Proxy:
         self.count = 0
         self._pairs: set[_Pair] = set()
         self._lost: set[_Pair] = set()
+        self._tasks: set[asyncio.Future[Any]] = set()
         # Cleared: bytes to the client, or to the hub, wait.
         self._flow = {"down": asyncio.Event(), "up": asyncio.Event()}
         self._server: asyncio.Server | None = None
 
     @property
-    def url(self) -> str:
+    def port(self) -> int:
         assert self._server
-        return f"http://127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
+        return int(self._server.sockets[0].getsockname()[1])
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
 
     async def __aenter__(self) -> Self:
         for flow in self._flow.values():
@@ -60,14 +65,14 @@ class Proxy:
     ) -> None:
         assert self._server
         self._server.close()
-        tasks = [task for pair in self._pairs | self._lost for task in pair.tasks]
         self.cut()
         for pair in self._lost:
             for writer in pair.writers:
                 _reset(writer)
-        for task in tasks:
+        for task in self._tasks:
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.sleep(0)  # what was aborted is closed in the next turn of the loop
 
     def cut(self) -> int:
         """Reset every connection, both ways; return how many there were."""
@@ -79,12 +84,19 @@ class Proxy:
 
     def cut_client_side(self) -> int:
         """Reset the clients' connections while the hub's side stays open and silent: half-open."""
+        return self._cut_side(0)
+
+    def cut_hub_side(self) -> int:
+        """Reset the hub's connections while the clients' side stays open and silent."""
+        return self._cut_side(1)
+
+    def _cut_side(self, side: int) -> int:
         pairs = self._take()
         self._lost |= pairs
         for pair in pairs:
             for task in pair.tasks:
                 task.cancel()
-            _reset(pair.writers[0])
+            _reset(pair.writers[side])
         return len(pairs)
 
     def blackhole(self) -> int:
@@ -101,6 +113,10 @@ class Proxy:
         """Undo `stall`."""
         self._flow[way].set()
 
+    def _late(self, pair: _Pair, way: str, data: bytes) -> float:
+        """Return by how many seconds a chunk is to be late."""
+        return self.delay
+
     def _take(self) -> set[_Pair]:
         self._cuts += 1
         pairs, self._pairs = self._pairs, set()
@@ -112,9 +128,11 @@ class Proxy:
             _reset(writer)
             return
         cuts = self._cuts
+        making = asyncio.ensure_future(asyncio.open_connection("127.0.0.1", self.target))
+        self._keep(making)
         try:
-            far_reader, far_writer = await asyncio.open_connection("127.0.0.1", self.target)
-        except OSError:
+            far_reader, far_writer = await making
+        except (OSError, asyncio.CancelledError):
             _reset(writer)
             return
         if self._cuts != cuts:  # while this one was being made
@@ -127,14 +145,20 @@ class Proxy:
             asyncio.create_task(self._pass(pair, reader, far_writer, "up")),
             asyncio.create_task(self._pass(pair, far_reader, writer, "down")),
         ]
+        for task in pair.tasks:
+            self._keep(task)
+
+    def _keep(self, task: asyncio.Future[Any]) -> None:
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     async def _pass(
         self, pair: _Pair, source: asyncio.StreamReader, sink: asyncio.StreamWriter, way: str
     ) -> None:
         try:
             while data := await source.read(CHUNK):
-                if self.delay:
-                    await asyncio.sleep(self.delay)
+                if late := self._late(pair, way, data):
+                    await asyncio.sleep(late)
                 await self._flow[way].wait()
                 if pair in self._lost:
                     continue
@@ -142,6 +166,10 @@ class Proxy:
                 await sink.drain()
         except OSError:
             pass
+        except asyncio.CancelledError:
+            if pair not in self._lost:
+                _reset(sink)
+            raise
         if pair not in self._lost:
             self._pairs.discard(pair)
             with contextlib.suppress(OSError):

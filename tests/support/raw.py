@@ -115,6 +115,7 @@ class Raw:
             response = self._ws._response
             if response.connection is not None and response.connection.transport is not None:
                 response.connection.transport.abort()
+            response.close()
         if self._http is not None:
             await self._http.close()
         self.closed = True

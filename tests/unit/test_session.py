@@ -25,6 +25,7 @@ class Peer:
         self.closed = False
         self.frames: list[Any] = []
         self.buffered = 0
+        self.direct: Any = None
 
     def write(self, wire: bytes, frames: Any) -> None:
         assert wire == b"".join(frame.wire for frame in frames)
@@ -51,7 +52,7 @@ class Subject:
         self.peer = Peer()
         self.slow = 0
         taken = Taken(
-            "new", "ada", Pid("ada", "1", "0", "s" * 24), "sid", 10, 10, 0, {"A": 10, "B": 10}
+            "new", "ada", Pid("ada", "1", "0", "s" * 24), "sid", 10, 10, 0, 1, {"A": 10, "B": 10}
         )
 
         def on_slow(session: Session) -> None:

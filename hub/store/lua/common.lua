@@ -2,8 +2,9 @@
 --
 -- KEYS[1] is always `<base>clock`. Everything else is named here, in the words of keys.py.
 --
--- A session hash has the fields gen, serial, secret, sid, owner, anon, life (milliseconds that it outlives its
--- connection), away, mark (the clock when it was parked), pos, reset, progress, and for each `r:<room>` = "<join offset>:<n at joining>"
+-- A session hash has the fields gen, serial, secret, sid, owner, takes (how often it was taken), anon, life
+-- (milliseconds that it outlives its connection), away, mark (the clock when it was parked), pos, reset, progress, told
+-- (up to where gaps that were told reach), and for each `r:<room>` = "<join offset>:<n at joining>"
 -- and, from a park on, `p:<room>` = "<last offset>:<n>" at the park.
 
 local base = string.sub(KEYS[1], 1, -6)

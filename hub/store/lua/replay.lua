@@ -6,7 +6,8 @@
 -- Answer: 'gone', 'replaced', or {live-from offset or '', position, gaps, messages, how, microseconds now}
 --         a gap is {room, reason, after, before, dropped or ''}, to be told in front of the messages;
 --         a message is {room, offset, n, header, body};
---         how: 'memory': the session is live, and the node remembers all it missed; 'whole': nothing was withheld; 'part'
+--         how: 'memory': the session is live, and the node remembers all it missed; 'whole': the messages are all
+--         that came behind the position; 'part': others were lost, whenever that was told, or are not for this client
 --
 -- The head of the inbox is the boundary: everything up to it is read from the logs, everything behind it from the
 -- list; no list: everything from the logs. A log is only ever cut at its beginning, so a room can miss messages
@@ -41,8 +42,10 @@ end
 
 local resets = { session.reset or '', redis.call('GET', base .. 'reset') or '' }
 
--- Where the node remembers everything that came behind the position in each room, nothing is read.
-local remembered = #ARGV > 6
+-- Where the node remembers everything that came behind the position in each room, nothing is read; unless a gap that
+-- was told reaches behind it: what was counted as lost does not come after all.
+local told = tonumber(session.told or '0')
+local remembered = #ARGV > 6 and after >= told
 local low = {}
 for i = 7, #ARGV, 2 do low[ARGV[i]] = tonumber(ARGV[i + 1]) end
 for _, reset in ipairs(resets) do
@@ -81,7 +84,7 @@ local function number_at(room, joined, position, first)
   return nil
 end
 
-local gaps, behind, odd, now = {}, {}, {}, microseconds()
+local gaps, behind, odd, now, how = {}, {}, {}, microseconds(), 'whole'
 for room, joined in pairs(session.rooms) do
   local from = math.max(after, joined.join)
   local meta = redis.call('HMGET', meta_key(room), 'n', 'last', 'base', 'odd')
@@ -102,6 +105,8 @@ for room, joined in pairs(session.rooms) do
         n and not odd[room] and text(reached - n) or '' }
       progress[room] = { from, reached, before - 1 }
     end
+    -- A gap of this batch, or one told before that reaches behind the position.
+    if progress[room] and progress[room][3] > from then how = 'part' end
     if first then behind[room] = from end
   end
 end
@@ -112,21 +117,23 @@ end
 for i, reset in ipairs(resets) do
   if reset ~= '' then
     local from, before = split(reset)
-    local told = '\n' .. text(before)                             -- no room's name
+    local name = '\n' .. text(before)                             -- no room's name
     local spare = i - 1
-    if after < before - spare and not progress[told] then
+    if after < before - spare and not progress[name] then
       for room, joined in pairs(session.rooms) do
         local kept = redis.call('XREVRANGE', log_key(room), text(before - 1), '-', 'COUNT', 1)[1]
         local start = math.max(from, after, joined.join, kept and tonumber(string.match(kept[1], '^%d+')) or 0)
-        if start < before - spare then gaps[#gaps + 1] = { room, 'reset', text(start), text(before), '' } end
+        if start < before - spare then
+          gaps[#gaps + 1] = { room, 'reset', text(start), text(before), '' }
+          how = 'part'
+        end
       end
-      progress[told] = { after, 0, 0 }
+      progress[name] = { after, 0, 0 }
     end
   end
 end
 
 local messages, size, position, full = {}, 0, after, false
-local how = #gaps == 0 and 'whole' or 'part'
 local function hand_out(room, entry)
   local body = entry[2][8]
   local offset = string.match(entry[1], '^%d+')
@@ -197,8 +204,10 @@ if listed and not full then
   if full and handed > 0 then redis.call('LTRIM', session.inbox, handed, -1) end
 end
 
+redis.call('HDEL', key, 'progress')                              -- a removal first: passes when Redis is full
+for _, gap in ipairs(gaps) do told = math.max(told, gap[4] - 1) end
+if #gaps > 0 then redis.call('HSET', key, 'told', text(told)) end
 if full then
-  redis.call('HDEL', key, 'progress')
   redis.call('HSET', key, 'progress', cmsgpack.pack({
     { at = position, rooms = cmsgpack.pack(progress) }, { at = after, rooms = saved } }))
   return { '', text(position), gaps, messages, how, text(now) }

@@ -7,7 +7,7 @@
 --       9 owner '<node>/<connection>'            10 the client's offset ('': none) 11 newest offset the node has seen
 --      12, 13 life in milliseconds of an anonymous and of a named session         14 prefix of a node's bus channel
 -- Answer: {'refused'} or {'new' | 'pid' | 'name', client id, generation, serial, sid, position, head, missed,
---          room, join offset, room, join offset, ...}
+--          how often the session was taken, room, join offset, room, join offset, ...}
 
 local name, by_name, least = ARGV[1], ARGV[2] == '1', tonumber(ARGV[11])
 local session = name ~= '' and load(name) or nil
@@ -18,8 +18,7 @@ if session and ARGV[5] ~= '' then
   local current, now = tonumber(session.gen), tonumber(session.serial)
   if gen == current and serial == now and ARGV[5] == session.secret then
     how = 'pid'
-  elseif by_name and gen and serial and (gen < current or (gen == current and serial < now)
-      or ((gen > current or serial > now) and redis.call('EXISTS', base .. 'reset') == 1)) then
+  elseif by_name and gen and serial and not (gen == current and serial == now) then
     how = 'name'                              -- a void pid counts as none, and so does one that Redis has forgotten
   elseif by_name then
     return { 'refused' }
@@ -45,7 +44,8 @@ if not how then
     session.rooms[room] = { join = tonumber(gen), n = tonumber(n) }
   end
 elseif how == 'name' then
-  session.serial = text(session.serial + 1)
+  -- The time, so that what a failover forgets is not given out a second time, for another secret.
+  session.serial = text(math.max(session.serial + 1, microseconds()))
   session.sid = ARGV[8]
   redis.call('HSET', key, 'serial', session.serial, 'secret', ARGV[7], 'sid', ARGV[8])
 end
@@ -84,7 +84,8 @@ if session.away == '1' then
   for room in pairs(session.rooms) do outlive(away_key(room), kept(session)) end
 end
 
-local answer = { how or 'new', client, session.gen, session.serial, session.sid, session.pos, text(head), '0' }
+local takes = text(redis.call('HINCRBY', key, 'takes', 1))
+local answer = { how or 'new', client, session.gen, session.serial, session.sid, session.pos, text(head), '0', takes }
 local missed, now = 0, microseconds()
 for room, joined in pairs(session.rooms) do
   answer[#answer + 1] = room

@@ -20,6 +20,7 @@ import hiredis
 from hub.errors import Unavailable
 from hub.events import Events
 from hub.lane import Lane
+from hub.limits import Limits
 from hub.node import Node
 from hub.recent import Recent
 from hub.replay import Replayer
@@ -261,6 +262,7 @@ class Peer:
     """Stands in for a client's connection: a socket buffer of a few frames, read when the test says so."""
 
     HIGH, LOW = 4, 1
+    direct: Any = None
 
     def __init__(self) -> None:
         self.listener: Any = None
@@ -319,7 +321,6 @@ class Host:
         self.events = Events.__new__(Events)
         self.events.node = self.node
         self.events.settings = lab.settings
-        self.events.pending_verbs = lab.settings.pending_verbs
         self.events.lost = self.node.lost
         self.events.spawn = self.node.spawn
 
@@ -335,7 +336,8 @@ class Host:
         return None
 
     def lane(self, peer: Peer, session: Session) -> Lane:
-        return Lane(self.events, peer, session)  # type: ignore[arg-type]
+        limits = Limits(self.lab.settings, peer)  # type: ignore[arg-type]
+        return Lane(self.events, peer, session, limits)  # type: ignore[arg-type]
 
     def task(self, work: Awaitable[Any], kind: str = "") -> None:
         """Run something on the node; Redis may be away, and then it is tried again some other time."""
@@ -401,7 +403,7 @@ class Lab:
         self._patch(kept, "STEADY", -1.0)
         for name, value in (mutation.patches if mutation else {}).items():
             owner, method = name.split("__", 1)
-            self._patch(_OWNERS[owner], method, value)
+            self._patch(OWNERS[owner], method, value)
         # Seconds that leaps have taken.
         self.elapsed = 0.0
 
@@ -543,6 +545,7 @@ class Lab:
             yield key.decode()
 
 
-_OWNERS: dict[str, Any] = {
+# Whose methods a mutation may replace.
+OWNERS: dict[str, Any] = {
     each.__name__: each for each in (Node, Rooms, Replayer, Recent, Session, store.Store, bus.Bus)
 }

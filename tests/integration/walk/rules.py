@@ -164,7 +164,15 @@ RULES: dict[str, Callable[[], Mutation]] = {
     "deaf_again": lambda: Mutation(
         Replayer___batch=rewrite(Replayer._batch, "if not self._rooms.hears(session):", "if False:"),
     ),
+    # Who is put out for good was replaced by a later taking of the session, Redis says; off: both.
     "late_admission": lambda: Mutation(
         Node__connect=rewrite(Node.connect, "older.order > order", "False"),
+        Node___put_out=rewrite(
+            Node._put_out, "await self.store.replaced(session.taken)", "True"
+        ),
     ),
+    "learn_whole": lambda: Mutation(
+        ("replay", "if progress[room] and progress[room][3] > from then", "if #gaps > 0 then"),
+    ),
+    "told_is_lost": lambda: Mutation(("replay", " and after >= told", "")),
 }  # fmt: skip

@@ -478,6 +478,31 @@ def late_admission(s: Scene) -> None:
     s.flow()
 
 
+def learn_whole(s: Scene) -> None:
+    """What a gap of an earlier batch named is not remembered to be there."""
+    for client in (s.js1, s.js2):
+        s.come(client, s.n0)
+        s.join(client, "A", "B")
+    s.go(s.js1)
+    s.hear("B", "B")
+    s.go(s.js2)
+    s.hear("A", "A", "A")
+    s.come(s.js1, s.n0)
+    s.come(s.js2, s.n0)
+
+
+def told_is_lost(s: Scene) -> None:
+    """What a gap has counted does not come from the node's memory after all."""
+    for client in (s.js1, s.js2):
+        s.come(client, s.n0)
+        s.join(client, "A", "B")
+    s.hear("A")
+    s.go(s.js1)
+    s.hear("B", "B", "B", "A")
+    s.lab.admin.call("DEL", "w:{0}:room:A:log")
+    s.come(s.js1, s.n0)
+
+
 # Each rule's scene; settings that it needs are named beside it.
 SCENES: dict[str, tuple[Callable[[Scene], None], dict[str, Any]]] = {
     "sub_adds_away": (sub_adds_away, {}),
@@ -511,6 +536,8 @@ SCENES: dict[str, tuple[Callable[[Scene], None], dict[str, Any]]] = {
     "lost_join": (lost_join, {}),
     "deaf_again": (deaf_again, {}),
     "late_admission": (late_admission, {}),
+    "learn_whole": (learn_whole, {"log_length": 2, "replay_memory": 100_000}),
+    "told_is_lost": (told_is_lost, {"log_length": 2, "replay_count": 1, "replay_memory": 100_000}),
 }
 
 

@@ -243,7 +243,7 @@ class Ledger(Lab):
         key = client, generation = reply[1].decode(), reply[2].decode()
         if key not in world.truth:
             world.truth[key] = Truth(client, generation)
-            for room, join in zip(reply[8::2], reply[9::2], strict=True):
+            for room, join in zip(reply[9::2], reply[10::2], strict=True):
                 world.truth[key].rooms[room.decode()].append([int(join), None])
         world.generations[client] = generation
         world.owners[client] = args[8]
@@ -598,7 +598,7 @@ class World:
                 self.asked += 1
                 ack = str(self.asked)
                 connection.asked[ack] = (what, rest[0])
-            lane.submit(request, [], ack)
+            lane.submit(request, [], ack, 100)
 
     async def connect(
         self, connection: Connection, client_id: str | None, pid: Pid | None, offset: int | None

@@ -1,0 +1,117 @@
+"""What one connection may ask of the hub: how often, and how much at a time.
+
+Who asks too often is refused with `rate_limited`, and who goes on all the same is not read for a while. Who has too much
+under way is not refused but read later: that is how TCP tells a sender to wait.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+from hub.engine import Bucket, Connection
+from hub.errors import HubError, RateLimited
+from hub.settings import Settings
+
+# Seconds' worth that may be asked at once, by a client that was quiet before.
+BURST = 5.0
+# Bytes of an answer that cost as much as a verb.
+BYTES = 16 * 1024
+# After so many refusals a connection is not read for so many seconds.
+TOLERATED, PENALTY = 100, 1.0
+# The verbs that are cheap and come in streams.
+STREAMED = frozenset({"publish", "ack"})
+
+
+class Limits:
+    """The limits of one connection, and how much of them is used."""
+
+    __slots__ = (
+        "_bytes", "_clock", "_connection", "_paused", "_penalty", "_pending", "_refusals", "_settings", "_streamed",
+        "_verbs",
+    )  # fmt: skip
+
+    def __init__(self, settings: Settings, connection: Connection) -> None:
+        self._settings = settings
+        self._connection = connection
+        self._clock = asyncio.get_running_loop().time
+        now = self._clock()
+        publishes, verbs = settings.publishes_per_second, settings.verbs_per_second
+        self._streamed = Bucket(now, publishes, BURST * publishes)
+        self._verbs = Bucket(now, verbs, BURST * verbs)
+        # Verbs under way, and the bytes that they came in.
+        self._pending = self._bytes = 0
+        self._paused = False
+        # Refusals since the last penalty, and the timer of the one under way.
+        self._refusals = 0
+        self._penalty: asyncio.TimerHandle | None = None
+
+    # -- how often
+
+    def take(self, verb: str) -> None:
+        """Note that a verb is asked for. Raises RateLimited."""
+        if verb in STREAMED:
+            if wait := self._streamed.take(self._clock):
+                what = f"{self._settings.publishes_per_second} publishes and acks"
+                raise self._refused(verb, what, wait)
+        elif wait := self._verbs.take(self._clock):
+            what = f"{self._settings.verbs_per_second} verbs beside publishes and acks"
+            raise self._refused(verb, what, wait)
+
+    def failed(self, error: HubError) -> HubError:
+        """Note a verb that was none, or malformed, and return what to answer: `error`, or that there were too many.
+
+        It counts among the other verbs.
+        """
+        if wait := self._verbs.take(self._clock):
+            return self._refused("malformed", f"{self._settings.verbs_per_second} such verbs", wait)
+        return error
+
+    def answered(self, size: int) -> None:
+        """Note an answer of so many bytes: a long one counts as several verbs."""
+        self._verbs.charge(size / BYTES)
+
+    def _refused(self, verb: str, what: str, wait: float) -> RateLimited:
+        self._refusals += 1
+        if self._refusals >= TOLERATED and self._penalty is None:
+            self._refusals = 0
+            loop = asyncio.get_running_loop()
+            self._penalty = loop.call_later(PENALTY, self._forgive)
+            self._look()
+        return RateLimited(
+            f"{verb}: at most {what} a second on one connection; again in {wait:.3g} s"
+        )
+
+    def _forgive(self) -> None:
+        self._penalty = None
+        self._look()
+
+    # -- how much at a time
+
+    def enter(self, size: int) -> None:
+        """Note that a verb of so many bytes is under way; it is owed a `leave`."""
+        self._pending += 1
+        self._bytes += size
+        settings = self._settings
+        if self._pending >= settings.pending_verbs or self._bytes >= settings.pending_bytes:
+            self._paused = True
+            self._look()
+
+    def leave(self, size: int) -> None:
+        """Note that a verb has been answered."""
+        self._pending -= 1
+        self._bytes -= size
+        if self._paused:
+            settings = self._settings
+            if (
+                self._pending <= settings.pending_verbs // 2
+                and self._bytes <= settings.pending_bytes // 2
+            ):
+                self._paused = False
+                self._look()
+
+    def _look(self) -> None:
+        """Read from the connection, or do not."""
+        if self._paused or self._penalty is not None:
+            self._connection.pause()
+        else:
+            self._connection.resume()

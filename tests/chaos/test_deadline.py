@@ -1,0 +1,72 @@
+"""What hangs fails, loudly, and leaves nothing behind."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.chaos.deadline import deadline, leftovers, marked
+from tests.support.tools import ROOT
+
+# Its body takes no notice of being cancelled, and it has started another process.
+STUBBORN = """
+import asyncio, subprocess
+from tests.chaos import deadline
+
+async def stubborn():
+    while True:
+        try:
+            await asyncio.sleep(60)
+        except asyncio.CancelledError:
+            pass
+
+async def main():
+    async with deadline.deadline(0.1):
+        await stubborn()
+
+deadline.GRACE = 0.3
+with deadline.marked():
+    child = subprocess.Popen(["sleep", "60"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    print(child.pid, flush=True)
+    asyncio.run(main())
+"""
+
+
+async def hangs_here() -> None:
+    await asyncio.Event().wait()
+
+
+async def test_a_body_past_its_deadline_fails_with_what_hung():
+    """Not only that it hung: where each of its tasks stood."""
+    with pytest.raises(AssertionError, match="hangs_here"):
+        async with deadline(0.05):
+            await asyncio.gather(hangs_here(), hangs_here())
+
+
+async def test_a_body_in_time_is_left_alone():
+    async with deadline(0.05):
+        await asyncio.sleep(0)
+    await asyncio.sleep(0.1)
+
+
+def test_a_body_that_cannot_be_stopped_takes_the_process_with_it():
+    """And what the process had started."""
+    run = subprocess.run(
+        [sys.executable, "-c", STUBBORN], cwd=ROOT, capture_output=True, timeout=20, check=False
+    )
+    assert run.returncode == 70
+    assert b"stubborn" in run.stderr
+    assert b"Thread" in run.stderr
+    command = Path(f"/proc/{int(run.stdout)}/cmdline")
+    assert not command.exists() or not command.read_bytes(), "its child runs on"
+
+
+def test_a_process_that_is_left_over_is_named_and_ended():
+    with pytest.raises(AssertionError, match="still running"), marked():
+        child = subprocess.Popen(["sleep", "60"])
+    assert child.wait(5) == -9
+    assert leftovers() == []

@@ -1,0 +1,72 @@
+"""A replica is promoted that lacks the last writes: what that costs, who is told, and what it must not cost."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+
+import pytest
+
+from tests.chaos.cluster import Cluster
+from tests.support.expect import exactly
+from tests.support.times import eventually
+
+
+@contextlib.asynccontextmanager
+async def forgotten(cluster: Cluster):
+    """What the body does is known to the primary alone, which is lost then."""
+    failover = asyncio.create_task(cluster.fail_over(1.5))
+    slaves = lambda: cluster.redis.client.info("replication")["connected_slaves"]  # noqa: E731
+    await eventually(lambda: slaves() == 1)
+    await eventually(lambda: slaves() == 0)
+    yield
+    assert not failover.done(), "the primary was lost too soon"
+    await failover
+    await cluster.ready()
+
+
+async def test_what_only_the_lost_primary_had_is_told(cluster, raw):
+    """Who was there has it; who was away is told `reset` for exactly that, and gets everything else."""
+    present = await raw(cluster.hubs[0].url)
+    absent = await raw(cluster.hubs[1].url, client_id="absent")
+    producer = await raw(cluster.hubs[1].url)
+    await present.join("r")
+    await absent.join("r")
+    await absent.drop()
+    kept = await producer.publish("r", "kept")
+    async with forgotten(cluster):
+        lost = [await producer.publish("r", f"lost {number}") for number in range(3)]
+        await exactly(present, ["kept", "lost 0", "lost 1", "lost 2"])
+    assert int(await producer.publish("r", "later")) > int(lost[-1])
+    await exactly(present, ["kept", "lost 0", "lost 1", "lost 2", "later"])
+    back = await raw(cluster.hubs[0].url, client_id="absent")
+    await exactly(back, ["kept", "later"])
+    told = [args[0] for args in back.named("hub:gap")]
+    assert [(gap["room"], gap["reason"], gap["dropped"]) for gap in told if gap["room"] == "r"] == [
+        ("r", "reset", None)
+    ]
+    assert told[0]["after"] == kept
+    assert int(told[0]["before"]) > int(lost[-1])
+    assert not present.closed
+    assert not producer.closed
+
+
+@pytest.mark.parametrize("keeps", [True, False], ids=["by pid", "by name"])
+async def test_a_connection_that_is_forgotten_is_not_put_out(cluster, raw, keeps):
+    """The owner that the replica remembers is an older connection; the client has no newer one, and may come back."""
+    first = await raw(cluster.hubs[0].url, client_id="ada")
+    await first.join("r")
+    pid = first.reply["pid"]
+    async with forgotten(cluster):
+        await first.drop()
+        second = await raw(cluster.hubs[1].url, client_id="ada", **({"pid": pid} if keeps else {}))
+    await eventually(lambda: second.closed or second.named("41"))
+    assert not second.named("41")
+    assert second.close_code in (1001, 1012, 1013)
+    # Its pid may be newer than any that is remembered.
+    third = await raw(cluster.hubs[1].url, client_id="ada", pid=second.reply["pid"])
+    assert "sid" in third.reply
+    info, _ = await third.session()
+    assert info["recovered"]
+    await third.publish("r", "hello")
+    await exactly(third, ["hello"])

@@ -1,0 +1,103 @@
+"""Nothing stays behind of clients that have gone: not in the hub, and not in Redis once their lives have run out.
+
+`make leaks` does so 100,000 times; what stays behind of each would show after fewer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+import aiohttp
+import pytest
+
+from tests.chaos.leaks import LIFE, Held, cycles, held, watched
+from tests.support.light import Light
+from tests.support.times import eventually_true
+
+WARM_UP, CYCLES = 1500, 3000
+# Libraries keep what they have seen, up to some hundreds.
+CACHED = 1000
+
+
+@pytest.fixture
+async def hub(own_redis):
+    """A hub that tells what it holds, and whose sessions live for a moment."""
+    hub = watched(own_redis.url)
+    await asyncio.to_thread(hub.start)
+    yield hub
+    hub.check()
+    await asyncio.to_thread(hub.close)
+
+
+def nothing_more(now: Held, before: Held) -> None:
+    assert now.tasks == before.tasks
+    assert now.files == before.files
+    assert now.keys == before.keys
+    assert now.objects - before.objects < CACHED, now.grown(before)
+    assert now.memory - before.memory < 5 * 1024
+
+
+@pytest.mark.slow
+async def test_coming_and_going_leaves_nothing(hub, own_redis):
+    """Over both transports, with and without a name, saying goodbye, cut off, and come back."""
+    await cycles(hub, WARM_UP)
+    before = await held(hub, own_redis.client)
+    await cycles(hub, CYCLES)
+    after = await held(hub, own_redis.client)
+    nothing_more(after, before)
+    # Nobody is left among those that the node serves either: that would be a fifth key.
+    assert sorted(key.split(":")[2] for key in after.keys) == ["clock", "node", "nodes", "schema"]
+
+
+async def test_who_goes_is_let_go_of_at_once(hub):
+    """Nothing of a connection waits for the garbage collector, which is seldom called for."""
+    count = 300
+
+    async def circles() -> int:
+        """Return how many objects only the collector could find, once all are gone."""
+        found, total = {"connections": 1}, 0
+        async with aiohttp.ClientSession() as http:
+            while found["connections"]:
+                async with http.get(f"{hub.url}/held") as answer:
+                    found = await answer.json()
+                total += found["circles"]
+        return total
+
+    await cycles(hub, count)
+    await circles()  # of what is made once
+    await cycles(hub, count)
+    assert await circles() < count
+
+
+@pytest.mark.slow
+async def test_thousands_of_sessions_opened_and_dropped(hub, own_redis):
+    """Two thousand at a time, each in a room of its own, all cut off at once: all of it runs out."""
+
+    async def crowd(count: int) -> None:
+        clients = []
+        for start in range(0, count, 100):
+            opened = await asyncio.gather(*(Light.open("127.0.0.1", hub.port) for _ in range(100)))
+            await asyncio.gather(*(client.connect() for client in opened))
+            for number, client in enumerate(opened):
+                client.ask("subscribe", room=f"own-{start + number}")
+                client.ask("publish", room=f"own-{start + number}", event="m", data="x" * 100)
+            clients += opened
+        await clients[-1].ask("history", room="r")
+        for client in clients:
+            client.cut()
+        await asyncio.gather(*(client.closed for client in clients))
+
+    await crowd(2000)
+    before = await held(hub, own_redis.client)
+    await crowd(2000)
+    redis = own_redis.client
+    endless = {
+        key for key in redis.scan_iter(f"{hub.prefix}:*", count=1000) if redis.ttl(key) == -1
+    }
+    assert endless <= {f"{hub.prefix}:{{0}}:clock"}
+
+    async def ran_out() -> bool:
+        return len(redis.keys(f"{hub.prefix}:*")) == len(before.keys)
+
+    await eventually_true(ran_out, within=60 * LIFE)
+    nothing_more(await held(hub, redis), before)

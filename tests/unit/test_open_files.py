@@ -1,0 +1,28 @@
+"""The limit on open files is raised as far as it goes, and connections keep within it."""
+
+from __future__ import annotations
+
+import resource
+
+from hub import open_files
+
+
+def test_connections_keep_within_the_files_that_may_be_open(monkeypatch, caplog):
+    limits = [(1024, 4096)]
+    monkeypatch.setattr(resource, "getrlimit", lambda _: limits[-1])
+    monkeypatch.setattr(resource, "setrlimit", lambda _, wanted: limits.append(wanted))
+    assert open_files.connections(0) == 4096 - open_files.RESERVE
+    assert limits[-1] == (4096, 4096)
+    assert open_files.connections(1000) == 1000
+    assert caplog.text == ""
+    assert open_files.connections(10_000) == 4096 - open_files.RESERVE
+    assert "max_connections 10000" in caplog.text
+
+
+def test_a_limit_that_cannot_be_raised_is_taken_as_it_is(monkeypatch):
+    def refuse(*_):
+        raise ValueError("not allowed")
+
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (300, resource.RLIM_INFINITY))
+    monkeypatch.setattr(resource, "setrlimit", refuse)
+    assert open_files.connections(0) == 300 - open_files.RESERVE
