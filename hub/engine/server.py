@@ -253,8 +253,8 @@ class EngineServer:
             return self._refuse("Bad request", 3)
         remote = peers.remote_address(request, self.options)
         if (refusal := self.door.enter(remote)) is not None:
-            headers = {"Retry-After": str(refusal.retry_after)}
-            return web.json_response({"message": refusal.why}, status=503, headers=headers)
+            retry = {"Retry-After": str(refusal.retry_after)}
+            return web.json_response({"message": refusal.why}, status=503, headers=retry)
         sid = self.generate_id()
         connection = Connection(self, sid, remote, partial(environ_of, request, remote))
         self.connections[sid] = connection

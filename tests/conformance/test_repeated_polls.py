@@ -177,6 +177,21 @@ async def test_what_is_sent_behind_a_waiting_poll_is_answered_behind_it(line_of:
     assert (await line.answer())[2] == b"4back"
 
 
+async def test_a_poll_behind_one_that_aiohttp_holds_waits_for_it(line_of: Any) -> None:
+    line, _, connection = await line_of()
+    assert (await line.ask(line.post("4x")))[2] == b"ok"
+    assert (await line.ask(line.poll()))[2] == b"4x"
+    assert (await line.ask(line.post("3")))[2] == b"ok"
+    # The post made this a new request for the engine.
+    line.write(line.poll())
+    await asyncio.sleep(0.02)
+    line.write(line.poll())
+    await asyncio.sleep(0.02)
+    for message in ("a", "b"):
+        connection.send(Frame(message))
+        assert (await line.answer())[2] == b"4" + message.encode()
+
+
 async def test_a_request_in_two_parts_is_not_taken_for_a_poll(line_of: Any) -> None:
     line, _, connection = await line_of()
     poll = line.poll()
