@@ -147,10 +147,13 @@ static void send_frame(struct client *c, const char *packet, int length) {
 }
 
 static void send_request(struct client *c) {
+    static int64_t stamp; /* stock clients tell every request apart, against caches */
     char head[512];
     c->posting = c->post.length > 0;
-    int n = snprintf(head, sizeof head, "%s /socket.io/?EIO=4&transport=polling%s%s HTTP/1.1\r\nHost: 127.0.0.1:%d\r\n",
-                     c->posting ? "POST" : "GET", *c->sid ? "&sid=" : "", c->sid, load.port);
+    int n = snprintf(head, sizeof head,
+                     "%s /socket.io/?EIO=4&transport=polling&t=%llx%s%s HTTP/1.1\r\nHost: 127.0.0.1:%d\r\n",
+                     c->posting ? "POST" : "GET", (long long)++stamp | 1ll << 40, *c->sid ? "&sid=" : "", c->sid,
+                     load.port);
     if (c->posting)
         n += snprintf(head + n, sizeof head - n, "Content-Type: text/plain;charset=UTF-8\r\nContent-Length: %d\r\n",
                       c->post.length);

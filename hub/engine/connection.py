@@ -240,9 +240,17 @@ class Connection(Life):
             self.fail("output buffer full")
             return
         if self._wake is not None:
+            if outbox.size <= options.buffer_high:
+                self._host.answer_soon(self)
+                return
             self._answer(outbox)
         if outbox.size > options.buffer_high:
             self.congested()
+
+    def answer(self) -> None:
+        """Give a poll that still waits what there is."""
+        if self._wake is not None and self._outbox:
+            self._answer(self._outbox)
 
     def _answer(self, outbox: Outbox) -> None:
         """Give the waiting poll what it may carry."""

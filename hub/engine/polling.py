@@ -4,118 +4,69 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import gzip
-import logging
+from collections.abc import Mapping
 
-from aiohttp import web
+from aiohttp import HttpVersion11, web
 from aiohttp.http_exceptions import HttpProcessingError
 
+from hub.engine.answer import Ready, header_lines, taken
 from hub.engine.connection import Connection
+from hub.engine.front import Front, Poll
 from hub.engine.packet import ProtocolError, decode_payload
 from hub.engine.ports import Host
 from hub.engine.state import Reason
-
-logger = logging.getLogger("hub.engine")
 
 # Messages of one body handled in one go before other connections get their turn.
 TURN = 64
 # How long the rest of a refused body is read, so that its sender reads the answer.
 LINGER = 0.5
-# Answers above this are compressed outside the event loop.
-_COMPRESS_INLINE = 64 * 1024
 
 
-class _Watch(asyncio.Protocol):
-    """Stands before aiohttp's protocol while a poll waits, to hear at once that it was cut off."""
-
-    __slots__ = ("_inner", "_lost", "_transport")
-
-    def __init__(self, request: web.BaseRequest, lost: asyncio.Future[str | None]) -> None:
-        transport = request.transport
-        assert transport is not None
-        self._transport: asyncio.Transport = transport
-        self._inner = request.protocol
-        self._lost = lost
-        transport.set_protocol(self)
-
-    def restore(self) -> None:
-        if not self._transport.is_closing() and self._transport.get_protocol() is self:
-            self._transport.set_protocol(self._inner)
-
-    def data_received(self, data: bytes) -> None:
-        self._inner.data_received(data)
-
-    def eof_received(self) -> bool | None:
-        self._inner.eof_received()
-        return None
-
-    def pause_writing(self) -> None:
-        self._inner.pause_writing()
-
-    def resume_writing(self) -> None:
-        self._inner.resume_writing()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        if not self._lost.done():
-            self._lost.set_exception(ConnectionResetError())
-        self._inner.connection_lost(exc)
-
-
-async def poll(request: web.BaseRequest, connection: Connection, host: Host) -> web.Response:
-    """Answer a GET: at once with what is queued, or when something comes."""
-    loop = asyncio.get_running_loop()
-    answer: asyncio.Future[str | None] = loop.create_future()
-
-    def wake(body: str | None) -> None:
-        if not answer.done():
-            answer.set_result(body)
-
-    transport = request.transport
-    if transport is None or transport.is_closing():
+async def poll(
+    request: web.BaseRequest, connection: Connection, host: Host, headers: Mapping[str, str]
+) -> web.StreamResponse:
+    """Answer a GET: at once with what is queued, or when something comes. `headers` go with the answer."""
+    front = Front.of(request)
+    if front is None:
         connection.unpoll()
         return bad_request("Bad request", 3)
-    connection.poll(wake, _mark(request.query.get("t", "")))
-    if not answer.done():
-        watch = _Watch(request, answer)
-        try:
-            await asyncio.wait((answer,))
-        except asyncio.CancelledError:
-            connection.unpoll()
-            raise
-        finally:
-            watch.restore()
-    if answer.exception() is not None:
+    answer = front.future()
+
+    def wake(text: str | None) -> None:
+        if not answer.done():
+            answer.set_result(text)
+
+    keep = _keeps(request) and not request.body_exists
+    this = Poll(request, connection, host.options, header_lines(headers, keep=keep))
+    if keep:
+        front.learn(this, request)
+    connection.poll(wake, this.mark)
+    try:
+        text = await answer
+    except asyncio.CancelledError:
+        connection.unpoll()
+        raise
+    except ConnectionResetError:
         # The session is over: no client gives up a poll and goes on. Nobody reads this answer.
         connection.unpoll()
         return bad_request("Bad request", 3)
-    body = answer.result()
-    if body is None:
+    if text is None:
         return bad_request("Session ID unknown", 1)
-    return await _respond(request, body.encode(), host)
+    if this.takes_long(text):
+        data = await asyncio.to_thread(this.answer, text)
+    else:
+        data = this.answer(text)
+    return Ready(data, keep=keep, written=front.answered)
 
 
-def _mark(t: str) -> str:
-    """Return what is unique to a request: clients put it into `t` against caches; some only the second."""
-    return "" if t.isdigit() and len(t) <= 10 else t
+def _keeps(request: web.BaseRequest) -> bool:
+    """Tell whether the connection stays open behind the answer; for HTTP/1.0 it never does."""
+    return request.version == HttpVersion11 and request.keep_alive
 
 
-async def _respond(request: web.BaseRequest, body: bytes, host: Host) -> web.Response:
-    headers = {"Cache-Control": "no-store"}
-    options = host.options
-    if (
-        options.http_compression
-        and len(body) >= options.compression_threshold
-        and "gzip" in request.headers.get("Accept-Encoding", "")
-    ):
-        headers["Content-Encoding"] = "gzip"
-        if len(body) > _COMPRESS_INLINE:
-            body = await asyncio.to_thread(gzip.compress, body, 1)
-        else:
-            body = gzip.compress(body, 1)
-    return web.Response(body=body, content_type="text/plain", charset="utf-8", headers=headers)
-
-
-async def post(request: web.BaseRequest, connection: Connection, host: Host) -> web.Response:
+async def post(
+    request: web.BaseRequest, connection: Connection, host: Host, headers: Mapping[str, str]
+) -> web.StreamResponse:
     """Take a POST's body, packet after packet; the answer comes when all are handled."""
     task = asyncio.current_task()
     assert task is not None
@@ -158,7 +109,8 @@ async def post(request: web.BaseRequest, connection: Connection, host: Host) -> 
         connection.posted()
     if connection.failed:
         return bad_request("Bad request", 3)
-    return web.Response(text="ok", content_type="text/html")
+    keep = _keeps(request)
+    return Ready(taken(header_lines(headers, keep=keep)), keep=keep)
 
 
 async def _handle(connection: Connection, packets: list[str | bytes]) -> None:

@@ -5,20 +5,21 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
-import secrets
 from collections import Counter
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from functools import partial
 from typing import Any
 
 from aiohttp import web
 
 from hub.engine import handshake, peers, polling
+from hub.engine.answer import Gone
 from hub.engine.connection import Connection
 from hub.engine.door import Door
 from hub.engine.environ import environ_of
 from hub.engine.frame import Frame
 from hub.engine.http_log import MalformedRequests
+from hub.engine.ids import Ids
 from hub.engine.life import Life
 from hub.engine.options import EngineOptions, from_kwargs
 from hub.engine.polling import bad_request
@@ -51,6 +52,9 @@ class EngineServer:
         self._message: Handler = _ignore
         # While shutting down: done once no session is left.
         self._emptied: asyncio.Future[None] | None = None
+        # Polls that are answered at the end of this turn.
+        self._due: list[Connection] = []
+        self._ids = Ids()
 
     # ---------------------------------------------------------------- what connections ask
 
@@ -70,6 +74,17 @@ class EngineServer:
         """Hand one message to the layer above."""
         result: Awaitable[None] | None = self._message(sid, data)
         return result
+
+    def answer_soon(self, connection: Connection) -> None:
+        """Have a waiting poll answered at the end of this turn of the loop: what follows may join."""
+        if not self._due:
+            self.wheel.loop.call_soon(self._answer_due)
+        self._due.append(connection)
+
+    def _answer_due(self) -> None:
+        due, self._due = self._due, []
+        for connection in due:
+            connection.answer()
 
     def ended(self, session: Life, reason: str) -> None:
         """Tell the layer above that a session is over, once, after its last message."""
@@ -108,8 +123,8 @@ class EngineServer:
         MalformedRequests(self.counters).install(app)
 
     def generate_id(self) -> str:
-        """Return a new session id, hard to guess: it is all that a polling request shows."""
-        return secrets.token_urlsafe(15)
+        """Return a new session id."""
+        return self._ids.draw()
 
     def transport(self, sid: str) -> str:
         """Return "polling" or "websocket"."""
@@ -195,13 +210,13 @@ class EngineServer:
             return web.json_response({"code": 4, "message": "Forbidden"}, status=403)
         if request.method == "OPTIONS":
             return web.Response(status=204, headers=headers | peers.preflight_headers(request))
-        response = await self._route(request)
+        response = await self._route(request, headers)
         response.headers.update(headers)
         if request.body_exists and not request.content.is_eof():
             await polling.answer_early(request, response)
         return response
 
-    async def _route(self, request: web.Request) -> web.StreamResponse:
+    async def _route(self, request: web.Request, headers: Mapping[str, str]) -> web.StreamResponse:
         query = request.query
         transport = query.get("transport")
         if query.get("EIO") != "4":
@@ -210,10 +225,12 @@ class EngineServer:
             return self._refuse("Transport unknown", 0)
         sid = query.get("sid")
         if sid is None:
-            return await self._handshake(request, transport)
-        return await self._serve(request, transport, sid)
+            return await self._handshake(request, transport, headers)
+        return await self._serve(request, transport, sid, headers)
 
-    async def _serve(self, request: web.Request, transport: str, sid: str) -> web.StreamResponse:
+    async def _serve(
+        self, request: web.Request, transport: str, sid: str, headers: Mapping[str, str]
+    ) -> web.StreamResponse:
         """Answer a request of a session."""
         connection = self.connections.get(sid)
         if connection is None:
@@ -223,10 +240,12 @@ class EngineServer:
         if connection.transport != "polling" or request.method not in ("GET", "POST"):
             return self._refuse("Bad request", 3)
         if request.method == "GET":
-            return await polling.poll(request, connection, self)
-        return await polling.post(request, connection, self)
+            return await polling.poll(request, connection, self, headers)
+        return await polling.post(request, connection, self, headers)
 
-    async def _handshake(self, request: web.Request, transport: str) -> web.StreamResponse:
+    async def _handshake(
+        self, request: web.Request, transport: str, headers: Mapping[str, str]
+    ) -> web.StreamResponse:
         if request.method != "GET":
             return self._refuse("Bad handshake method", 2)
         key = handshake.check_handshake(request) if transport == "websocket" else None
@@ -234,8 +253,8 @@ class EngineServer:
             return self._refuse("Bad request", 3)
         remote = peers.remote_address(request, self.options)
         if (refusal := self.door.enter(remote)) is not None:
-            headers = {"Retry-After": str(refusal.retry_after)}
-            return web.json_response({"message": refusal.why}, status=503, headers=headers)
+            retry = {"Retry-After": str(refusal.retry_after)}
+            return web.json_response({"message": refusal.why}, status=503, headers=retry)
         sid = self.generate_id()
         connection = Connection(self, sid, remote, partial(environ_of, request, remote))
         self.connections[sid] = connection
@@ -244,7 +263,7 @@ class EngineServer:
             return web.json_response({"code": 4, "message": "Forbidden"}, status=401)
         if key is None:
             connection.open(None)
-            return await polling.poll(request, connection, self)
+            return await polling.poll(request, connection, self, headers)
         accepted = handshake.accept(request, key, self, connection)
         if accepted is None:
             connection.lost(Reason.TRANSPORT_CLOSE)
@@ -252,7 +271,7 @@ class EngineServer:
         socket, tail = accepted
         connection.open(socket)
         socket.start(tail)
-        return web.Response()
+        return Gone()
 
     async def _wanted(self, connection: Connection) -> bool:
         """Ask the layer above; an exception or anything but None and True refuses the session."""
@@ -280,7 +299,7 @@ class EngineServer:
             socket.start(tail)
         else:
             self.counters["upgrade refused"] += 1
-        return web.Response()
+        return Gone()
 
     def _refuse(self, message: str, code: int) -> web.Response:
         self.counters["bad request"] += 1

@@ -28,7 +28,7 @@ class Wheel:
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop, tick: float) -> None:
-        self._loop = loop
+        self.loop = loop
         self._tick = tick
         self._slots: dict[int, dict[Timed, None]] = {}
         self._order: list[int] = []
@@ -76,11 +76,11 @@ class Wheel:
     def _arm(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
-        self._timer = self._loop.call_at(self._order[0] * self._tick, self._turn)
+        self._timer = self.loop.call_at(self._order[0] * self._tick, self._turn)
 
     def _turn(self) -> None:
         self._timer = None
-        now = self._loop.time()
+        now = self.loop.time()
         # Half a tick early is as good as on time: loops round their clocks.
         self._reached = int(now / self._tick + 0.5)
         while self._order and self._order[0] <= self._reached:

@@ -31,10 +31,17 @@ async def until(condition: Callable[[], bool], within: float = SOON) -> None:
 class Peer:
     """A client of one server, by hand."""
 
-    def __init__(self, port: int, path: str, http: aiohttp.ClientSession) -> None:
-        self.port = port
+    def __init__(self, runner: web.AppRunner, path: str, http: aiohttp.ClientSession) -> None:
+        self.runner = runner
+        self.port = int(runner.addresses[0][1])
         self.path = path
         self.http = http
+
+    @property
+    def handled(self) -> int:
+        """How many requests aiohttp has handled."""
+        assert self.runner.server is not None
+        return self.runner.server.requests_count
 
     def url(self, transport: str = "polling", sid: str = "", **more: str) -> str:
         query = "&".join(f"{key}={value}" for key, value in more.items())
@@ -140,19 +147,26 @@ async def closed(socket: aiohttp.ClientWebSocketResponse, within: float = SOON) 
 
 
 @contextlib.asynccontextmanager
-async def serving(app: web.Application, path: str) -> AsyncIterator[Peer]:
+async def serving(
+    app: web.Application, path: str, *, keepalive_timeout: float = 75.0
+) -> AsyncIterator[Peer]:
     """Serve an application on a free port."""
     # Lingering is for paths that are not the engine's; see docs/engine.md.
-    runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0, lingering_time=0.5)
+    runner = web.AppRunner(
+        app,
+        access_log=None,
+        shutdown_timeout=1.0,
+        lingering_time=0.5,
+        keepalive_timeout=keepalive_timeout,
+    )
     await runner.setup()
     site = web.TCPSite(runner, "127.0.0.1", 0)
     await site.start()
-    port = runner.addresses[0][1]
     async with aiohttp.ClientSession(
         connector=aiohttp.TCPConnector(limit=0), timeout=aiohttp.ClientTimeout(total=10)
     ) as http:
         try:
-            yield Peer(port, path, http)
+            yield Peer(runner, path, http)
         finally:
             await runner.cleanup()
 

@@ -76,6 +76,9 @@ class FakeHost:
         self.delivered.append(data)
         return None
 
+    def answer_soon(self, connection: Connection) -> None:
+        connection.answer()
+
     def ended(self, session: Life, reason: str) -> None:
         self.ends.append(reason)
 
