@@ -164,6 +164,7 @@ class Session(RuleBasedStateMachine):
     @rule()
     def lose_bus(self) -> None:
         """The node was deaf for a while: the session is replayed from where it was."""
+        self.position = self.offset
         self.state = "replaying"
 
     @rule(room=st.sampled_from(ROOMS))
