@@ -95,7 +95,7 @@ class Session(RuleBasedStateMachine):
             reply = self.raw.call(
                 "EVALSHA", SCRIPTS["publish"].sha, 4, "w:{0}:clock", base + "log", base + "meta", base + "away", room,
                 "w:{0}:bus:room:" + room, "3 5 5 * 0 *", '"m",1', "0", "0", "0", self.log, AGE * 10**6, AGE * 1000,
-                (AGE + 2 * LIFE + 120) * 1000, self.inbox, "w:{0}:inbox:", "120000",
+                (AGE + 2 * LIFE + 120) * 1000, self.inbox, "120000",
             )  # fmt: skip
             offset = int(reply)
             if room in self.joins:
