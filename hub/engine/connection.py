@@ -104,8 +104,8 @@ class Connection(Life):
 
     # ---------------------------------------------------------------- opening
 
-    def open(self, socket: Socket | None) -> None:
-        """Send the handshake over `socket`, or queue it for the poll that asked."""
+    def open(self, socket: Socket | None, before: bytes = b"") -> None:
+        """Send the handshake over `socket`, `before` in front of it, or queue it for the poll that asked."""
         options = self._host.options
         self._move(State.OPEN)
         hello = (
@@ -118,7 +118,7 @@ class Connection(Life):
             self._outbox = Outbox()
             self._outbox.push_control(hello)
         else:
-            socket.write(wire.frame(wire.TEXT, hello.encode()))
+            socket.write(before + wire.frame(wire.TEXT, hello.encode()))
             self._take_over(socket)
         self._schedule()
 

@@ -72,8 +72,8 @@ def take_over(request: web.BaseRequest) -> tuple[asyncio.Transport, bytes] | Non
 
 def accept(
     request: web.BaseRequest, key: str, host: Host, connection: Connection | None
-) -> tuple[WebSocket, bytes] | None:
-    """Answer a handshake with 101 and return the WebSocket, and input to `start` it with."""
+) -> tuple[WebSocket, bytes, bytes] | None:
+    """Return the WebSocket, the answer 101 to write to it first, and input to `start` it with."""
     deflate = host.options.websocket_compression and wants_deflate(request)
     taken = take_over(request)
     if taken is None:
@@ -86,10 +86,10 @@ def accept(
         if deflate
         else b""
     )
-    transport.write(
+    answer = (
         b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
         b"Sec-WebSocket-Accept: " + digest + b"\r\n" + extension + b"\r\n"
     )
     socket = WebSocket(host, transport, connection, deflate=deflate)
     transport.set_protocol(socket)
-    return socket, tail
+    return socket, answer, tail

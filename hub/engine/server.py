@@ -268,8 +268,8 @@ class EngineServer:
         if accepted is None:
             connection.lost(Reason.TRANSPORT_CLOSE)
             return bad_request("Bad request", 3)
-        socket, tail = accepted
-        connection.open(socket)
+        socket, answer, tail = accepted
+        connection.open(socket, answer)
         socket.start(tail)
         return Gone()
 
@@ -294,7 +294,8 @@ class EngineServer:
         accepted = handshake.accept(request, key, self, connection)
         if accepted is None:
             return bad_request("Bad request", 3)
-        socket, tail = accepted
+        socket, answer, tail = accepted
+        socket.write(answer)
         if socket.begin_upgrade():
             socket.start(tail)
         else:

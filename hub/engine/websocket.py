@@ -174,7 +174,7 @@ class WebSocket(asyncio.Protocol):
         connection = self._connection
         if connection is not None:
             connection.begin()
-        self._task = asyncio.get_running_loop().create_task(self._go_on(pending))
+        self._task = self._host.wheel.loop.create_task(self._go_on(pending))
 
     async def _go_on(self, pending: Awaitable[None] | None) -> None:
         """Go on where `_pump` stopped, message after message, until nothing is left."""
