@@ -54,7 +54,13 @@ class Hub:
 
     def __init__(self, settings: Settings, redis_url: str) -> None:
         self.settings = settings
-        self.node = Node(settings, redis_url, expel=self._expel, retry_later=self._retry_later)
+        self.node = Node(
+            settings,
+            redis_url,
+            expel=self._expel,
+            retry_later=self._retry_later,
+            failed=self._fail,
+        )
         self.server = Server(
             ping_interval=settings.ping_interval,
             ping_timeout=settings.ping_timeout,
@@ -136,10 +142,13 @@ class Hub:
                     await job()
                 except Unavailable:
                     pass  # the store says so once, and tries to get Redis back
-        except Exception as error:
-            log.exception("a background task failed; the hub ends")
-            if not self.failed.done():
-                self.failed.set_exception(error)
+        except Exception as error:  # noqa: BLE001 - whatever it is, nobody would do this work any more
+            self._fail(error)
+
+    def _fail(self, error: BaseException) -> None:
+        log.error("a background task failed; the hub ends", exc_info=error)
+        if not self.failed.done():
+            self.failed.set_exception(error)
 
     async def _sweep(self) -> None:
         """Park what dead nodes served; after an outage of Redis, when all leases are over, wait one lease first."""

@@ -150,6 +150,9 @@ class EmbeddedServer:
             "save": "",
             # A full server refuses writes; it never drops what clients have yet to get.
             "maxmemory-policy": "noeviction",
+            # Both for publishing to thousands of inboxes: no histogram of each push, and lists in nodes of 16 KB.
+            "latency-tracking": "no",
+            "list-max-listpack-size": "-3",
         }
         return [word for name, value in options.items() for word in (f"--{name}", value)]
 

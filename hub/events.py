@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import msgspec
@@ -42,6 +43,8 @@ class Events:
         self.settings = node.settings
         self.lost = node.lost
         self.spawn = node.spawn
+        # Kept: up to Python 3.11 asking for the running loop asks the kernel for the process id each time.
+        self.call_soon = asyncio.get_running_loop().call_soon
         # By Socket.IO sid: when a connection ends there is nothing else left of it.
         self._lanes: dict[str, Lane] = {}
         server.fast_lane = self._text

@@ -49,6 +49,9 @@ class Carrier(Protocol):
     def lost(self, session: Session, refusal: NotOwner, /) -> None:
         """Hear that the session has another owner, or none."""
 
+    def call_soon(self, work: Callable[[], None], /) -> object:
+        """Call something at the end of this turn of the loop."""
+
     def spawn(self, work: Coroutine[Any, Any, None], /) -> asyncio.Task[None]:
         """Run something in the background."""
 
@@ -113,7 +116,7 @@ class Lane:
                 more = b',"duplicate":true' if duplicate else b""
                 text = b'3%b[{"ok":true,"offset":"%d"%b}]' % (ack.encode(), result, more)
                 if not self._answers:
-                    asyncio.get_running_loop().call_soon(self._flush)
+                    self._carrier.call_soon(self._flush)
                 self._answers.append(Frame.text(text))
 
         self._carrier.publish(self.session, request, attachments, done)

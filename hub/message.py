@@ -52,7 +52,7 @@ def meta(room: str, sender: str | None) -> bytes:
 class Message:
     """A message as it came from the bus or a log. `n` is 0 for a volatile one."""
 
-    __slots__ = ("_bare", "_frame", "_header", "body", "n", "offset", "room", "skip")
+    __slots__ = ("_bare", "_frame", "_header", "body", "n", "offset", "payload", "room", "skip")
 
     def __init__(
         self, room: str, offset: int, n: int, header: Sequence[bytes], body: bytes
@@ -62,6 +62,8 @@ class Message:
         self.n = n
         self.body = body
         self._header = header
+        # As the bus brought it.
+        self.payload = b""
         # The client that asked not to get its own message.
         self.skip = None if header[3] == b"*" else header[3].decode()
         self._frame: Frame | None = None
@@ -72,7 +74,9 @@ class Message:
         """Return what publish.lua tells: `<offset> <n> <header>`, a line feed, the body."""
         head, _, body = payload.partition(b"\n")
         offset, n, *header = head.split(b" ")
-        return cls(room, int(offset), int(n), header, body)
+        message = cls(room, int(offset), int(n), header, body)
+        message.payload = payload
+        return message
 
     @classmethod
     def from_log(cls, room: str, offset: bytes, n: bytes, header: bytes, body: bytes) -> Message:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
+import operator
 import random
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from typing import Any
@@ -33,7 +34,8 @@ ABANDONED = 0.3
 class Node:
     """One hub process's share of the hub.
 
-    `expel` disconnects a connection that another one has replaced; `retry_later` one that should come back.
+    `expel` disconnects a connection that another one has replaced; `retry_later` one that should come back; `failed`
+    hears of a fault of the hub's own that leaves the node deaf: the process is of no use any more.
     """
 
     def __init__(
@@ -43,8 +45,10 @@ class Node:
         *,
         expel: Callable[[Session], None],
         retry_later: Callable[[Session], None],
+        failed: Callable[[BaseException], None],
     ) -> None:
         self.settings = settings
+        self._failed = failed
         self._expel = expel
         self._retry_later = retry_later
         self.store = Store(
@@ -97,6 +101,10 @@ class Node:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
             log.error("a background task failed", exc_info=error)
+
+    def _vital(self, task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._failed(error)
 
     # -- sessions
 
@@ -304,7 +312,7 @@ class Node:
 
     def _heard(self, messages: list[tuple[bytes, bytes]]) -> None:
         """Deliver what one read of the bus brought; a room's messages in a row go out in one write."""
-        for channel, run in itertools.groupby(messages, key=_first):
+        for channel, run in itertools.groupby(messages, key=_channel):
             room = self._rooms.find(channel)
             if room is not None:
                 self._rooms.fan_out(
@@ -340,7 +348,7 @@ class Node:
 
     def _redis_changed(self) -> None:
         """Redis was restarted or replaced: say so where it has forgotten something, and read everything anew."""
-        self.spawn(self._after_change())
+        self.spawn(self._after_change()).add_done_callback(self._vital)
 
     async def _after_change(self) -> None:
         """Insist: what Redis forgot is told by whoever had seen it, or by nobody."""
@@ -401,8 +409,7 @@ class Node:
             raise
 
 
-def _first(pair: tuple[bytes, bytes]) -> bytes:
-    return pair[0]
+_channel = operator.itemgetter(0)
 
 
 def _batched(items: list[Any], size: int = 100) -> Iterable[list[Any]]:

@@ -8,14 +8,11 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Sequence
-from operator import attrgetter
 
 from hub.message import Message
 
-# Bytes that a message takes beside its body: its objects, its frame, its place in the list.
-OVERHEAD = 600
-
-_offset = attrgetter("offset")
+# Bytes that a message takes beside what came over the bus; and beside its body, once it is encoded for clients.
+OVERHEAD, ENCODED = 100, 1500
 
 
 class Memory:
@@ -44,38 +41,42 @@ class Recent:
     True only while the room's channel is heard without a break: `clear` when it is not.
     """
 
-    __slots__ = ("_memory", "_messages", "_n", "_start", "low")
+    __slots__ = ("_entries", "_memory", "_n", "_offsets", "_room", "_start", "low")
 
-    def __init__(self, memory: Memory) -> None:
+    def __init__(self, room: str, memory: Memory) -> None:
+        self._room = room
         self._memory = memory
         self.low: int | None = None
+        # As the bus brought them, until somebody wants them: most are forgotten first. Their numbers follow each other.
         # The first `_start` are forgotten already: deleting one from the front moves all others.
-        self._messages: list[Message] = []
+        self._entries: list[bytes | Message] = []
+        self._offsets: list[int] = []
         self._start = 0
         # Running number of the last message.
         self._n = 0
 
     def __len__(self) -> int:
-        return len(self._messages) - self._start
+        return len(self._entries) - self._start
 
     def hear(self, message: Message) -> None:
         """Take a message as it came over the bus; volatile ones are in no log, and not here."""
-        n, memory, messages = message.n, self._memory, self._messages
+        n, memory, offsets, offset = message.n, self._memory, self._offsets, message.offset
         if self.low is None or n != self._n + 1:
-            if not n or (messages and message.offset <= messages[-1].offset):
+            if not n or (offsets and offset <= offsets[-1]):
                 return  # fetched before it was heard
             self.clear()
-            self.low = message.offset - 1
+            self.low = offset - 1
             memory.rooms[self] = None
         self._n = n
-        messages.append(message)
-        memory.size += len(message.body) + OVERHEAD
+        self._entries.append(message.payload)
+        offsets.append(offset)
+        memory.size += len(message.payload) + OVERHEAD
         if (
             memory.size > memory.bound
-            or len(messages) - self._start > memory.length
-            or messages[self._start].offset < message.offset - memory.age
+            or len(offsets) - self._start > memory.length
+            or offsets[self._start] < offset - memory.age
         ):
-            self._shrink(message.offset)
+            self._shrink(offset)
 
     def fetched(self, after: int, messages: Sequence[Message], *, last: bool) -> None:
         """Take messages read from the log: all that came behind the offset `after`, up to the last of them.
@@ -91,33 +92,43 @@ class Recent:
             self._memory.rooms[self] = None
             self._n = numbers[-1]
         else:
-            first = self._messages[self._start].n if len(self) else self._n + 1
+            first = self._n - len(self) + 1
             if after >= self.low or not numbers[0] < first <= numbers[-1] + 1:
                 return
             messages = messages[: first - numbers[0]]
         self.low = after
-        self._messages[: self._start] = messages
+        self._entries[: self._start] = messages
+        self._offsets[: self._start] = [message.offset for message in messages]
         self._start = 0
         self._memory.size += sum([_size(message) for message in messages])
-        self._shrink(self._messages[-1].offset)
+        self._shrink(self._offsets[-1])
 
-    def since(self, offset: int) -> Sequence[Message] | None:
+    def since(self, offset: int) -> list[Message] | None:
         """Return every message heard behind an offset, in order; None where they do not reach back so far."""
         if self.low is None or offset < self.low:
             return None
-        return self._messages[bisect_right(self._messages, offset, self._start, key=_offset) :]
+        entries, found = self._entries, []
+        for at in range(bisect_right(self._offsets, offset, self._start), len(entries)):
+            entry = entries[at]
+            if isinstance(entry, bytes):
+                entries[at] = message = Message.from_bus(self._room, entry)
+                self._memory.size += _size(message) - _size(entry)
+                entry = message
+            found.append(entry)
+        self._memory.shrink()
+        return found
 
     def forget(self, count: int) -> None:
         """Forget the oldest messages."""
         if not count:
             return
-        messages, end = self._messages, self._start + count
-        self.low = messages[end - 1].offset
-        self._memory.size -= sum([_size(message) for message in messages[self._start : end]])
-        if 4 * end < len(messages):
+        end = self._start + count
+        self.low = self._offsets[end - 1]
+        self._memory.size -= sum([_size(entry) for entry in self._entries[self._start : end]])
+        if 4 * end < len(self._entries):
             self._start = end
         else:
-            del messages[:end]
+            del self._entries[:end], self._offsets[:end]
             self._start = 0
 
     def clear(self) -> None:
@@ -129,10 +140,10 @@ class Recent:
     def _shrink(self, newest: int) -> None:
         """Forget what the log of the room has let go of, and what is too much for all rooms together."""
         memory = self._memory
-        old = bisect_right(self._messages, newest - memory.age - 1, self._start, key=_offset)
+        old = bisect_right(self._offsets, newest - memory.age - 1, self._start)
         self.forget(max(len(self) - memory.length, old - self._start))
         memory.shrink()
 
 
-def _size(message: Message) -> int:
-    return len(message.body) + OVERHEAD
+def _size(entry: bytes | Message) -> int:
+    return len(entry) + OVERHEAD if isinstance(entry, bytes) else len(entry.body) + ENCODED

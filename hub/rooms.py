@@ -31,7 +31,7 @@ class Room:
         self.wanted = 0
         # Running number of the last message heard; None before the first.
         self.n: int | None = None
-        self.recent = Recent(memory)
+        self.recent = Recent(name, memory)
 
 
 class Rooms:
@@ -115,9 +115,13 @@ class Rooms:
         store.newest = max(store.newest, last)
         if messages[-1].n:
             store.witness = (room.name, last)
-        frames = [message.frame for message in messages]
-        plain = all([message.skip is None for message in messages])  # noqa: C419 - faster for a few
-        wire = frames[0].wire if len(frames) == 1 else b"".join([frame.wire for frame in frames])
+        if len(messages) == 1:
+            frames, plain = [messages[0].frame], messages[0].skip is None
+            wire = frames[0].wire
+        else:
+            frames = [message.frame for message in messages]
+            plain = all(message.skip is None for message in messages)
+            wire = b"".join([frame.wire for frame in frames])
         for session, join in room.members.items():
             if plain and session.direct and session.sent < first and join < first:
                 session.sent = last

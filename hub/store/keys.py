@@ -16,7 +16,6 @@ class Keys:
         self.clock = self.base + "clock"
         self.schema = self.base + "schema"
         self.nodes = self.base + "nodes"
-        self.inbox_base = self.base + "inbox:"
         self.room_channel_base = self.base + "bus:room:"
         self.node_channel_base = self.base + "bus:node:"
         # The channel that every node hears.

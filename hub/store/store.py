@@ -23,7 +23,7 @@ from hub.store.link import packed_part
 log = logging.getLogger("hub.store")
 
 # Of the keys' shapes. Raised with each change that an older node would read wrongly.
-SCHEMA = "1"
+SCHEMA = "2"
 
 
 @dataclass(slots=True)
@@ -137,7 +137,6 @@ class Store:
             str(int(settings.log_age * 1e3)),
             str(int(forget_after * 1e3)),
             str(settings.inbox_length),
-            self.keys.inbox_base,
             str(int(settings.dedupe_life * 1e3)),
         )
         # Publishing is what a hub does most: its command is packed in three parts, of which two are ready.

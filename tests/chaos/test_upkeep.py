@@ -19,7 +19,7 @@ from tests.support.times import eventually
 async def node():
     """A node that has never connected."""
     node = Node(
-        Settings(), "redis://127.0.0.1:1", expel=lambda session: None, retry_later=lambda session: None
+        Settings(), "redis://127.0.0.1:1", expel=print, retry_later=print, failed=print
     )  # fmt: skip
     yield node
     for task in list(node._tasks):
@@ -101,6 +101,18 @@ Node.prove = prove
 main()
 """
 
+# The same where what breaks is begun by a change of Redis.
+BROKEN_CHANGE = """
+from hub.cli import main
+from hub.store.store import Store
+
+async def rollback(self):
+    raise ZeroDivisionError
+
+Store.rollback = rollback
+main()
+"""
+
 
 async def test_a_background_task_that_dies_takes_the_node_down(redis_server):
     """Loudly, and in order: its clients are parked and told to come back, and the process says that it failed."""
@@ -118,4 +130,17 @@ async def test_a_background_task_that_dies_takes_the_node_down(redis_server):
     assert "ZeroDivisionError" in said
     assert redis_server.client.hget("upkeep:{0}:session:ada", "away") == "1"
     await client.drop()
+    hub.close()
+
+
+async def test_a_change_of_redis_that_cannot_be_dealt_with_takes_the_node_down(own_redis):
+    """Who does not find out what Redis has forgotten must not go on as if it were nothing."""
+    hub = await asyncio.to_thread(
+        Hub(own_redis.url, "upkeep", main=("-c", BROKEN_CHANGE), lease=4.0).start
+    )
+    own_redis.kill()
+    await asyncio.to_thread(own_redis.start)
+    await eventually(lambda: not hub.running)
+    assert hub.terminate() == 1
+    assert "a background task failed; the hub ends" in hub.log.read_text()
     hub.close()

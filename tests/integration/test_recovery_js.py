@@ -253,7 +253,7 @@ async def test_black_hole(own_hub, js, raw, room, transports):
 @every_transport
 async def test_idling(own_hub, js, raw, room, transports):
     """Recovered after most of a session's life away, and after more than one life connected."""
-    life = UNIT
+    life = 2 * UNIT
     hub = await own_hub(anonymous_life=life)
     async with Proxy(hub.port) as proxy:
         client = await js(proxy.url, transports=transports)

@@ -7,13 +7,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hub.message import Message, encode, meta
-from hub.recent import OVERHEAD, Memory, Recent
+from hub.recent import OVERHEAD, Memory, Recent, _size
 
 
 def message(n: int, *, volatile: bool = False, data: bytes = b"1") -> Message:
     """The n-th message of a room, at the offset 10 n."""
     header, body = encode("m", data, meta("A", None))
-    return Message.from_log("A", b"%d" % (10 * n), b"%d" % (0 if volatile else n), header, body)
+    return Message.from_bus("A", b"%d %d %b\n%b" % (10 * n, 0 if volatile else n, header, body))
 
 
 def messages(first: int, last: int) -> list[Message]:
@@ -32,7 +32,7 @@ def memory() -> Memory:
 
 @pytest.fixture
 def recent(memory: Memory) -> Recent:
-    return Recent(memory)
+    return Recent("A", memory)
 
 
 def test_it_reaches_back_to_the_first_that_was_heard(recent):
@@ -89,7 +89,7 @@ def test_a_batch_with_a_hole_is_not_taken(recent):
 
 
 def test_it_is_as_long_and_as_old_as_the_log():
-    recent = Recent(Memory(10**6, 3, 25))
+    recent = Recent("A", Memory(10**6, 3, 25))
     for each in messages(1, 9):
         recent.hear(each)
         assert len(recent) <= 3
@@ -98,7 +98,7 @@ def test_it_is_as_long_and_as_old_as_the_log():
     recent.hear(message(11))
     assert numbers(recent, 80) == [9, 10, 11]
     assert numbers(recent, 79) is None
-    old = Recent(Memory(10**6, 100, 25))
+    old = Recent("A", Memory(10**6, 100, 25))
     for each in messages(1, 9):
         old.hear(each)
     assert numbers(old, 60) == [7, 8, 9]
@@ -107,7 +107,7 @@ def test_it_is_as_long_and_as_old_as_the_log():
 
 def test_all_rooms_together_are_bounded():
     memory = Memory(20 * (OVERHEAD + 100), 100, 10**6)
-    rooms = [Recent(memory) for _ in range(5)]
+    rooms = [Recent("A", memory) for _ in range(5)]
     for each in messages(1, 60):
         for recent in rooms:
             recent.hear(each)
@@ -121,7 +121,7 @@ def test_all_rooms_together_are_bounded():
 
 def test_one_message_beyond_the_bound_is_not_kept():
     memory = Memory(1000, 100, 10**6)
-    recent = Recent(memory)
+    recent = Recent("A", memory)
     recent.hear(message(1, data=b'"' + b"x" * 2000 + b'"'))
     assert (memory.size, len(recent)) == (0, 0)
     recent.hear(message(2))
@@ -137,7 +137,7 @@ def test_one_message_beyond_the_bound_is_not_kept():
 def test_what_it_says_is_all_there_was(steps: list[tuple[str, int, int]]) -> None:
     """Whatever is heard, missed, fetched and forgotten: `since` answers with every message, or not at all."""
     memory = Memory(8 * (OVERHEAD + 60), 6, 10**6)
-    recent = Recent(memory)
+    recent = Recent("A", memory)
     newest = 0
     for what, back, count in steps:
         if what == "hear":
@@ -152,7 +152,7 @@ def test_what_it_says_is_all_there_was(steps: list[tuple[str, int, int]]) -> Non
             first = max(1, newest - back)
             end = newest if what == "last" else min(newest, first + count - 1)
             recent.fetched(10 * first - 5, messages(first, end), last=what == "last")
-        assert memory.size == sum(len(m.body) + OVERHEAD for m in recent._messages[recent._start :])
+        assert memory.size == sum(map(_size, recent._entries[recent._start :]))
         assert memory.size <= memory.bound
         for offset in range(0, 10 * newest + 1, 5):
             found = numbers(recent, offset)

@@ -70,7 +70,6 @@ local function load(client)
     end
   end
   session.inbox = inbox_key(client, session.gen)
-  session.member = client .. ':' .. session.gen
   return session
 end
 
@@ -97,7 +96,7 @@ local function park(session, unserved)
     for room in pairs(session.rooms) do
       local meta = redis.call('HMGET', meta_key(room), 'last', 'n')
       redis.call('HSET', key, 'p:' .. room, (meta[1] or '0') .. ':' .. (meta[2] or '0'))
-      redis.call('SADD', away_key(room), session.member)
+      redis.call('SADD', away_key(room), session.inbox)
     end
   end
   local ttl = kept(session)

@@ -7,6 +7,6 @@
 local session, refusal = owned(ARGV[1], ARGV[2])
 if not session then return refusal end
 redis.call('DEL', session_key(session.client), session.inbox)
-for room in pairs(session.rooms) do redis.call('SREM', away_key(room), session.member) end
+for room in pairs(session.rooms) do redis.call('SREM', away_key(room), session.inbox) end
 redis.call('SREM', served_key(string.match(session.owner, '^[^/]*')), session.client)
 return 'ok'

@@ -6,7 +6,7 @@
 --       7 '1': some sessions are not to count this message (echo off or ttl)
 --       8 log length         9 log age in microseconds                10 log age in milliseconds
 --      11 milliseconds that meta outlives the last message            12 inbox length
---      13 begin of an inbox's key                  14 life of the idempotency key in milliseconds
+--      13 life of the idempotency key in milliseconds
 -- Answer: the offset; behind '=' where the idempotency key had been seen.
 
 if KEYS[5] then
@@ -19,43 +19,48 @@ local id = string.format('%.0f', offset)
 local number = '0'
 
 if ARGV[6] ~= '1' then
-  local meta = redis.call('HMGET', KEYS[3], 'n', 'last')
+  local meta = redis.call('HMGET', KEYS[3], 'n', 'last', 'renewed')
   -- Where nothing is remembered the count begins at the clock, so that a number never comes twice.
   local n = meta[1] and meta[1] + 1 or offset
   number = string.format('%.0f', n)
   -- The first write, and the one that a full Redis refuses: what follows is never half done.
   -- `p`, the room's offset before, says of the oldest entry what was cut away in front of it.
-  redis.call('XADD', KEYS[2], 'MAXLEN', '=', ARGV[8], id .. '-0', 'n', number, 'p', meta[2] or '0', 'k', ARGV[3], 'm', ARGV[4])
-  redis.call('XTRIM', KEYS[2], 'MINID', '=', string.format('%.0f', math.max(offset - ARGV[9], 0)))
-  if not meta[1] then
-    redis.call('HSET', KEYS[3], 'n', number, 'last', id, 'base', string.format('%.0f', n - 1))
+  redis.call('XADD', KEYS[2], 'MAXLEN', '=', ARGV[8], id, 'n', number, 'p', meta[2] or '0', 'k', ARGV[3], 'm', ARGV[4])
+  -- Age and expiry are looked after once in a thousandth of the log's age, which they are longer for it: 86 s of 24 h.
+  local slack = ARGV[9] / 1000
+  if not meta[3] or offset - meta[3] >= slack then
+    redis.call('XTRIM', KEYS[2], 'MINID', '=', string.format('%.0f', math.max(offset - ARGV[9], 0)))
+    redis.call('HSET', KEYS[3], 'n', number, 'last', id, 'renewed', id)
+    if not meta[1] then redis.call('HSET', KEYS[3], 'base', string.format('%.0f', n - 1)) end
+    local late = math.ceil(slack / 1000)
+    redis.call('PEXPIRE', KEYS[2], string.format('%.0f', ARGV[10] + late))
+    redis.call('PEXPIRE', KEYS[3], string.format('%.0f', ARGV[11] + late))
   else
     redis.call('HSET', KEYS[3], 'n', number, 'last', id)
   end
   if ARGV[7] == '1' then redis.call('HSET', KEYS[3], 'odd', id) end
-  redis.call('PEXPIRE', KEYS[2], ARGV[10])
-  redis.call('PEXPIRE', KEYS[3], ARGV[11])
   local away = redis.call('SMEMBERS', KEYS[4])
-  if #away > 0 then
+  local count = #away
+  if count > 0 then
+    local call = redis.call
     local reference = id .. ':' .. ARGV[1]
     local most = ARGV[12] + 1                                    -- references, and the boundary in front of them
-    local chunk = math.min(64, math.floor(most / 8))
-    for i = 1, #away do
-      local member = away[i]
-      local inbox = ARGV[13] .. member
-      local length = redis.call('RPUSHX', inbox, reference)
-      if length == 0 then
-        redis.call('SREM', KEYS[4], member)                      -- its session has ended
-      elseif length > most - chunk then
-        -- In chunks, and out of step from client to client: a full inbox costs a trim only now and then.
-        local limit = most
-        if chunk > 0 then limit = most - string.sub(member, -4) % chunk end
-        if length > limit then redis.call('LTRIM', inbox, -math.max(limit - chunk, 1), -1) end
+    -- In chunks, and out of step from client to client: a full inbox costs a trim only now and then.
+    local chunk = math.min(128, math.floor(most / 8))
+    local least = most - chunk
+    local turn = n % math.max(chunk, 1)
+    for i = 1, count do
+      local inbox = away[i]
+      local length = call('RPUSHX', inbox, reference)
+      if length > least then
+        if length > most or i % chunk == turn then call('LTRIM', inbox, -math.max(least, 1), -1) end
+      elseif length == 0 then
+        call('SREM', KEYS[4], inbox)                             -- its session has ended
       end
     end
   end
 end
 redis.call('SET', KEYS[1], id)
-if KEYS[5] then redis.call('SET', KEYS[5], id, 'PX', ARGV[14]) end
+if KEYS[5] then redis.call('SET', KEYS[5], id, 'PX', ARGV[13]) end
 redis.call('PUBLISH', ARGV[2], id .. ' ' .. number .. ' ' .. ARGV[3] .. '\n' .. ARGV[4])
 return id

@@ -19,25 +19,23 @@ local key = session_key(session.client)
 local after, limit, bytes = tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
 local head = clock()
 
--- What earlier batches counted and told, by room: {position, running number there, told up to}. It is good for the
--- position that the last of them led to; where that answer was lost the caller asks again from the position before,
--- and what was good for that is kept beside it.
-local progress, saved = {}, cmsgpack.pack({})
-for _, state in ipairs(session.progress and cmsgpack.unpack(session.progress) or {}) do
-  if state.at == after then progress, saved = cmsgpack.unpack(state.rooms), state.rooms end
-end
-
 -- away -> live, from exactly this value of the clock on.
 local function go_live()
-  local fields = { 'progress', 'mark' }
-  for room in pairs(session.parked) do fields[#fields + 1] = 'p:' .. room end
-  for i = 1, #fields, 100 do redis.call('HDEL', key, unpack(fields, i, math.min(i + 99, #fields))) end
+  if session.progress then redis.call('HDEL', key, 'progress') end
   if session.away == '1' then
+    local fields = { 'mark' }
+    for room in pairs(session.parked) do fields[#fields + 1] = 'p:' .. room end
+    for i = 1, #fields, 100 do redis.call('HDEL', key, unpack(fields, i, math.min(i + 99, #fields))) end
     redis.call('DEL', session.inbox)
-    for room in pairs(session.rooms) do redis.call('SREM', away_key(room), session.member) end
+    for room in pairs(session.rooms) do redis.call('SREM', away_key(room), session.inbox) end
     redis.call('HSET', key, 'away', '0')
   end
   redis.call('PEXPIRE', key, text(kept(session)))
+end
+
+if not next(session.rooms) then
+  go_live()
+  return { text(head), ARGV[3], {}, {}, 'whole', text(microseconds()) }
 end
 
 local resets = { session.reset or '', redis.call('GET', base .. 'reset') or '' }
@@ -60,6 +58,14 @@ end
 if remembered then
   go_live()
   return { text(head), text(after), {}, {}, 'memory', text(microseconds()) }
+end
+
+-- What earlier batches counted and told, by room: {position, running number there, told up to}. It is good for the
+-- position that the last of them led to; where that answer was lost the caller asks again from the position before,
+-- and what was good for that is kept beside it.
+local progress, saved = {}, cmsgpack.pack({})
+for _, state in ipairs(session.progress and cmsgpack.unpack(session.progress) or {}) do
+  if state.at == after then progress, saved = cmsgpack.unpack(state.rooms), state.rooms end
 end
 
 local boundary, listed = head, false

@@ -18,9 +18,9 @@ local key = session_key(session.client)
 local join = text(clock())
 local n = redis.call('HGET', meta_key(room), 'n') or '0'
 redis.call('HSET', key, 'r:' .. room, join .. ':' .. n)
-redis.call('HDEL', key, 'p:' .. room)
+if session.parked[room] then redis.call('HDEL', key, 'p:' .. room) end
 if session.away == '1' then
-  redis.call('SADD', away_key(room), session.member)
+  redis.call('SADD', away_key(room), session.inbox)
   outlive(away_key(room), kept(session))
 end
 return { join, '1' }

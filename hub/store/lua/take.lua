@@ -30,13 +30,14 @@ if how == 'name' and session.anon == '1' then return { 'refused' } end
 
 local client = how and name or (by_name and name or ARGV[6])
 local key = session_key(client)
-redis.call('HDEL', key, 'progress')                              -- a removal first: passes when Redis is full
+-- A removal first: passes when Redis is full.
+if how then redis.call('HDEL', key, 'progress') else redis.call('DEL', key) end
 
+local head
 if not how then
   local gen = tick(least)
   session = { client = client, gen = gen, serial = '0', sid = ARGV[8], pos = gen, rooms = {}, away = '0' }
-  redis.call('DEL', key)
-  redis.call('HSET', key, 'gen', gen, 'serial', '0', 'secret', ARGV[7], 'sid', ARGV[8], 'pos', gen, 'away', '0')
+  head = tonumber(gen)
   if by_name then
     local room = '@' .. client
     local n = redis.call('HGET', meta_key(room), 'n') or '0'
@@ -50,8 +51,8 @@ elseif how == 'name' then
   redis.call('HSET', key, 'serial', session.serial, 'secret', ARGV[7], 'sid', ARGV[8])
 end
 
-local head = clock()
 if how then
+  head = clock()
   local position = tonumber(session.pos)
   local offset = tonumber(ARGV[10])
   if offset and offset > head then
@@ -74,7 +75,12 @@ if how then
 end
 session.anon = session.anon or (by_name and '0' or '1')
 session.life = session.anon == '1' and ARGV[12] or ARGV[13]
-redis.call('HSET', key, 'owner', ARGV[9], 'anon', session.anon, 'life', session.life)
+if how then
+  redis.call('HSET', key, 'owner', ARGV[9], 'anon', session.anon, 'life', session.life)
+else
+  redis.call('HSET', key, 'gen', session.gen, 'serial', '0', 'secret', ARGV[7], 'sid', session.sid, 'pos', session.pos,
+    'away', '0', 'owner', ARGV[9], 'anon', session.anon, 'life', session.life)
+end
 local served = served_key(string.match(ARGV[9], '^[^/]*'))
 redis.call('SADD', served, client)
 outlive(served, kept(session))
@@ -84,9 +90,14 @@ if session.away == '1' then
   for room in pairs(session.rooms) do outlive(away_key(room), kept(session)) end
 end
 
+<<<<<<< HEAD
 local takes = text(redis.call('HINCRBY', key, 'takes', 1))
 local answer = { how or 'new', client, session.gen, session.serial, session.sid, session.pos, text(head), '0', takes }
 local missed, now = 0, microseconds()
+=======
+local answer = { how or 'new', client, session.gen, session.serial, session.sid, session.pos, text(head), '0' }
+local missed, now = 0, how and microseconds()
+>>>>>>> scripts
 for room, joined in pairs(session.rooms) do
   answer[#answer + 1] = room
   answer[#answer + 1] = text(joined.join)

@@ -8,5 +8,5 @@ local session, refusal = owned(ARGV[1], ARGV[2])
 if not session then return refusal end
 local key = session_key(session.client)
 redis.call('HDEL', key, 'r:' .. ARGV[3], 'p:' .. ARGV[3])
-redis.call('SREM', away_key(ARGV[3]), session.member)
+redis.call('SREM', away_key(ARGV[3]), session.inbox)
 return 'ok'

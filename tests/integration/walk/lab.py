@@ -314,6 +314,7 @@ class Host:
             f"unix://{name}",
             expel=lambda session: lab.expelled(self, session),
             retry_later=lambda session: lab.sent_away(self, session),
+            failed=lambda error: lab.failures.append(repr(error)),
         )
         self.node.store.node = name
         self.node._node_channel = self.node.store.keys.node_channel(name).encode()
@@ -323,6 +324,7 @@ class Host:
         self.events.settings = lab.settings
         self.events.lost = self.node.lost
         self.events.spawn = self.node.spawn
+        self.events.call_soon = lab.loop.call_soon
 
     @property
     def runs(self) -> bool:

@@ -62,7 +62,7 @@ RULES: dict[str, Callable[[], Mutation]] = {
     # An empty list is no list, and without one everything is read from the logs: that keeps what this rule is for.
     # Off: trimming empties the list, and an empty list counts as one on which nothing is missed.
     "never_empty": lambda: Mutation(
-        ("publish", "redis.call('LTRIM', inbox, -math.max(limit - chunk, 1), -1)", "redis.call('DEL', inbox)"),
+        ("publish", "call('LTRIM', inbox, -math.max(least, 1), -1)", "call('DEL', inbox)"),
         (
             "replay", "local boundary, listed = head, false",
             "local boundary, listed = session.away == '1' and tonumber(session.mark) or head, false",
@@ -119,7 +119,6 @@ RULES: dict[str, Callable[[], Mutation]] = {
     # Two rules guard the same door: each alone keeps it shut (see `replay_filters`).
     "gen_in_key": lambda: Mutation(
         ("common", "return base .. 'inbox:' .. client .. ':' .. gen end", "return base .. 'inbox:' .. client end"),
-        ("common", "session.member = client .. ':' .. session.gen", "session.member = client"),
         ("replay", "local from = behind[room] ", "local from = behind[room] or 0 "),
         Session__write_batch=_WRITE_ALL,
     ),
@@ -135,7 +134,7 @@ RULES: dict[str, Callable[[], Mutation]] = {
         ("replay", "n and not odd[room] and text(reached - n) or ''", "''"),
     ),
     "floor_expiry": lambda: Mutation(
-        ("publish", "redis.call('PEXPIRE', KEYS[3], ARGV[11])", "redis.call('PEXPIRE', KEYS[3], ARGV[10])"),
+        ("publish", "string.format('%.0f', ARGV[11] + late)", "string.format('%.0f', ARGV[10] + late)"),
     ),
     "unsub_state": lambda: Mutation(
         Bus___confirm=rewrite(Bus._confirm, "if owed > 0:", "if False:"),

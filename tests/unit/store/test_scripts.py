@@ -114,6 +114,24 @@ async def test_a_log_is_cut_by_count_and_by_age(start, server):
     assert [int(entry[:-2]) for entry, _ in server.client.xrange(key("room:A:log"))] == [last]
 
 
+async def test_expiries_are_renewed_now_and_then(start, server):
+    """A thousandth of the log's age may pass until the next message renews them; they are longer by so much."""
+    node = await start(log_age=100.0)
+    await node.publish()
+    log, meta = key("room:A:log"), key("room:A:meta")
+    full = server.client.pttl(log)
+    assert 100_000 < full <= 100_100
+    longer = server.client.pttl(meta) - full
+    await eventually(lambda: server.client.pttl(log) <= 100_050)
+    server.client.hset(meta, "renewed", server.client.hget(meta, "last"))
+    await node.publish()
+    assert server.client.pttl(log) <= 100_050, "it is not due"
+    server.client.hset(meta, "renewed", int(server.client.hget(meta, "last")) - 100_000)
+    await node.publish()
+    assert server.client.pttl(log) > 100_050
+    assert abs(server.client.pttl(meta) - server.client.pttl(log) - longer) < 10
+
+
 @pytest.mark.parametrize("length", [1, 2, 7, 8, 9, 64, 600])
 async def test_an_inbox_is_bounded_and_never_empty(start, server, length):
     """At most so many references behind the boundary, always the newest, and never less than a boundary."""
@@ -398,7 +416,9 @@ async def test_parking(node, server):
     mark = await node.publish("B")
     await node.store.park(client, "c", 0, gone=False)
     assert inbox(server, client) == [str(mark)]
-    assert server.client.smembers(key("room:A:away")) == {f"{client}:{taken.pid.generation}"}
+    assert server.client.smembers(key("room:A:away")) == {
+        key(f"inbox:{client}:{taken.pid.generation}")
+    }
     reference = await node.publish()
     await node.store.park(client, "c", 0, gone=False)
     assert inbox(server, client) == [str(mark), f"{reference}:A"], "parking again changes nothing"
@@ -680,7 +700,7 @@ async def test_a_lease(node, server):
     server.client.delete(key(f"node:{node.store.node}"))
     assert not await node.store.renew()
     assert await node.store.renew()
-    assert server.client.get(key("schema")) == "1"
+    assert server.client.get(key("schema")) == "2"
 
 
 async def test_the_sweeper_parks_what_the_dead_served(start, server):
@@ -819,8 +839,8 @@ def test_every_script_is_read_and_says_what_it_answers():
 
 async def test_an_unusable_redis_is_refused(start, server):
     """Another schema, or one that throws keys away."""
-    server.client.set(key("schema"), "2")
-    with pytest.raises(BadRequest, match="schema version 2"):
+    server.client.set(key("schema"), "1")
+    with pytest.raises(BadRequest, match="schema version 1"):
         await start()
     server.client.delete(key("schema"))
     server.client.config_set("maxmemory-policy", "allkeys-lru")
