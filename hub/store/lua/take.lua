@@ -90,14 +90,9 @@ if session.away == '1' then
   for room in pairs(session.rooms) do outlive(away_key(room), kept(session)) end
 end
 
-<<<<<<< HEAD
 local takes = text(redis.call('HINCRBY', key, 'takes', 1))
 local answer = { how or 'new', client, session.gen, session.serial, session.sid, session.pos, text(head), '0', takes }
-local missed, now = 0, microseconds()
-=======
-local answer = { how or 'new', client, session.gen, session.serial, session.sid, session.pos, text(head), '0' }
 local missed, now = 0, how and microseconds()
->>>>>>> scripts
 for room, joined in pairs(session.rooms) do
   answer[#answer + 1] = room
   answer[#answer + 1] = text(joined.join)

@@ -106,13 +106,8 @@ class Session(RuleBasedStateMachine):
             base = f"w:{{0}}:room:{room}:"
             reply = self.raw.call(
                 "EVALSHA", SCRIPTS["publish"].sha, 4, "w:{0}:clock", base + "log", base + "meta", base + "away", room,
-<<<<<<< HEAD
                 "w:{0}:bus:room:" + room, f"3 5 5 {skip} 0 *", '"m",1', "0", "0", str(int(own)), self.log, AGE * 10**6,
-                AGE * 1000, (AGE + 2 * LIFE + 120) * 1000, self.inbox, "w:{0}:inbox:", "120000",
-=======
-                "w:{0}:bus:room:" + room, "3 5 5 * 0 *", '"m",1', "0", "0", "0", self.log, AGE * 10**6, AGE * 1000,
-                (AGE + 2 * LIFE + 120) * 1000, self.inbox, "120000",
->>>>>>> scripts
+                AGE * 1000, (AGE + 2 * LIFE + 120) * 1000, self.inbox, "120000",
             )  # fmt: skip
             offset = int(reply)
             if own:
@@ -238,7 +233,6 @@ class Session(RuleBasedStateMachine):
             self.sent = int(live)
             self.live = True
 
-<<<<<<< HEAD
     def remember(self, lows: dict[str, int]) -> None:
         """Redis says that the session is live, and the node has all that it missed: write a batch of it."""
         missed = sorted(
@@ -246,19 +240,6 @@ class Session(RuleBasedStateMachine):
             for room in set(lows) & set(self.joins)
             for offset in self.memory[room][1]
             if offset > max(self.sent, self.joins[room])
-=======
-    @precondition(lambda self: self.state == "live")
-    @rule()
-    def lose_bus(self) -> None:
-        """The node was deaf for a while: the session is replayed from where it was."""
-        self.position = self.offset
-        self.state = "replaying"
-
-    @rule(room=st.sampled_from(ROOMS))
-    def subscribe(self, room: str) -> None:
-        join, new = self.run(
-            "subscribe", self.client, self.owner, room, 100, "1" if room in self.joins else "0"
->>>>>>> scripts
         )
         for offset in missed[: self.batch]:
             self.receive(offset)
