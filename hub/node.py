@@ -131,9 +131,10 @@ class Node:
             return None
         rooms = [self._rooms.want(name) for name in taken.rooms]
         try:
-            async with asyncio.timeout(self.settings.redis_timeout):
-                for room in rooms:
-                    await self.store.bus.confirmed(room.channel)
+            if rooms:
+                async with asyncio.timeout(self.settings.redis_timeout):
+                    for room in rooms:
+                        await self.store.bus.confirmed(room.channel)
             if peer.closed:
                 raise Unavailable("the connection is gone")
             older = self.sessions.get(taken.client_id)
@@ -278,8 +279,9 @@ class Node:
         """
         room = self._rooms.want(name)
         try:
-            async with asyncio.timeout(self.settings.redis_timeout):
-                await self.store.bus.confirmed(room.channel)
+            if not self.store.bus.hears(room.channel):
+                async with asyncio.timeout(self.settings.redis_timeout):
+                    await self.store.bus.confirmed(room.channel)
             losses = self._losses
             session.hold()
             # Heard, and held, from before the script runs; what is not above the join is dropped later.

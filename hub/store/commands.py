@@ -56,7 +56,8 @@ class Commands(Kept):
 
     def ask(self, name: str, keys: Sequence[str], args: Sequence[Any]) -> asyncio.Future[Reply]:
         """Run a script; the future raises HubError."""
-        future: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
+        loop = self._loop or asyncio.get_running_loop()
+        future: asyncio.Future[Reply] = loop.create_future()
         self.run(name, keys, args, settling(future))
         return future
 

@@ -30,11 +30,14 @@ class Kept:
         self._link: Link | None = None
         self._keeper: asyncio.Task[None] | None = None
         self._down = asyncio.Event()
+        # Kept: up to Python 3.11 asking for the running loop asks the kernel for the process id each time.
+        self._loop: asyncio.AbstractEventLoop | None = None
         # Connected and fit for use.
         self.up = False
 
     async def start(self) -> None:
         """Connect. Raises HubError."""
+        self._loop = asyncio.get_running_loop()
         await self._connect()
         self._keeper = asyncio.create_task(self._keep(), name=f"redis {self._name}")
 
