@@ -282,6 +282,9 @@ class Node:
             if not self.store.bus.hears(room.channel):
                 async with asyncio.timeout(self.settings.redis_timeout):
                     await self.store.bus.confirmed(room.channel)
+            if session.closed:
+                # It is in no room any more, as far as it knows: it would join anew, behind what its client has yet to get.
+                raise Unavailable("the connection is gone")
             losses = self._losses
             session.hold()
             # Heard, and held, from before the script runs; what is not above the join is dropped later.

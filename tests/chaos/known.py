@@ -14,7 +14,10 @@ class Known:
         self.publications = history.publications
         self._forgotten = history.forgotten
         stored = [p for p in history.publications.values() if not p.volatile]
+        # When the last of them was heard of: what had expired by then may have been due to nobody any more.
         ended = max((p.acked_at or 0.0 for p in stored), default=0.0)
+        for record in history.records:
+            ended = max([ended, *(getattr(event, "at", 0.0) for event in record.events)])
         acked: dict[str, list[int]] = {}
         seen: dict[str, set[int]] = {}
         # To whom what was published without echo is not to come.

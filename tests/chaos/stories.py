@@ -391,5 +391,8 @@ SCENES = {
 
 # Those that no story from outside can tell, and why.
 UNTOLD = {
+    "closed_join": "a verb has to wait just while its connection ends; found by a storm, told by the walk",
+    "learn_whole": "batches of two clients have to interleave within one gap; the walk decides that",
+    "told_is_lost": "a node has to have heard what its log has lost already; the walk decides that",
     "late_admission": "one task of a process has to overtake another; no fault outside decides that",
 }

@@ -438,6 +438,31 @@ def lost_join(s: Scene) -> None:
     s.join(s.js1, "A")
 
 
+def closed_join(s: Scene) -> None:
+    """A verb that waited while its connection ended does not move the join that its client counts from."""
+    s.come(s.js1, s.n0)
+    s.join(s.js1, "A")
+    s.lose_bus(s.n0)
+    s.say(s.js1, "subscribe", "A", kept=("n0 subscribe",))
+    s.hear("A", kept=("n0 subscribe",))
+    connection = s.js1.connection
+    assert connection is not None
+    wire = s.n0.wire("commands")
+    assert wire is not None
+    s.cut(connection)
+
+    def both_end() -> None:
+        wire.cut(0)
+        s.notice(connection)
+
+    s.lab.do(both_end)  # so that it cannot be parked, and still owns its session
+    s.flow("n0 subscribe")
+    s.flow()
+    join = s.lab.admin.call("HGET", f"w:{{0}}:session:{s.js1.client_id}", "r:A")
+    if not join.startswith(b"%d:" % s.js1.rooms["A"]):
+        raise Bad(f"joined at {s.js1.rooms['A']}, and moved to {join}")
+
+
 def deaf_again(s: Scene) -> None:
     """A replay that waited for its turn while the bus was lost again does not go live deaf."""
     s.come(s.js1, s.n0)
@@ -534,6 +559,7 @@ SCENES: dict[str, tuple[Callable[[Scene], None], dict[str, Any]]] = {
     "swept_owner": (swept_owner, {}),
     "left_deaf": (left_deaf, {}),
     "lost_join": (lost_join, {}),
+    "closed_join": (closed_join, {}),
     "deaf_again": (deaf_again, {}),
     "late_admission": (late_admission, {}),
     "learn_whole": (learn_whole, {"log_length": 2, "replay_memory": 100_000}),
