@@ -101,7 +101,8 @@ class Rooms:
 
     def fan_out(self, room: Room, messages: Sequence[Message]) -> None:
         """Deliver messages of one room that were heard together: one write for each member."""
-        remembers = self.memory.bound > 0
+        # Where the channel is not confirmed, this may be the end of an earlier subscription, with a hole behind it.
+        remembers = self.memory.bound > 0 and self._store.bus.hears(room.channel)
         for message in messages:
             if message.n:
                 if room.n is not None and message.n > room.n + 1:
