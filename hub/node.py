@@ -408,9 +408,8 @@ class Node:
             return await self.store.prove([(s.client_id, s.connection, s.proven) for s in sessions])
         except Unavailable:
             for session in sessions:
-                session.dirty = (
-                    True  # what the next round writes back, even if nothing more arrives
-                )
+                # The next round writes it back, even if nothing more arrives.
+                session.dirty = True
             raise
 
 

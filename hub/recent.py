@@ -1,7 +1,7 @@
 """What a node remembers of its rooms, so that clients that return together are replayed without reading logs.
 
 They missed the same messages: those that everybody else just got, or that the first of them had fetched. A room's part
-is its newest messages without a hole, already encoded. It is a cache: forgetting any of it costs a read, never a message.
+is its newest messages without a hole, decoded when first wanted. It is a cache: forgetting any of it costs a read, never a message.
 """
 
 from __future__ import annotations

@@ -80,8 +80,12 @@ class Bus(Kept):
         for kind, channel, payload in replies:
             if kind == b"message":
                 messages.append((channel, payload))
-            else:
-                self._confirm(channel)
+                continue
+            if messages:
+                # Heard before the confirmation: perhaps the end of an earlier subscription, and no part of this one.
+                self._on_messages(messages)
+                messages = []
+            self._confirm(channel)
         if messages:
             self._on_messages(messages)
 
