@@ -11,39 +11,35 @@
 --
 -- Messages of one room that follow each other are a run: what is written once for all of them is written at its end.
 
-local call, base = redis.call, string.sub(KEYS[1], 1, -6)
-local function text(number) return string.format('%.0f', number) end
+local call, format = redis.call, string.format
+local base = string.sub(KEYS[1], 1, -6)
 
 local t = call('TIME')
 local offset = math.max(t[1] * 1000000 + t[2] - 1, tonumber(call('GET', KEYS[1]) or '0'), tonumber(ARGV[1]))
-local upto = offset + (#ARGV - 7) / 5
+local upto = format('%.0f', offset + (#ARGV - 7) / 5)
 local begun = false
 
--- The run: its room, the room's meta as it was and as it is, references and bus messages.
-local room, log, meta, was, n, last, odd, references, heard
+-- The run: its room, the room's keys and channel, its meta as it was and as it is, its away set, references for that.
+local room, log, meta, away_key, channel, was, n, last, odd, away, references
 
 -- Renew age and expiry once in a thousandth of the log's age, which they are longer for it: 86 s of 24 h.
 local function renew()
   local slack = ARGV[3] / 1000
   if was[3] and last - was[3] < slack then return end
-  call('XTRIM', log, 'MINID', '=', text(math.max(last - ARGV[3], 0)))
+  call('XTRIM', log, 'MINID', '=', format('%.0f', math.max(last - ARGV[3], 0)))
   call('HSET', meta, 'renewed', last)
   local late = math.ceil(slack / 1000)
-  call('PEXPIRE', log, text(ARGV[4] + late))
-  call('PEXPIRE', meta, text(ARGV[5] + late))
+  call('PEXPIRE', log, format('%.0f', ARGV[4] + late))
+  call('PEXPIRE', meta, format('%.0f', ARGV[5] + late))
 end
 
 local function refer()
-  local away_key = base .. 'room:' .. room .. ':away'
-  local away = call('SMEMBERS', away_key)
-  local count = #away
-  if count == 0 then return end
   local most = ARGV[6] + 1                                       -- references, and the boundary in front of them
   -- In chunks, and out of step from client to client: a full inbox costs a trim only now and then.
   local chunk = math.min(128, math.floor(most / 8))
   local least = most - chunk
   local turn, many = n % math.max(chunk, 1), #references
-  for i = 1, count do
+  for i = 1, #away do
     local inbox = away[i]
     local length = call('RPUSHX', inbox, unpack(references))
     if length > least then
@@ -55,55 +51,53 @@ local function refer()
 end
 
 local function finish_run()
-  if last then
-    call('HSET', meta, 'n', text(n), 'last', last)
-    if not was[1] then call('HSET', meta, 'base', text(n - #references)) end
-    if odd then call('HSET', meta, 'odd', odd) end
-    renew()
-    refer()
-  end
-  local channel = base .. 'bus:room:' .. room
-  for i = 1, #heard do call('PUBLISH', channel, heard[i]) end
+  call('HSET', meta, 'n', format('%.0f', n), 'last', last)
+  if not was[1] then call('HSET', meta, 'base', format('%.0f', was.base)) end
+  if odd then call('HSET', meta, 'odd', odd) end
+  renew()
+  if #away > 0 then refer() end
 end
 
 local answers = {}
 for i = 8, #ARGV, 5 do
-  local kind, key = ARGV[i], ARGV[i + 4]
+  local kind, name, header, body, key = ARGV[i], ARGV[i + 1], ARGV[i + 2], ARGV[i + 3], ARGV[i + 4]
   local seen = key ~= '' and call('GET', key)
   if seen then
     answers[#answers + 1] = '=' .. seen
   else
     if not begun then
       -- The first write, and the one that a full Redis refuses: what follows is never half done.
-      call('SET', KEYS[1], text(upto))
+      call('SET', KEYS[1], upto)
       begun = true
     end
-    if room ~= ARGV[i + 1] then
-      if room then finish_run() end
-      room = ARGV[i + 1]
-      last, odd, references, heard = nil, nil, {}, {}
+    if room ~= name then
+      if last then finish_run() end
+      room, last, odd = name, nil, nil
+      local prefix = base .. 'room:' .. room
+      log, meta, away_key, channel = prefix .. ':log', prefix .. ':meta', prefix .. ':away', base .. 'bus:room:' .. room
     end
     offset = offset + 1
-    local id, number = text(offset), '0'
+    local id, number = format('%.0f', offset), '0'
     if kind ~= 'v' then
       if not last then
-        log, meta = base .. 'room:' .. room .. ':log', base .. 'room:' .. room .. ':meta'
         was = call('HMGET', meta, 'n', 'last', 'renewed')
+        away, references = call('SMEMBERS', away_key), {}
         -- Where nothing is remembered the count begins at the clock, so that a number never comes twice.
         n = was[1] or offset - 1
+        was.base = n
       end
       n = n + 1
-      number = text(n)
+      number = format('%.0f', n)
       -- `p`, the room's offset before, says of the oldest entry what was cut away in front of it.
-      call('XADD', log, 'MAXLEN', '=', ARGV[2], id, 'n', number, 'p', last or was[2] or '0', 'k', ARGV[i + 2], 'm', ARGV[i + 3])
+      call('XADD', log, 'MAXLEN', '=', ARGV[2], id, 'n', number, 'p', last or was[2] or '0', 'k', header, 'm', body)
       last = id
       if kind == 'o' then odd = id end
-      references[#references + 1] = id .. ':' .. room
+      if #away > 0 then references[#references + 1] = id .. ':' .. room end
     end
     if key ~= '' then call('SET', key, id, 'PX', ARGV[7]) end
-    heard[#heard + 1] = id .. ' ' .. number .. ' ' .. ARGV[i + 2] .. '\n' .. ARGV[i + 3]
+    call('PUBLISH', channel, id .. ' ' .. number .. ' ' .. header .. '\n' .. body)
     answers[#answers + 1] = id
   end
 end
-if room then finish_run() end
+if last then finish_run() end
 return answers

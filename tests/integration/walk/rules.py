@@ -134,7 +134,7 @@ RULES: dict[str, Callable[[], Mutation]] = {
         ("replay", "n and not odd[room] and text(reached - n) or ''", "''"),
     ),
     "floor_expiry": lambda: Mutation(
-        ("publish", "text(ARGV[5] + late)", "text(ARGV[4] + late)"),
+        ("publish", "format('%.0f', ARGV[5] + late)", "format('%.0f', ARGV[4] + late)"),
     ),
     "unsub_state": lambda: Mutation(
         Bus___confirm=rewrite(Bus._confirm, "if owed > 0:", "if False:"),
