@@ -8,7 +8,7 @@ from hub.client import connection
 from tests.support.proxy import Proxy, _Pair
 from tests.support.times import UNIT, eventually
 
-TIMES = {"ping_interval": 0.5 * UNIT, "ping_timeout": 1.0 * UNIT}
+TIMES = {"ping_interval": 0.3 * UNIT, "ping_timeout": 0.5 * UNIT}
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +61,7 @@ async def test_the_stock_client_with_the_advised_timeouts(
 @at_any_time
 async def test_the_hubs_own_client(hub, client, raw, room, monkeypatch, transports, answers):
     """It bounds the whole of a connection's beginning."""
-    monkeypatch.setattr(connection, "OPEN_TIMEOUT", 1.5 * UNIT)
+    monkeypatch.setattr(connection, "OPEN_TIMEOUT", 1.0 * UNIT)
     heard = []
     async with Mute(hub.port, answers=answers) as network:
         listener = await client(network.url, transports=transports)
