@@ -278,14 +278,16 @@ async def test_who_does_not_read_answers_gets_no_more_of_them(line_of: Any) -> N
 
 
 async def test_an_idle_connection_is_closed_and_a_polled_one_is_not() -> None:
-    options = EngineOptions(connect_timeout=0, ping_interval=0.2, ping_timeout=0.2)
+    options = EngineOptions(
+        connect_timeout=0, ping_interval=0.2, ping_timeout=0.2, close_timeout=0.5
+    )
     app, _ = engineio_server.application(options)
     async with serving(app, "engine.io", keepalive_timeout=0.5) as peer, opened(peer) as line:
-        for _ in range(3):  # each of them longer than the keep-alive
+        for _ in range(6):
             assert (await line.ask(line.poll()))[2] == b"2"
             assert (await peer.post(line.sid, "3"))[0] == 200
         # All but two of them, the posts and the session's handshake passed aiohttp by.
-        assert peer.handled == 2 + 3 + 1
+        assert peer.handled == 2 + 6 + 1
         async with asyncio.timeout(1.5):
             assert await line.reader.read() == b""
 
