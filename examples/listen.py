@@ -6,11 +6,23 @@ python examples/listen.py [url] [room]
 import asyncio
 import sys
 
+import aiohttp
 import socketio
 
+# Seconds of silence that end a connection, its beginning included: the hub's ping interval and timeout.
+SILENCE = 45
+
 url, room = [*sys.argv[1:], *["http://127.0.0.1:8000", "news"][len(sys.argv) - 1 :]]
+times = aiohttp.ClientTimeout(total=None, sock_connect=SILENCE, sock_read=SILENCE)
 client = socketio.AsyncClient(
-    reconnection_delay=5, reconnection_delay_max=5, randomization_factor=0
+    reconnection_delay=5,
+    reconnection_delay_max=5,
+    randomization_factor=0,
+    # By itself this client waits for ever where a connection goes silent while it is being made.
+    http_session=lambda: aiohttp.ClientSession(timeout=times),
+    websocket_extra_options={
+        "timeout": aiohttp.ClientWSTimeout(ws_receive=SILENCE, ws_close=SILENCE)
+    },
 )
 
 

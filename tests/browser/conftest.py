@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import pytest_asyncio
 from playwright.async_api import Browser, Page, async_playwright
 
 from tests.support.hubs import Hub
@@ -52,7 +53,7 @@ def start_hub() -> Iterator[Callable[..., Hub]]:
     shutil.rmtree(directory)
 
 
-@pytest.fixture
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def browser() -> AsyncIterator[Browser]:
     async with async_playwright() as playwright:
         browser = await playwright.chromium.launch(executable_path=chromium(), args=FLAGS)
@@ -60,13 +61,13 @@ async def browser() -> AsyncIterator[Browser]:
         await browser.close()
 
 
-@pytest.fixture
+@pytest_asyncio.fixture(loop_scope="module")
 async def complaints() -> list[str]:
     """Everything the page must not do: errors, refused content, requests to other hosts."""
     return []
 
 
-@pytest.fixture
+@pytest_asyncio.fixture(loop_scope="module")
 async def page(browser: Browser, complaints: list[str]) -> AsyncIterator[Page]:
     """A page of its own; whatever it complained of in the end fails the test."""
     page = await browser.new_page(viewport={"width": 1200, "height": 900})
@@ -83,4 +84,5 @@ async def page(browser: Browser, complaints: list[str]) -> AsyncIterator[Page]:
 
     page.on("request", look)
     yield page
+    await page.close()
     assert complaints == []

@@ -11,7 +11,8 @@ from playwright.async_api import Locator, Page, expect
 from tests.support.hubs import Hub
 from tests.support.times import eventually
 
-pytestmark = pytest.mark.timeout(120)
+# One browser serves them all, so they share its loop.
+pytestmark = [pytest.mark.timeout(120), pytest.mark.asyncio(loop_scope="module")]
 expect.set_options(timeout=15_000)
 
 StartHub = Callable[..., Hub]

@@ -10,6 +10,7 @@ import socketio.exceptions
 
 from hub.client import HubClient
 from hub.errors import HubError, Unavailable
+from tests.chaos.cluster import SETTINGS
 from tests.chaos.history import Gap, Record
 from tests.chaos.member import ATTEMPT, Member, Tap
 from tests.support.hubs import secrets
@@ -58,7 +59,7 @@ class StockPython(Member):
         super().__init__(url, record)
         self._transports = list(transports)
         self._client_id = client_id
-        self._stock = Stock()
+        self._stock = Stock(SETTINGS["ping_interval"] + SETTINGS["ping_timeout"])
         for event in ("hub:session", "hub:gap", "m"):
             self._stock.sio.on(event, self._hears(event))
         self._stock.disconnects = Tap(self._disconnected)

@@ -213,11 +213,21 @@ class Crowd:
         return [*self.members, *(producer.member for producer in self.producers)]
 
     async def _stop(self, member: Member) -> None:
-        """Stop a member; a stock client whose connection broke in the middle of something may never do so itself."""
-        try:
-            async with asyncio.timeout(SOON):
-                await member.stop()
-        except TimeoutError:
-            print(f"{member.name} ({member.kind}) does not stop", file=sys.stderr)
-        except Exception as error:  # noqa: BLE001 what it did was judged; now it only has to go
-            print(f"{member.name} ({member.kind}): {error!r}", file=sys.stderr)
+        """Stop a member, and say so where that fails: what it did was judged, now it only has to go.
+
+        A stock client whose reconnection hangs does not stop, and one whose reconnection was cancelled for that is
+        cancelled too: a task of its own keeps both from those who wait for it.
+        """
+        stopping = asyncio.create_task(member.stop())
+        await asyncio.wait([stopping], timeout=SOON)
+        why = ""
+        if not stopping.done():
+            stopping.cancel()
+            await asyncio.wait([stopping], timeout=SOON)
+            why = "does not stop"
+        elif stopping.cancelled():
+            why = "has been cancelled"
+        elif error := stopping.exception():
+            why = repr(error)
+        if why:
+            print(f"{member.name} ({member.kind}): {why}", file=sys.stderr)

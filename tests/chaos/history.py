@@ -122,9 +122,10 @@ class Acking:
 
 @dataclass(frozen=True, slots=True)
 class Acked:
-    """The answer: so much is stored."""
+    """The answer: so much is stored. `asked`: when it was asked for, which was stored between the two times."""
 
     offset: int
+    asked: float
     at: float
 
 

@@ -95,12 +95,13 @@ class Member:
             if not arrived:
                 continue
             self.record.add(Acking(arrived[-1]))
+            asked = time.monotonic()
             try:
                 answer = await self.ask("ack", offset=str(arrived[-1]))
             except LOST:
                 continue
             if answer["ok"]:
-                self.record.add(Acked(int(answer["offset"]), time.monotonic()))
+                self.record.add(Acked(int(answer["offset"]), asked, time.monotonic()))
 
     async def join(self, room: str) -> None:
         """Ask to join until that is answered."""

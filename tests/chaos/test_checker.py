@@ -209,6 +209,15 @@ def test_a_session_forgotten():
     assert rules(history) == {"session lost"}
 
 
+def test_two_that_ask_at_the_same_time_are_told_in_any_order():
+    """Of connections of one name: the second was told first, and is no reason to take the session for lost."""
+    began = Began(120, False, resumed=True, at=3.1, asked=1.5)
+    for told_at, right in [(2.0, True), (1.0, False)]:
+        history, record = story(*got(*range(1, 11)), began)
+        record.events[0] = Began(100, True, at=told_at, asked=0.5)
+        assert rules(history) == (set() if right else {"session lost"})
+
+
 def test_an_order_against_time():
     """a2 was sent after a1 had been acknowledged, so it is newer."""
     history, _ = story(publications=2, stayed=False)
@@ -265,7 +274,7 @@ def test_an_own_message_with_echo_off():
 def test_only_acknowledgements_move_a_manual_position():
     """Resumed from what was acknowledged; a request whose answer was lost may count or not."""
     history, record = story(
-        *got(1, 2, 3), Acking(102), Acked(102, 5.0), *got(4, 5), Acking(104),
+        *got(1, 2, 3), Acking(102), Acked(102, 4.9, 5.0), *got(4, 5), Acking(104),
         Began(102, True, resumed=True), *got(3, 4, 5, 6, 7, 8, 9, 10), returns=False,
     )  # fmt: skip
     record.manual = True
@@ -276,6 +285,14 @@ def test_only_acknowledgements_move_a_manual_position():
             *got(*range(position - 99, 11)),
         ]
         assert rules(history) == (set() if right else {"only acks move"})
+    record.events[11:] = [Began(101, True, resumed=True), *got(*range(2, 11))]
+    # Stored with a primary that was lost, or before.
+    for since, right in [(4.95, True), (5.05, False)]:
+        history.forgotten = [Forgotten(900, 901, since, since + 0.02)]
+        assert rules(history) == (set() if right else {"only acks move"})
+    history.forgotten = [Forgotten(900, 901, 4.6, 4.7)]  # its answer was long on its way
+    record.events[7] = Acked(102, 4.5, 5.0)
+    assert check(history) == []
 
 
 def test_what_a_lost_primary_alone_had_is_not_due():

@@ -342,7 +342,7 @@ async def test_lies_in_acknowledgements_change_nothing(hub, raw):
 
 async def test_a_client_that_never_acknowledges_costs_its_bounds(hub, raw, own_redis, others):
     """It gets the same again at each return, as far as the log goes; nothing grows, and all of it runs out."""
-    life = 1.0 * UNIT
+    life = 0.5 * UNIT
     victim = await hub(
         log_length=50, inbox_length=20, named_life=life, anonymous_life=life, log_age=life, dedupe_life=life
     )  # fmt: skip

@@ -278,7 +278,9 @@ async def test_who_does_not_read_answers_gets_no_more_of_them(line_of: Any) -> N
 
 
 async def test_an_idle_connection_is_closed_and_a_polled_one_is_not() -> None:
-    options = EngineOptions(connect_timeout=0, ping_interval=0.2, ping_timeout=0.2)
+    options = EngineOptions(
+        connect_timeout=0, ping_interval=0.2, ping_timeout=0.2, close_timeout=0.5
+    )
     app, _ = engineio_server.application(options)
     async with serving(app, "engine.io", keepalive_timeout=0.5) as peer, opened(peer) as line:
         for _ in range(6):

@@ -144,12 +144,12 @@ async def parked(redis_server: RedisServer) -> Callable[..., Any]:
 
 @pytest.fixture
 async def stock() -> AsyncIterator[Callable[..., Any]]:
-    """Connect stock Python clients: `await stock(url, transport, **auth)`."""
+    """Connect stock Python clients: `await stock(url, *transports, **auth)`."""
     clients: list[Stock] = []
 
-    async def connect(url: str, transport: str = "websocket", **auth: Any) -> Stock:
-        clients.append(Stock())
-        return await clients[-1].connect(url, transport, **auth)
+    async def connect(url: str, *transports: str, silence: float = 45.0, **auth: Any) -> Stock:
+        clients.append(Stock(silence))
+        return await clients[-1].connect(url, *transports, **auth)
 
     yield connect
     for each in clients:

@@ -250,23 +250,28 @@ async def test_black_hole(own_hub, js, raw, room, transports):
         await exactly(client, [0, 1, 2])
 
 
-@every_transport
-async def test_idling(own_hub, js, raw, room, transports):
-    """Recovered after most of a session's life away, and after more than one life connected."""
+async def test_idling(own_hub, js, raw, room):
+    """Recovered after most of a session's life away, and after more than one life connected, over every transport."""
     life = 2 * UNIT
     hub = await own_hub(anonymous_life=life)
     async with Proxy(hub.port) as proxy:
-        client = await js(proxy.url, transports=transports)
-        await client.join(room)
+        clients = [await js(proxy.url, transports=transports) for transports in TRANSPORTS]
+        for client in clients:
+            await client.join(room)
         # The very thing under test is that this time passes and nothing happens.
         await asyncio.sleep(life * 1.3)
-        await away(client, proxy)
+        before = [len(client.disconnects) for client in clients]
+        assert before == [0, 0, 0]
+        proxy.refuse = True
+        proxy.cut()
+        await eventually(lambda: all(client.disconnects for client in clients))
         await asyncio.sleep(life * 0.7)
         publisher = await raw(hub.url)
         await publisher.publish(room, 0)
         proxy.refuse = False
-        assert (await client.back())["recovered"] is True
-        await exactly(client, [0])
+        for client in clients:
+            assert (await client.back())["recovered"] is True
+            await exactly(client, [0])
 
 
 async def test_a_listener_that_throws_sees_the_message_again(hub, proxy, js, publisher, room):

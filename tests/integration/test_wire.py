@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import re
 
@@ -287,7 +286,7 @@ async def test_what_no_ping_proved_comes_again(hub, raw, publisher, room, name):
     await exactly(again, [0])
 
 
-async def test_proof_survives_a_killed_hub(own_hub, raw, room, name):
+async def test_proof_survives_a_killed_hub(own_hub, raw, redis_server, room, name):
     """A proven position is written back within 5 s: a hub killed later repeats nothing."""
     hub = await own_hub(ping_interval=0.5 * UNIT)
     publisher = await raw(hub.url)
@@ -296,7 +295,9 @@ async def test_proof_survives_a_killed_hub(own_hub, raw, room, name):
     for number in range(5):
         await publisher.publish(room, number)
     await exactly(client, list(range(5)))
-    await asyncio.sleep(7 * UNIT)  # the bound itself, and a ping
+    session, last = f"{hub.prefix}:{{0}}:session:{name}", client.events[-1][1][-1]
+    # The bound itself, and a ping.
+    await eventually(lambda: redis_server.client.hget(session, "pos") == last, 7 * UNIT)
     await hub.restart()
     publisher = await raw(hub.url)
     await publisher.publish(room, 5)

@@ -117,6 +117,10 @@ class Proxy:
         """Return by how many seconds a chunk is to be late."""
         return self.delay
 
+    def _through(self, pair: _Pair, way: str, data: bytes) -> bytes:
+        """Return what of a chunk is passed on."""
+        return data
+
     def _take(self) -> set[_Pair]:
         self._cuts += 1
         pairs, self._pairs = self._pairs, set()
@@ -162,7 +166,7 @@ class Proxy:
                 await self._flow[way].wait()
                 if pair in self._lost:
                     continue
-                sink.write(data)
+                sink.write(self._through(pair, way, data))
                 await sink.drain()
         except OSError:
             pass

@@ -4,18 +4,27 @@ from __future__ import annotations
 
 from typing import Any
 
+import aiohttp
 import socketio
 
 from tests.support.times import eventually
 
 
 class Stock:
-    """A `socketio.AsyncClient` that keeps what it hears; only its haste is not the default."""
+    """A `socketio.AsyncClient` that keeps what it hears; its haste is not the default, and it is not patient for ever.
 
-    def __init__(self) -> None:
+    `silence`: seconds after which a silent connection counts as dead, as docs/client.md advises.
+    """
+
+    def __init__(self, silence: float = 45.0) -> None:
+        times = aiohttp.ClientTimeout(total=None, sock_connect=silence, sock_read=silence)
         self.sio = socketio.AsyncClient(
             reconnection_delay=0.05, reconnection_delay_max=0.2, randomization_factor=0,
             handle_sigint=False,
+            http_session=lambda: aiohttp.ClientSession(timeout=times),
+            websocket_extra_options={
+                "timeout": aiohttp.ClientWSTimeout(ws_receive=silence, ws_close=silence)
+            },
         )  # fmt: skip
         self.sessions: list[dict[str, Any]] = []
         self.messages: list[list[Any]] = []
@@ -24,9 +33,11 @@ class Stock:
         self.sio.on("m", lambda data, meta, offset: self.messages.append([data, meta, offset]))
         self.sio.on("disconnect", self.disconnects.append)
 
-    async def connect(self, url: str, transport: str = "websocket", **auth: Any) -> Stock:
-        """Connect and return when the session is there."""
-        await self.sio.connect(url, auth=auth, transports=[transport], wait_timeout=5)
+    async def connect(self, url: str, *transports: str, **auth: Any) -> Stock:
+        """Connect, over WebSocket where nothing else is said, and return when the session is there."""
+        await self.sio.connect(
+            url, auth=auth, transports=list(transports or ["websocket"]), wait_timeout=5
+        )  # fmt: skip
         await eventually(lambda: self.sessions)
         return self
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import random
 import time
+from collections.abc import Callable
+from typing import TypeVar
 
 import redis
 
@@ -12,8 +14,12 @@ from tests.chaos.cluster import PREFIX, Cluster
 from tests.chaos.faults.fault import Fault
 from tests.support.times import UNIT
 
+T = TypeVar("T")
+
 
 class RedisFault(Fault):
+    """Of the server: those of one lane know that nobody else kills it meanwhile."""
+
     lane = "redis"
 
     def __init__(self, cluster: Cluster, dice: random.Random) -> None:
@@ -28,6 +34,20 @@ class RedisFault(Fault):
         if self._since is not None:
             self.cluster.outage(self._since)
         self._since = None
+
+
+class WayFault(RedisFault):
+    """Of the way between hubs and server, whatever befalls the server."""
+
+    lane = "way"
+
+    async def insist(self, ask: Callable[[redis.Redis], T]) -> T:
+        """Ask the server something as soon as there is one."""
+        while True:
+            try:
+                return await asyncio.to_thread(ask, self.cluster.redis.client)
+            except redis.exceptions.ConnectionError:
+                await asyncio.sleep(0.1)
 
 
 class RedisKilled(RedisFault):
@@ -45,7 +65,7 @@ class RedisKilled(RedisFault):
         self.end()
 
 
-class RedisUnreachable(RedisFault):
+class RedisUnreachable(WayFault):
     """The way from some hubs, or all, to Redis swallows everything and takes no connections."""
 
     lasts = (3.5 * UNIT, 4.5 * UNIT)
@@ -67,7 +87,7 @@ class RedisUnreachable(RedisFault):
         self.end()
 
 
-class RedisSlow(RedisFault):
+class RedisSlow(WayFault):
     """Every answer of Redis, and every command, is 200 ms late."""
 
     lasts = (2.0, 3.0)
@@ -83,7 +103,7 @@ class RedisSlow(RedisFault):
         self.end()
 
 
-class AnswersLost(RedisFault):
+class AnswersLost(WayFault):
     """Commands reach Redis, and their answers do not reach the hub: every outcome is unknown."""
 
     lasts = (0.3, 1.0)
@@ -101,15 +121,16 @@ class AnswersLost(RedisFault):
         self.end()
 
 
-class KilledByClientKill(RedisFault):
+class KilledByClientKill(WayFault):
     """CLIENT KILL of one type of connection."""
 
     type = "normal"
 
     async def strike(self) -> None:
         self.begin()
-        client = self.cluster.redis.client
-        await asyncio.to_thread(client.execute_command, "CLIENT", "KILL", "TYPE", self.type)
+        await self.insist(
+            lambda client: client.execute_command("CLIENT", "KILL", "TYPE", self.type)
+        )
         self.end()
 
 
@@ -134,14 +155,14 @@ class ScriptFlush(RedisFault):
         self.end()
 
 
-class SilentBus(RedisFault):
+class SilentBus(WayFault):
     """The buses of some hubs swallow everything and close nothing; commands go on."""
 
     lasts = (2.0, 3.0)
 
     async def strike(self) -> None:
         self.begin()
-        listed = await asyncio.to_thread(self.cluster.redis.client.client_list, "pubsub")
+        listed = await self.insist(lambda client: client.client_list("pubsub"))
         ports = {int(entry["addr"].rpartition(":")[2]) for entry in listed if ":" in entry["addr"]}
         for wire in self.dice.sample(self.cluster.wires, self.dice.randint(1, 3)):
             wire.swallow(ports)

@@ -1,0 +1,76 @@
+"""No silence in a handshake keeps a Python client away."""
+
+from __future__ import annotations
+
+import pytest
+
+from hub.client import connection
+from tests.support.proxy import Proxy, _Pair
+from tests.support.times import UNIT, eventually
+
+TIMES = {"ping_interval": 0.3 * UNIT, "ping_timeout": 0.5 * UNIT}
+
+
+@pytest.fixture(scope="module")
+def hub(start_hub):
+    """A hub whose clients notice a silence soon."""
+    return start_hub(**TIMES)
+
+
+class Mute(Proxy):
+    """While `mute`, WebSockets begin with silence, or with silence after the 101; nothing is closed."""
+
+    def __init__(self, port: int, *, answers: bool) -> None:
+        super().__init__(port)
+        self.mute = False
+        # WebSockets that went silent so far.
+        self.muted = 0
+        self._answers = answers
+
+    def _through(self, pair: _Pair, way: str, data: bytes) -> bytes:
+        if not self.mute or way != "down" or not data.startswith(b"HTTP/1.1 101"):
+            return data
+        self.muted += 1
+        self._lost.add(pair)
+        return data[: data.index(b"\r\n\r\n") + 4] if self._answers else b""
+
+
+both = pytest.mark.parametrize("transports", [["websocket"], ["polling", "websocket"]])
+at_any_time = pytest.mark.parametrize("answers", [False, True], ids=["silence", "101 and silence"])
+
+
+@both
+@at_any_time
+async def test_the_stock_client_with_the_advised_timeouts(
+    hub, stock, raw, room, name, transports, answers
+):
+    """By itself it waits behind a 101 for ever, and before it for five minutes, after which it is dead."""
+    async with Mute(hub.port, answers=answers) as network:
+        client = await stock(network.url, *transports, silence=sum(TIMES.values()), client_id=name)
+        assert (await client.sio.call("subscribe", {"room": room}))["ok"] is True
+        network.mute = True
+        network.cut()
+        await eventually(lambda: network.muted)
+        await (await raw(hub.url)).publish(room, "meanwhile")
+        network.mute = False
+        await eventually(lambda: client.data() == ["meanwhile"])
+        await client.sio.shutdown()
+
+
+@both
+@at_any_time
+async def test_the_hubs_own_client(hub, client, raw, room, monkeypatch, transports, answers):
+    """It bounds the whole of a connection's beginning."""
+    monkeypatch.setattr(connection, "OPEN_TIMEOUT", 1.0 * UNIT)
+    heard = []
+    async with Mute(hub.port, answers=answers) as network:
+        listener = await client(network.url, transports=transports)
+        listener.on("m")(lambda data, meta: heard.append(data))
+        await listener.subscribe(room)
+        network.mute = True
+        network.cut()
+        await eventually(lambda: network.muted)
+        await (await raw(hub.url)).publish(room, "meanwhile")
+        network.mute = False
+        await eventually(lambda: heard == ["meanwhile"])
+        await listener.close()
