@@ -1,0 +1,35 @@
+"""Accepting connections: several in one turn of the event loop, on every address of the host."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+
+import pytest
+import uvloop
+
+from hub.listening import AT_ONCE, listen
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
+def test_clients_that_come_together_are_accepted_together(host):
+    accepted: list[asyncio.Protocol] = []
+
+    def protocol() -> asyncio.Protocol:
+        accepted.append(asyncio.Protocol())
+        return accepted[-1]
+
+    async def main() -> None:
+        async with contextlib.AsyncExitStack() as stack:
+            address = await listen(stack, protocol, host, 0)
+            for _ in range(AT_ONCE):  # the kernel connects them; the loop stands still meanwhile
+                stack.enter_context(socket.create_connection((host, address[1])))
+            for _ in range(3):
+                await asyncio.sleep(0)
+            assert len(accepted) == AT_ONCE
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection((host, address[1]))
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(main())
