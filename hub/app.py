@@ -215,6 +215,7 @@ async def serve(settings: Settings, *, announce: Callable[[str], None]) -> None:
             hub.app,
             access_log=None,
             handle_signals=False,
+            tcp_keepalive=False,  # `listen` sees to it
             shutdown_timeout=SHUTDOWN_TIMEOUT,
             keepalive_timeout=IDLE_TIMEOUT,
             lingering_time=LINGERING_TIME,

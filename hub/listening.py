@@ -21,11 +21,13 @@ async def listen(
     host: str,
     port: int,
 ) -> Any:
-    """Accept connections until `stack` is closed; return the address. Raises OSError."""
+    """Accept connections, kept alive by TCP, until `stack` is closed; return the address. Raises OSError."""
     loop = asyncio.get_running_loop()
     server = await loop.create_server(protocol, host, port, backlog=BACKLOG)
     stack.callback(server.close)
     for listening in server.sockets:
+        # Connections inherit it: cheaper than for each of them.
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         for _ in range(AT_ONCE - 1):
             # The same socket under another number: they share one queue.
             again = socket.fromfd(listening.fileno(), listening.family, listening.type)
