@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from hub.engine.ids import Ids
 from hub.errors import BadRequest, Unavailable
 from hub.message import Message
 from hub.pid import Pid
@@ -119,6 +120,7 @@ class Store:
         self.settings = settings
         self.keys = Keys(settings.prefix)
         self.node = secrets.token_hex(8)
+        self._ids = Ids(42)
         # The newest offset that this node has seen anywhere; later ones are larger even if Redis forgets.
         self.newest = 0
         # Room and offset of the newest one that lies in a log, as far as the bus has told.
@@ -283,8 +285,8 @@ class Store:
         offset: int | None,
     ) -> Taken | None:
         """Make a connection the owner of the session that it proves or names, or of a new one; None: refused."""
-        # Drawn together, as each draw asks the kernel; four characters hold three bytes.
-        drawn = secrets.token_urlsafe(42)
+        # Drawn together; four characters hold three bytes.
+        drawn = self._ids.draw()
         secret, sid, anonymous = drawn[:24], drawn[24:40], drawn[40:]
         lives = self.settings.anonymous_life, self.settings.named_life
         proof = ("", "", "") if pid is None else (pid.generation, pid.serial, _hash(pid.secret))

@@ -347,7 +347,7 @@ class Host:
         return None
 
     def lane(self, peer: Peer, session: Session) -> Lane:
-        limits = Limits(self.lab.settings, peer)  # type: ignore[arg-type]
+        limits = Limits(self.lab.settings, peer, asyncio.get_running_loop())  # type: ignore[arg-type]
         return Lane(self.events, peer, session, limits)  # type: ignore[arg-type]
 
     def task(self, work: Awaitable[Any], kind: str = "") -> None:

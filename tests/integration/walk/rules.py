@@ -47,7 +47,9 @@ RULES: dict[str, Callable[[], Mutation]] = {
     ),
     "sub_bus_first": lambda: Mutation(
         Node__subscribe=rewrite(
-            Node.subscribe, "await self.store.bus.confirmed(room.channel)", "pass"
+            Node.subscribe,
+            "await self.store.bus.confirmed(room.channel, self.settings.redis_timeout)",
+            "pass",
         ),
     ),
     "sub_holds_all": lambda: Mutation(
