@@ -38,10 +38,10 @@ local function refer()
   -- In chunks, and out of step from client to client: a full inbox costs a trim only now and then.
   local chunk = math.min(128, math.floor(most / 8))
   local least = most - chunk
-  local turn, many = n % math.max(chunk, 1), #references
+  local turn, many, first = n % math.max(chunk, 1), #references, references[1]
   for i = 1, #away do
     local inbox = away[i]
-    local length = call('RPUSHX', inbox, unpack(references))
+    local length = many == 1 and call('RPUSHX', inbox, first) or call('RPUSHX', inbox, unpack(references))
     if length > least then
       if length > most or (turn - i) % chunk < many then call('LTRIM', inbox, -math.max(least, 1), -1) end
     elseif length == 0 then
