@@ -6,6 +6,7 @@
     python -m bench --series                      how cost grows, one pair each
     python -m bench --hub PATH                    the hub of another checkout
     python -m bench --against PATH                another checkout's hub as one more peer
+    python -m bench --redis redis-server          the hub on another server than its own
     python -m bench --add                         more pairs to those that --json holds
     python -m bench --show                        nothing new: what --json holds
 
@@ -50,6 +51,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--hub", type=Path, help="checkout whose .venv/bin/hub is measured")
     parser.add_argument("--against", type=Path, help="checkout to compare it with")
     parser.add_argument("--node", default=node(), help="the Node that runs Socket.IO")
+    parser.add_argument("--redis", help="server that hubs are given instead of their own")
     parser.add_argument("--json", type=Path, default=BUILD / "results.json")
     parser.add_argument("--add", action="store_true", help="keep the pairs that --json holds")
     given = parser.parse_args()
@@ -101,6 +103,7 @@ def main() -> None:
         **({"hub": given.hub.resolve()} if given.hub else {}),
         other=given.against.resolve() if given.against else None,
         node=given.node,
+        redis=given.redis,
     )
     generator.build()
     prepare()

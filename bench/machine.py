@@ -35,7 +35,7 @@ def facts(choice: Choice) -> dict[str, Any]:
         "other": _revision(choice.other) if choice.other else "",
         "python": python,
         "node": _output(choice.node, "--version").removeprefix("v"),
-        "valkey": _output(valkey(), "--version").split()[2].removeprefix("v="),
+        "redis server": _server(choice.redis or valkey()),
         **dict(zip(_PACKAGES, versions, strict=True)),
         **{f"{name} (npm)": _npm_version(name) for name in _NODE_PACKAGES},
     }
@@ -45,7 +45,7 @@ def heading(machine: dict[str, Any]) -> str:
     """Say in two lines what was measured on what."""
     return (
         f"{machine['cpu']}, {machine['cores']} cores, Linux {machine['kernel']}; server on one core, load on another\n"
-        f"hub {machine['hub']}; Python {machine['python']}, uvloop {machine['uvloop']}, Valkey {machine['valkey']}; "
+        f"hub {machine['hub']}; Python {machine['python']}, uvloop {machine['uvloop']}, {machine['redis server']}; "
         f"Socket.IO {machine['socket.io (npm)']} on Node {machine['node']}; python-socketio {machine['python-socketio']}"
     )
 
@@ -54,6 +54,13 @@ def _output(*command: str | Path) -> str:
     return subprocess.run(
         [str(word) for word in command], check=True, capture_output=True, text=True
     ).stdout.strip()
+
+
+def _server(binary: str) -> str:
+    """Return such as 'Redis 7.0.15, jemalloc-5.2.1'."""
+    words = _output(binary, "--version").split()
+    facts = dict(word.split("=", 1) for word in words if "=" in word)
+    return f"{words[0]} {facts['v']}, {facts['malloc']}"
 
 
 def _revision(checkout: Path) -> str:

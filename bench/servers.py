@@ -50,6 +50,8 @@ class Choice:
     hub: Path = ROOT
     other: Path | None = None
     node: str = field(default_factory=node)
+    # A Redis that hubs are given instead of the one that they bring along.
+    redis: str | None = None
 
 
 @contextmanager
@@ -60,9 +62,13 @@ def running(name: str, choice: Choice) -> Iterator[Server]:
         if name in ("hub", "other"):
             checkout = choice.hub if name == "hub" else choice.other
             assert checkout is not None
-            yield stack.enter_context(_hub(name, checkout, data))
+            if choice.redis:
+                store = stack.enter_context(_redis(data, choice.redis))
+                yield stack.enter_context(_hub(name, checkout, data, store))
+            else:
+                yield stack.enter_context(_hub(name, checkout, data))
             return
-        store = stack.enter_context(_valkey(data)) if name.endswith("-redis") else None
+        store = stack.enter_context(_redis(data, valkey())) if name.endswith("-redis") else None
         socket = data / "redis.sock" if store else None
         command = {
             "node": [choice.node, "server.cjs"],
@@ -76,24 +82,27 @@ def running(name: str, choice: Choice) -> Iterator[Server]:
 
 
 @contextmanager
-def _hub(name: str, checkout: Path, data: Path) -> Iterator[Server]:
-    """Run the hub of a checkout on its defaults, with its own Valkey."""
+def _hub(name: str, checkout: Path, data: Path, given: int | None = None) -> Iterator[Server]:
+    """Run the hub of a checkout on its defaults, with its own Valkey or on the Redis that is the process `given`."""
+    socket = data / "redis.sock"
     settings = {"HUB_PORT": "0", "HUB_DATA_DIR": str(data)}
+    if given:
+        settings["HUB_REDIS_URL"] = f"unix://{socket}"
     with _started([str(checkout / ".venv/bin/hub"), "serve"], checkout, settings) as (hub, line):
         found = re.search(r"http://[\d.]+:(\d+)", line)
         assert found is not None, line
-        (store,) = children(hub.pid)
+        (store,) = [given] if given else children(hub.pid)
         try:
-            yield Server(name, int(found[1]), hub.pid, store, data / "redis.sock")
+            yield Server(name, int(found[1]), hub.pid, store, socket)
         finally:
             hub.kill()
-            while runs(store):  # it ends with the hub
+            while not given and runs(store):  # its own ends with the hub
                 time.sleep(0.02)
 
 
 @contextmanager
-def _valkey(data: Path) -> Iterator[int]:
-    """Run a Valkey for a peer, with the settings of the one that comes with the hub."""
+def _redis(data: Path, binary: str) -> Iterator[int]:
+    """Run a server for whoever brings none along, as durable as the one that comes with the hub."""
     socket = data / "redis.sock"
     options = {
         "port": "0",
@@ -105,13 +114,13 @@ def _valkey(data: Path) -> Iterator[int]:
         "maxmemory-policy": "noeviction",
         "logfile": str(data / "redis.log"),
     }
-    command = [valkey(), *(word for key, value in options.items() for word in (f"--{key}", value))]
+    command = [binary, *(word for key, value in options.items() for word in (f"--{key}", value))]
     process = subprocess.Popen(_pinned(command), cwd=data)
     try:
         deadline = time.monotonic() + START_TIMEOUT
         while not socket.exists():
             if process.poll() is not None or time.monotonic() > deadline:
-                raise RuntimeError("Valkey does not start")
+                raise RuntimeError(f"{binary} does not start")
             time.sleep(0.02)
         yield process.pid
     finally:
