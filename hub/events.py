@@ -11,7 +11,7 @@ from socketio.exceptions import ConnectionRefusedError
 from hub.engine.connection import Connection
 from hub.errors import BadRequest, Forbidden, HubError, NotFound, RateLimited, Unavailable
 from hub.lane import Lane, Published, Reply
-from hub.limits import Limits
+from hub.limits import Limits, Load
 from hub.message import encode, meta
 from hub.model import ATTACHMENTS, check_client_id, is_offset
 from hub.node import Node
@@ -41,6 +41,7 @@ class Events:
         self.node = node
         self.server = server
         self.settings = node.settings
+        self.load = Load(self.settings.pending_together)
         self.lost = node.lost
         self.spawn = node.spawn
         # Kept: up to Python 3.11 asking for the running loop asks the kernel for the process id each time.
@@ -71,7 +72,7 @@ class Events:
         )
         if session is None:
             raise ConnectionRefusedError("refused")
-        limits = Limits(self.settings, connection)
+        limits = Limits(self.settings, connection, self.load)
         connection.data["lane"] = self._lanes[sid] = Lane(self, connection, session, limits)
         reply = {"sid": session.taken.sid}
         if not bare:
