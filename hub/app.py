@@ -19,6 +19,7 @@ from hub.embedded import EmbeddedServer
 from hub.engine import Goodbye
 from hub.errors import BadRequest, HubError, Unavailable
 from hub.events import Events
+from hub.listening import listen
 from hub.node import Node
 from hub.server import Server
 from hub.session import Session
@@ -26,8 +27,6 @@ from hub.settings import Settings
 
 log = logging.getLogger("hub.app")
 
-# Connections that wait to be accepted: a burst of returning clients must not wait for TCP to try again.
-BACKLOG = 4096
 # Seconds between the groups in which clients are let go at the end.
 DRAIN_STEP = 0.1
 # Seconds that the last of them may take to fetch what was written to them. What they do not is replayed where they
@@ -216,15 +215,16 @@ async def serve(settings: Settings, *, announce: Callable[[str], None]) -> None:
             hub.app,
             access_log=None,
             handle_signals=False,
+            tcp_keepalive=False,  # `listen` sees to it
             shutdown_timeout=SHUTDOWN_TIMEOUT,
             keepalive_timeout=IDLE_TIMEOUT,
             lingering_time=LINGERING_TIME,
         )
         await runner.setup()
         stack.push_async_callback(runner.cleanup)
-        site = web.TCPSite(runner, settings.host, settings.port, backlog=BACKLOG)
-        await site.start()
-        announce(_url(settings.host, runner.addresses))
+        assert runner.server is not None
+        address = await listen(stack, runner.server, settings.host, settings.port)
+        announce(_url(settings.host, address[1]))
         waiting: asyncio.Future[Any] = asyncio.ensure_future(stopped.wait())
         await asyncio.wait([waiting, hub.failed], return_when=asyncio.FIRST_COMPLETED)
         waiting.cancel()
@@ -238,8 +238,7 @@ async def serve(settings: Settings, *, announce: Callable[[str], None]) -> None:
     log.info("stopped")
 
 
-def _url(host: str, addresses: list[Any]) -> str:
-    port = addresses[0][1]
+def _url(host: str, port: int) -> str:
     return f"http://[{host}]:{port}/" if ":" in host else f"http://{host}:{port}/"
 
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
 from socketio.exceptions import ConnectionRefusedError
 
 from hub.engine.connection import Connection
+from hub.engine.frame import Frame
 from hub.errors import BadRequest, Forbidden, HubError, NotFound, RateLimited, Unavailable
 from hub.lane import Lane, Published, Reply
 from hub.limits import Limits, Load
@@ -45,18 +47,19 @@ class Events:
         self.lost = node.lost
         self.spawn = node.spawn
         # Kept: up to Python 3.11 asking for the running loop asks the kernel for the process id each time.
-        self.call_soon = asyncio.get_running_loop().call_soon
+        self._loop = asyncio.get_running_loop()
+        self.call_soon = self._loop.call_soon
         # By Socket.IO sid: when a connection ends there is nothing else left of it.
         self._lanes: dict[str, Lane] = {}
         server.fast_lane = self._text
         server.binary_lane = self._verb
-        server.after_connect = self._after_connect
+        server.welcome = self._welcome
         server.on("connect", self._connect)
         server.on("disconnect", self._disconnect)
 
     # -- CONNECT
 
-    async def _connect(self, sid: str, environ: dict[str, Any], auth: Any) -> dict[str, Any]:
+    async def _connect(self, sid: str, environ: Mapping[str, Any], auth: Any) -> dict[str, Any]:
         connection = self.server.connection(sid)
         if connection is None:
             raise Unavailable("the connection is gone")
@@ -72,15 +75,15 @@ class Events:
         )
         if session is None:
             raise ConnectionRefusedError("refused")
-        limits = Limits(self.settings, connection, self.load)
+        limits = Limits(self.settings, connection, self._loop, self.load)
         connection.data["lane"] = self._lanes[sid] = Lane(self, connection, session, limits)
         reply = {"sid": session.taken.sid}
         if not bare:
             reply["pid"] = str(session.taken.pid)
         return reply
 
-    def _after_connect(self, sid: str) -> None:
-        self.node.begin(self._lanes[sid].session)
+    def _welcome(self, sid: str, reply: Frame) -> None:
+        self.node.begin(self._lanes[sid].session, reply)
 
     async def _disconnect(self, sid: str, reason: str) -> None:
         if (lane := self._lanes.pop(sid, None)) is not None:

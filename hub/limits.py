@@ -49,15 +49,22 @@ class Limits:
     """The limits of one connection, and how much of them is used."""
 
     __slots__ = (
-        "_bytes", "_clock", "_connection", "_load", "_paused", "_penalty", "_pending", "_refusals", "_settings", "_streamed",
-        "_verbs",
+        "_bytes", "_clock", "_connection", "_load", "_loop", "_paused", "_penalty", "_pending", "_refusals", "_settings",
+        "_streamed", "_verbs",
     )  # fmt: skip
 
-    def __init__(self, settings: Settings, connection: Connection, load: Load) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        connection: Connection,
+        loop: asyncio.AbstractEventLoop,
+        load: Load,
+    ) -> None:
         self._settings = settings
         self._load = load
         self._connection = connection
-        self._clock = asyncio.get_running_loop().time
+        self._loop = loop
+        self._clock = loop.time
         now = self._clock()
         publishes, verbs = settings.publishes_per_second, settings.verbs_per_second
         self._streamed = Bucket(now, publishes, BURST * publishes)
@@ -98,8 +105,7 @@ class Limits:
         self._refusals += 1
         if self._refusals >= TOLERATED and self._penalty is None:
             self._refusals = 0
-            loop = asyncio.get_running_loop()
-            self._penalty = loop.call_later(PENALTY, self._forgive)
+            self._penalty = self._loop.call_later(PENALTY, self._forgive)
             self._look()
         return RateLimited(
             f"{verb}: at most {what} a second on one connection; again in {wait:.3g} s"

@@ -14,6 +14,7 @@ import random
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from typing import Any
 
+from hub.engine.frame import Frame
 from hub.errors import Unavailable
 from hub.message import Message
 from hub.pid import Pid
@@ -72,6 +73,8 @@ class Node:
         self.sessions: dict[str, Session] = {}
         self._by_connection: dict[str, Session] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
+        # Kept: up to Python 3.11 asking for the running loop asks the kernel for the process id each time.
+        self._loop = asyncio.get_running_loop()
         self._node_channel = self.store.keys.node_channel(self.store.node).encode()
         self._all_nodes_channel = self.store.keys.all_nodes_channel.encode()
 
@@ -92,7 +95,7 @@ class Node:
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """Run something in the background; an unexpected failure is logged."""
-        task = asyncio.get_running_loop().create_task(work)
+        task = self._loop.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._ended)
         return task
@@ -131,10 +134,8 @@ class Node:
             return None
         rooms = [self._rooms.want(name) for name in taken.rooms]
         try:
-            if rooms:
-                async with asyncio.timeout(self.settings.redis_timeout):
-                    for room in rooms:
-                        await self.store.bus.confirmed(room.channel)
+            for room in rooms:
+                await self.store.bus.confirmed(room.channel, self.settings.redis_timeout)
             if peer.closed:
                 raise Unavailable("the connection is gone")
             older = self.sessions.get(taken.client_id)
@@ -143,11 +144,9 @@ class Node:
             session = self._admit(peer, connection, taken, bare=bare, manual=manual)
             session.order = order
             return session
-        except BaseException as error:
+        except BaseException:
             # The session is this connection's already: park it in its name.
             self.spawn(self._park(taken.client_id, connection, taken.position))
-            if isinstance(error, TimeoutError):
-                raise Unavailable("the bus is away") from None
             raise
         finally:
             for room in rooms:
@@ -174,9 +173,10 @@ class Node:
             room.members[session] = join
         return session
 
-    def begin(self, session: Session) -> None:
-        """Say `hub:session`, then replay; to be called once CONNECT has been answered."""
+    def begin(self, session: Session, *reply: Frame) -> None:
+        """Write the answer to its CONNECT and `hub:session`, in one piece, then replay."""
         if session.closed:
+            session.write(*reply)
             return
         taken = session.taken
         session.peer.listener = session
@@ -190,6 +190,7 @@ class Node:
                 "rooms": sorted(taken.rooms),
                 "head": str(taken.head),
             },
+            *reply,
         )
         if taken.how == "new" and not taken.rooms:
             session.go_live(taken.head)  # it is in no room, so it cannot have missed anything
@@ -279,9 +280,7 @@ class Node:
         """
         room = self._rooms.want(name)
         try:
-            if not self.store.bus.hears(room.channel):
-                async with asyncio.timeout(self.settings.redis_timeout):
-                    await self.store.bus.confirmed(room.channel)
+            await self.store.bus.confirmed(room.channel, self.settings.redis_timeout)
             if session.closed:
                 # It is in no room any more, as far as it knows: it would join anew, behind what its client has yet to get.
                 raise Unavailable("the connection is gone")
@@ -303,8 +302,6 @@ class Node:
                     session.stale = True  # a replay under way did not wait for this room's channel
                 if not session.release():
                     self._replayer.catch_up(session)
-        except TimeoutError:
-            raise Unavailable("the bus is away") from None
         finally:
             self._rooms.unwant(room)
 

@@ -132,12 +132,13 @@ class Session:
 
     # -- writing
 
-    def write(self, frame: Frame) -> None:
-        self.peer.write(frame.wire, (frame,))
+    def write(self, *frames: Frame) -> None:
+        """Write frames in one piece."""
+        self.peer.write(b"".join([frame.wire for frame in frames]), frames)
 
-    def tell(self, event: str, data: Any) -> None:
-        """Write one of the hub's own events; it ends with the position, and moves nothing."""
-        self.write(event_frame(event, data, None if self.bare else self.sent))
+    def tell(self, event: str, data: Any, *before: Frame) -> None:
+        """Write one of the hub's own events behind `before`; it ends with the position, and moves nothing."""
+        self.write(*before, event_frame(event, data, None if self.bare else self.sent))
 
     def deliver(self, message: Message) -> None:
         """Write a live message, or keep it, or leave it to the replay that is to come."""

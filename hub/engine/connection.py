@@ -9,10 +9,10 @@ from __future__ import annotations
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 from math import inf
-from typing import Any
 
 from hub.engine import packet as packets
 from hub.engine import wire
+from hub.engine.environ import Environ
 from hub.engine.frame import Frame
 from hub.engine.life import CUT_AFTER, Life
 from hub.engine.outbox import Outbox
@@ -42,9 +42,9 @@ class Connection(Life):
         return "polling" if self._socket is None else "websocket"
 
     @property
-    def environ(self) -> dict[str, Any]:
-        """The handshake request, WSGI-like, built anew on each access."""
-        return self._environ()
+    def environ(self) -> Environ:
+        """The handshake request, WSGI-like; nothing of it is kept."""
+        return Environ(self._environ)
 
     @property
     def buffered(self) -> int:

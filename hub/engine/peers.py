@@ -30,6 +30,10 @@ def _address(text: str) -> Address | None:
     return address
 
 
+# Addresses as text; they come again and again.
+_text = functools.lru_cache(1024)(str)
+
+
 def _trusted(address: Address | None, proxies: tuple[Network, ...]) -> bool:
     return address is not None and any(address in network for network in proxies)
 
@@ -52,7 +56,7 @@ def remote_address(request: web.BaseRequest, options: EngineOptions) -> str:
     peer = request.remote or ""
     nearest = _address(peer)
     if not _trusted(nearest, options.trusted_proxies):
-        return str(nearest) if nearest is not None else peer
+        return _text(nearest) if nearest is not None else peer
     for text in reversed(_forwarded(request.headers)):
         address = _address(text)
         if address is None:
@@ -60,7 +64,7 @@ def remote_address(request: web.BaseRequest, options: EngineOptions) -> str:
         nearest = address
         if not _trusted(address, options.trusted_proxies):
             break
-    return str(nearest)
+    return _text(nearest)
 
 
 def is_loopback(remote: str) -> bool:

@@ -16,7 +16,7 @@ from __future__ import annotations
 import inspect
 import logging
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 import socketio
@@ -64,7 +64,7 @@ class _Environs:
     def __init__(self, connections: dict[str, Connection]) -> None:
         self._connections = connections
 
-    def __getitem__(self, eio_sid: str) -> dict[str, Any]:
+    def __getitem__(self, eio_sid: str) -> Mapping[str, Any]:
         return self._connections[eio_sid].environ
 
     def get(self, eio_sid: str | None, default: Any = None) -> Any:
@@ -82,8 +82,8 @@ class Server(socketio.AsyncServer):  # type: ignore[misc]
     fast_lane: FastLane | None = None
     # Takes binary events of "/" with their attachments: the text behind `5<count>-`; True where it did.
     binary_lane: BinaryLane | None = None
-    # Called with the sid right after the CONNECT reply of "/" was queued.
-    after_connect: Callable[[str], None] | None = None
+    # Called with the sid and the CONNECT reply of "/", to write it, and what else goes with it.
+    welcome: Callable[[str, Frame], None] | None = None
 
     eio: EngineServer
     packet_class: type[Packet]
@@ -143,7 +143,7 @@ class Server(socketio.AsyncServer):  # type: ignore[misc]
 
     # ---------------------------------------------------------------- engine events
 
-    def _handle_eio_connect(self, eio_sid: str, environ: dict[str, Any]) -> None:
+    def _handle_eio_connect(self, eio_sid: str, environ: Mapping[str, Any]) -> None:
         if not self.manager_initialized:
             self.manager_initialized = True
             self.manager.initialize()
@@ -266,13 +266,13 @@ class Server(socketio.AsyncServer):  # type: ignore[misc]
         client.joined[namespace] = sid
         client.left -= {namespace}
         reply = {"sid": sid, **answer} if isinstance(answer, dict) else {"sid": sid}
-        self._send(client, sio.CONNECT, namespace, reply)
         await self.manager.connect(sid, namespace)
         connection.establish()
-        if namespace == "/":
-            client.ready = True
-            if self.after_connect is not None:
-                self.after_connect(sid)
+        client.ready |= namespace == "/"
+        if namespace == "/" and self.welcome is not None:
+            self.welcome(sid, self._frame(sio.CONNECT, namespace, reply))
+        else:
+            self._send(client, sio.CONNECT, namespace, reply)
 
     async def _client_left(self, client: _Client, namespace: str) -> None:
         await self._leave(client, namespace, Reason.CLIENT_DISCONNECT)
@@ -356,7 +356,10 @@ class Server(socketio.AsyncServer):  # type: ignore[misc]
             connection.send(frame_of(pkt))
 
     def _send(self, client: _Client, kind: int, namespace: str, data: Any = None) -> None:
-        client.connection.send(frame_of(self.packet_class(kind, data=data, namespace=namespace)))
+        client.connection.send(self._frame(kind, namespace, data))
+
+    def _frame(self, kind: int, namespace: str, data: Any) -> Frame:
+        return frame_of(self.packet_class(kind, data=data, namespace=namespace))
 
 
 def _arity(handler: Any) -> tuple[int, float]:

@@ -61,12 +61,19 @@ class Bus(Kept):
     def hears(self, channel: bytes) -> bool:
         return self.up and channel in self._wanted and not self._owed.get(channel)
 
-    async def confirmed(self, channel: bytes) -> None:
-        """Wait until a channel is heard, or not wanted any more."""
+    async def confirmed(self, channel: bytes, within: float | None = None) -> None:
+        """Wait until a channel is heard, or not wanted any more. Raises Unavailable after `within` seconds."""
         while channel in self._wanted and not self.hears(channel):
-            future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            loop = self._loop or asyncio.get_running_loop()
+            future: asyncio.Future[None] = loop.create_future()
             self._waiters.setdefault(channel, []).append(future)
-            await future
+            # Not asyncio.timeout: that asks for the running loop, see `Kept`.
+            timer = loop.call_later(within, _give_up, future) if within is not None else None
+            try:
+                await future
+            finally:
+                if timer is not None:
+                    timer.cancel()
 
     def _command(self, verb: str, *channels: bytes) -> None:
         if not self.up or self._link is None:
@@ -133,3 +140,8 @@ class Bus(Kept):
         if link is not None and asyncio.get_running_loop().time() - link.alive_at > self._silence:
             log.warning("the bus is silent; making a new connection")
             link.close()
+
+
+def _give_up(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_exception(Unavailable("the bus is away"))

@@ -12,7 +12,7 @@ from typing import Any
 
 from hub.errors import HubError, Unavailable
 from hub.store.kept import Kept
-from hub.store.link import Callback, Link, Reply, ReplyError, connect, pack, settling
+from hub.store.link import Callback, Growing, Link, Reply, ReplyError, connect, pack, settling
 from hub.store.scripts import read_all
 
 log = logging.getLogger("hub.store")
@@ -33,8 +33,8 @@ class Commands(Kept):
         self._timeout = timeout
         self.scripts = read_all()
         # While scripts are being loaded again: those that Redis did not know, and those that came after.
-        self._unknown: list[tuple[bytes, Callback]] = []
-        self._waiting: list[tuple[bytes, Callback]] = []
+        self._unknown: list[tuple[bytes | Growing, Callback]] = []
+        self._waiting: list[tuple[bytes | Growing, Callback]] = []
         self._reloading = False
         # How Redis calls this connection, and the one before.
         self._id = self._previous = 0
@@ -43,16 +43,21 @@ class Commands(Kept):
         """Run a script; `callback` gets its answer or a HubError. Scripts take effect in the order sent."""
         self.send(pack(("EVALSHA", self.scripts[name].sha, len(keys), *keys, *args)), callback)
 
-    def send(self, packed: bytes, callback: Callback) -> None:
-        """Run a script whose command is packed already."""
+    @property
+    def growing(self) -> Growing | None:
+        """Return the last command sent, while it may grow."""
+        return None if self._link is None else self._link.growing
+
+    def send(self, command: bytes | Growing, callback: Callback) -> None:
+        """Run a script whose command is packed already, or will be at the end of the turn."""
         link = self._link
         if link is None or not self.up:
             callback(Unavailable("Redis is away"))
             return
         if self._reloading:
-            self._waiting.append((packed, callback))
+            self._waiting.append((command, callback))
         else:
-            self._send(link, packed, callback)
+            self._send(link, command, callback)
 
     def ask(self, name: str, keys: Sequence[str], args: Sequence[Any]) -> asyncio.Future[Reply]:
         """Run a script; the future raises HubError."""
@@ -83,11 +88,11 @@ class Commands(Kept):
 
     # -- scripts that Redis has forgotten
 
-    def _send(self, link: Link, packed: bytes, callback: Callback) -> None:
+    def _send(self, link: Link, command: bytes | Growing, callback: Callback) -> None:
         def done(reply: Reply) -> None:
             if isinstance(reply, ReplyError):
                 if str(reply).startswith("NOSCRIPT"):
-                    self._forgotten(link, packed, callback)
+                    self._forgotten(link, command, callback)
                     return
                 reply = _refused(reply)
             elif self._unknown and not isinstance(reply, Exception):
@@ -97,11 +102,11 @@ class Commands(Kept):
                     other(Unavailable("Redis had forgotten the scripts"))
             callback(reply)
 
-        link.send(packed, done)
+        link.send(command, done)
 
-    def _forgotten(self, link: Link, packed: bytes, callback: Callback) -> None:
+    def _forgotten(self, link: Link, command: bytes | Growing, callback: Callback) -> None:
         """Hold everything that comes after, let what is under way be answered, load, send again in order."""
-        self._unknown.append((packed, callback))
+        self._unknown.append((command, callback))
         if self._reloading:
             return
         self._reloading = True
@@ -112,8 +117,8 @@ class Commands(Kept):
             again = self._unknown + self._waiting
             self._unknown, self._waiting = [], []
             self._reloading = False
-            for command, waiter in again:
-                self._send(link, command, waiter)
+            for each, waiter in again:
+                self._send(link, each, waiter)
 
         link.send(pack(("PING",)), answered)
 

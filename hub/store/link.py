@@ -10,7 +10,7 @@ import asyncio
 import ssl
 from collections import deque
 from collections.abc import Callable
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
 import hiredis
 from redis.asyncio.connection import parse_url
@@ -27,6 +27,12 @@ ReplyError = hiredis.ReplyError
 def packed_part(*words: str) -> bytes:
     """Return some words of a command as they travel; the command's length comes before its first."""
     return pack(words).split(b"\r\n", 1)[1]
+
+
+class Growing(Protocol):
+    """A command that may grow as long as it is the last one of its turn."""
+
+    def packed(self) -> bytes: ...
 
 
 # Seconds to connect and log in.
@@ -66,6 +72,8 @@ class Link(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         # Commands of this turn of the loop, written at its end.
         self._out: list[bytes] = []
+        # The last of them, where it may still grow.
+        self.growing: Growing | None = None
         # What awaits a reply, oldest first. Bounded by the verbs that connections may have waiting.
         self._pending: deque[Callback] = deque()
         # When something was last heard, or asked while nothing was awaited.
@@ -76,7 +84,7 @@ class Link(asyncio.Protocol):
         """How many replies are awaited."""
         return len(self._pending)
 
-    def send(self, packed: bytes, callback: Callback | None) -> None:
+    def send(self, command: bytes | Growing, callback: Callback | None) -> None:
         """Send a command; `callback` gets its reply, a ReplyError, or Unavailable where the connection ended.
 
         None: there is no reply but pushes (the commands of a subscriber).
@@ -85,9 +93,15 @@ class Link(asyncio.Protocol):
             if callback is not None:
                 callback(Unavailable("Redis is away"))
             return
-        if not self._out:
+        if self.growing is not None:
+            self._out.append(self.growing.packed())
+            self.growing = None
+        elif not self._out:
             self._loop.call_soon(self._flush)
-        self._out.append(packed)
+        if isinstance(command, bytes):
+            self._out.append(command)
+        else:
+            self.growing = command
         if callback is not None:
             if not self._pending:
                 self.alive_at = self._loop.time()
@@ -106,6 +120,9 @@ class Link(asyncio.Protocol):
         self._lost()
 
     def _flush(self) -> None:
+        if self.growing is not None:
+            self._out.append(self.growing.packed())
+            self.growing = None
         if self._transport is not None and not self.closed:
             self._transport.write(b"".join(self._out))
         self._out.clear()

@@ -11,7 +11,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from hub.errors import BadRequest, HubError, Unavailable
+from hub.engine.ids import Ids
+from hub.errors import BadRequest, Unavailable
 from hub.message import Message
 from hub.pid import Pid
 from hub.settings import Settings
@@ -19,11 +20,16 @@ from hub.store.bus import Bus, Messages
 from hub.store.commands import Commands
 from hub.store.keys import Keys
 from hub.store.link import packed_part
+from hub.store.publishing import Callback, Group
 
 log = logging.getLogger("hub.store")
 
 # Of the keys' shapes. Raised with each change that an older node would read wrongly.
 SCHEMA = "2"
+
+# The first of a message's words in publish.lua, and the same room's name again and again.
+_PLAIN, _VOLATILE, _ODD = packed_part(""), packed_part("v"), packed_part("o")
+_packed_word = functools.lru_cache(4096)(packed_part)
 
 
 @dataclass(slots=True)
@@ -114,6 +120,7 @@ class Store:
         self.settings = settings
         self.keys = Keys(settings.prefix)
         self.node = secrets.token_hex(8)
+        self._ids = Ids(42)
         # The newest offset that this node has seen anywhere; later ones are larger even if Redis forgets.
         self.newest = 0
         # Room and offset of the newest one that lies in a log, as far as the bus has told.
@@ -139,9 +146,6 @@ class Store:
             str(settings.inbox_length),
             str(int(settings.dedupe_life * 1e3)),
         )
-        # Publishing is what a hub does most: its command is packed in three parts, of which two are ready.
-        self._begin = functools.lru_cache(4096)(self._packed_begin)
-        self._end = packed_part(*self._publish_args)
 
     async def start(self) -> None:
         """Connect. Raises Unavailable; BadRequest for a Redis that must not be used."""
@@ -204,7 +208,7 @@ class Store:
         room: str,
         header: bytes,
         body: bytes,
-        callback: Callable[[int | HubError, bool], None],
+        callback: Callback,
         *,
         volatile: bool = False,
         odd: bool = False,
@@ -214,43 +218,48 @@ class Store:
 
         `odd`: not every session is to count it (echo off, ttl).
         """
-
-        def done(reply: Any) -> None:
-            if isinstance(reply, HubError):
-                callback(reply, False)
-                return
-            duplicate = reply[:1] == b"="
-            offset = int(reply[1:] if duplicate else reply)
-            self.newest = max(self.newest, offset)
-            callback(offset, duplicate)
-
-        begin = self._begin(room) if dedupe is None else self._packed_begin(room, dedupe)
-        newest = b"%d" % self.newest
-        self.commands.send(
-            b"%b$%d\r\n%b\r\n$%d\r\n%b\r\n$%d\r\n%b\r\n$1\r\n%d\r\n$1\r\n%d\r\n%b"
-            % (
-                begin,
-                len(header),
-                header,
-                len(body),
-                body,
-                len(newest),
-                newest,
-                volatile,
-                odd,
-                self._end,
-            ),
-            done,
+        key = b"$0\r\n\r\n" if dedupe is None else packed_part(dedupe)
+        message = b"%b%b$%d\r\n%b\r\n$%d\r\n%b\r\n%b" % (
+            _VOLATILE if volatile else _ODD if odd else _PLAIN,
+            _packed_word(room),
+            len(header),
+            header,
+            len(body),
+            body,
+            key,
         )
+        group = self.commands.growing
+        if isinstance(group, Group) and not group.full:
+            group.add(message, callback)
+        else:
+            group = Group(self._pack_publish)
+            group.add(message, callback)
+            self.commands.send(group, functools.partial(self._published, group))
 
-    def _packed_begin(self, room: str, *dedupe: str) -> bytes:
-        """Return the begin of the command that publishes in a room, the same for every message."""
-        keys = self.keys
-        names = (keys.clock, keys.log(room), keys.meta(room), keys.away(room), *dedupe)
-        words = (
-            "EVALSHA", self.commands.scripts["publish"].sha, str(len(names)), *names, room, keys.room_channel(room),
-        )  # fmt: skip
-        return b"*%d\r\n%b" % (len(words) + 5 + len(self._publish_args), packed_part(*words))
+    def _published(self, group: Group, reply: Any) -> None:
+        self.newest = max(self.newest, group.answer(reply))
+
+    # Publishing is what a hub does most: of the command only what changes is packed each time.
+
+    @functools.cached_property
+    def _publish_begin(self) -> bytes:
+        sha = self.commands.scripts["publish"].sha
+        return packed_part("EVALSHA", sha, "1", self.keys.clock)
+
+    @functools.cached_property
+    def _publish_settings(self) -> bytes:
+        return packed_part(*self._publish_args)
+
+    def _pack_publish(self, messages: list[bytes]) -> bytes:
+        newest = b"%d" % self.newest
+        return b"*%d\r\n%b$%d\r\n%b\r\n%b%b" % (
+            5 + len(self._publish_args) + 5 * len(messages),
+            self._publish_begin,
+            len(newest),
+            newest,
+            self._publish_settings,
+            b"".join(messages),
+        )
 
     async def history(self, room: str, after: int | None, before: int | None, limit: int) -> Page:
         keys = self.keys
@@ -276,8 +285,8 @@ class Store:
         offset: int | None,
     ) -> Taken | None:
         """Make a connection the owner of the session that it proves or names, or of a new one; None: refused."""
-        # Drawn together, as each draw asks the kernel; four characters hold three bytes.
-        drawn = secrets.token_urlsafe(42)
+        # Drawn together; four characters hold three bytes.
+        drawn = self._ids.draw()
         secret, sid, anonymous = drawn[:24], drawn[24:40], drawn[40:]
         lives = self.settings.anonymous_life, self.settings.named_life
         proof = ("", "", "") if pid is None else (pid.generation, pid.serial, _hash(pid.secret))

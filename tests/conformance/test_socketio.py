@@ -101,8 +101,15 @@ class TestConnect:
 
     async def test_the_handler_may_add_to_the_reply(self, server_of: Serve) -> None:
         peer, server = await server_of()
-        after: list[str] = []
-        server.after_connect = after.append
+        welcomed: list[str] = []
+
+        def welcome(sid: str, reply: Frame) -> None:
+            welcomed.append(sid)
+            connection = server.connection(sid)
+            assert connection is not None
+            connection.send(reply)
+
+        server.welcome = welcome
 
         @server.on("connect")
         async def announce(sid: str, environ: dict[str, Any], auth: Any) -> dict[str, Any]:
@@ -113,7 +120,7 @@ class TestConnect:
         async with peer.websocket() as socket:
             await socket.send_str("40")
             assert await text(socket) == '40{"sid":"mine","pid":"secret"}'
-            connection = server.connection(after[0])
+            connection = server.connection(welcomed[0])
             assert connection is not None
             assert connection.transport == "websocket"
         assert server.connection("nobody") is None

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 
 from hub import session as module
+from hub.engine.frame import Frame
 from hub.message import Message, encode, meta
 from hub.pid import Pid
 from hub.session import Session, State
@@ -26,10 +27,12 @@ class Peer:
         self.frames: list[Any] = []
         self.buffered = 0
         self.direct: Any = None
+        self.writes = 0
 
     def write(self, wire: bytes, frames: Any) -> None:
         assert wire == b"".join(frame.wire for frame in frames)
         self.frames += frames
+        self.writes += 1
 
     @property
     def packets(self) -> list[Any]:
@@ -70,6 +73,16 @@ class Subject:
 @pytest.fixture
 def subject() -> Subject:
     return Subject()
+
+
+def test_what_is_told_leaves_with_what_comes_before_it(subject):
+    """The answer to CONNECT and `hub:session` are one write, in this order."""
+    subject.session.tell("hub:session", {}, Frame('0{"sid":"x"}'))
+    assert [frame.packets[0] for frame in subject.peer.frames] == [
+        '0{"sid":"x"}',
+        '2["hub:session",{},"10"]',
+    ]
+    assert subject.peer.writes == 1
 
 
 def test_nothing_is_delivered_before_it_is_live(subject):

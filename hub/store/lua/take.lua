@@ -79,7 +79,7 @@ if how then
   redis.call('HSET', key, 'owner', ARGV[9], 'anon', session.anon, 'life', session.life)
 else
   redis.call('HSET', key, 'gen', session.gen, 'serial', '0', 'secret', ARGV[7], 'sid', session.sid, 'pos', session.pos,
-    'away', '0', 'owner', ARGV[9], 'anon', session.anon, 'life', session.life)
+    'away', '0', 'owner', ARGV[9], 'anon', session.anon, 'life', session.life, 'takes', '1')
 end
 local served = served_key(string.match(ARGV[9], '^[^/]*'))
 redis.call('SADD', served, client)
@@ -90,7 +90,7 @@ if session.away == '1' then
   for room in pairs(session.rooms) do outlive(away_key(room), kept(session)) end
 end
 
-local takes = text(redis.call('HINCRBY', key, 'takes', 1))
+local takes = how and text(redis.call('HINCRBY', key, 'takes', 1)) or '1'
 local answer = { how or 'new', client, session.gen, session.serial, session.sid, session.pos, text(head), '0', takes }
 local missed, now = 0, how and microseconds()
 for room, joined in pairs(session.rooms) do

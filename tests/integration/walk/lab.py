@@ -28,6 +28,7 @@ from hub.rooms import Rooms
 from hub.session import Session
 from hub.settings import Settings
 from hub.store import bus, commands, kept, store
+from hub.store.link import Growing
 from hub.store.scripts import Script, read_all
 from tests.support.redis import RedisServer
 
@@ -151,7 +152,7 @@ class Wire:
         self.on_lost = on_lost
         self.on_push = on_push
         self.raw = Raw(lab.path)
-        self.going: deque[tuple[bytes, Callable[[Any], None] | None]] = deque()
+        self.going: deque[tuple[bytes | Growing, Callable[[Any], None] | None]] = deque()
         self.coming: deque[tuple[Callable[[Any], None] | None, Any]] = deque()
         self.closed = False
         # Its process is dead: nobody is told anything any more.
@@ -165,15 +166,22 @@ class Wire:
     def __len__(self) -> int:
         return sum(callback is not None for callback, _ in self.coming) + len(self.going)
 
-    def send(self, packed: bytes, callback: Callable[[Any], None] | None) -> None:
+    @property
+    def growing(self) -> Growing | None:
+        """What has not left yet, and is the last to leave, may grow."""
+        if not self.going or isinstance(self.going[-1][0], bytes):
+            return None
+        return self.going[-1][0]
+
+    def send(self, command: bytes | Growing, callback: Callable[[Any], None] | None) -> None:
         if self.dead:
             return
         if self.closed:
             if callback is not None:
                 callback(Unavailable("Redis is away"))
             return
-        self.going.append((packed, callback))
-        if len(self.going) == 1 and packed.startswith(_AT_ONCE):
+        self.going.append((command, callback))
+        if len(self.going) == 1 and isinstance(command, bytes) and command.startswith(_AT_ONCE):
             # Setting a connection up is not what is tried here.
             self.execute()
             self.lab.loop.call_soon(self.release)
@@ -194,7 +202,8 @@ class Wire:
 
     def execute(self) -> None:
         """Let the server carry out the next command."""
-        packed, callback = self.going.popleft()
+        command, callback = self.going.popleft()
+        packed = command if isinstance(command, bytes) else command.packed()
         self.raw.send(packed)
         if callback is None:
             self.collect()
@@ -338,7 +347,12 @@ class Host:
         return None
 
     def lane(self, peer: Peer, session: Session) -> Lane:
-        limits = Limits(self.lab.settings, peer, Load(1000))  # type: ignore[arg-type]
+        limits = Limits(
+            self.lab.settings,
+            peer,
+            asyncio.get_running_loop(),
+            Load(1000),  # type: ignore[arg-type]
+        )
         return Lane(self.events, peer, session, limits)  # type: ignore[arg-type]
 
     def task(self, work: Awaitable[Any], kind: str = "") -> None:

@@ -47,7 +47,9 @@ RULES: dict[str, Callable[[], Mutation]] = {
     ),
     "sub_bus_first": lambda: Mutation(
         Node__subscribe=rewrite(
-            Node.subscribe, "await self.store.bus.confirmed(room.channel)", "pass"
+            Node.subscribe,
+            "await self.store.bus.confirmed(room.channel, self.settings.redis_timeout)",
+            "pass",
         ),
     ),
     "sub_holds_all": lambda: Mutation(
@@ -134,7 +136,7 @@ RULES: dict[str, Callable[[], Mutation]] = {
         ("replay", "n and not odd[room] and text(reached - n) or ''", "''"),
     ),
     "floor_expiry": lambda: Mutation(
-        ("publish", "string.format('%.0f', ARGV[11] + late)", "string.format('%.0f', ARGV[10] + late)"),
+        ("publish", "format('%.0f', ARGV[5] + late)", "format('%.0f', ARGV[4] + late)"),
     ),
     "unsub_state": lambda: Mutation(
         Bus___confirm=rewrite(Bus._confirm, "if owed > 0:", "if False:"),

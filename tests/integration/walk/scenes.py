@@ -487,10 +487,10 @@ def late_admission(s: Scene) -> None:
     bus, waits = s.n0.node.store.bus, s.lab.loop.create_future()
     confirmed = bus.confirmed
 
-    async def slowly(channel: bytes) -> None:
+    async def slowly(channel: bytes, within: float | None = None) -> None:
         bus.confirmed = confirmed  # type: ignore[method-assign]
         await waits
-        await confirmed(channel)
+        await confirmed(channel, within)
 
     s.come(s.py1, s.n0)
     s.go(s.py1)

@@ -231,10 +231,11 @@ class Ledger(Lab):
 
     def publish_ran(self, _: str, args: list[str], reply: Any) -> None:
         world = self.world
-        message = world.messages[json.loads(f"[{args[3]}]")[1]["i"]]
-        message.offset = int(reply)
-        if not message.volatile:
-            world.stored.append(message)
+        for body, offset in zip(args[10::5], reply, strict=True):
+            message = world.messages[json.loads(f"[{body}]")[1]["i"]]
+            message.offset = int(offset)
+            if not message.volatile:
+                world.stored.append(message)
 
     def take_ran(self, _: str, args: list[str], reply: Any) -> None:
         world = self.world
@@ -642,9 +643,8 @@ class World:
         store = hosts[0].node.store
         keys = store.keys
         packed = _pack((
-            "EVALSHA", self.lab.scripts["publish"].sha, 4, keys.clock, keys.log(room), keys.meta(room),
-            keys.away(room), room, keys.room_channel(room), header, body, "0",
-            "1" if volatile else "0", "0", *store._publish_args,
+            "EVALSHA", self.lab.scripts["publish"].sha, 1, keys.clock, "0", *store._publish_args,
+            "v" if volatile else "", room, header, body, "",
         ))  # fmt: skip
         self.lab.admin.send(packed)
         reply = self.lab.admin.receive()

@@ -141,6 +141,19 @@ async def test_nobody_waits_for_a_channel_that_is_not_wanted(node, server):
         server.resume()
 
 
+async def test_who_waits_for_a_channel_waits_only_so_long(node, server):
+    server.pause()
+    try:
+        node.store.bus.want(b"x")
+        waiting = asyncio.ensure_future(node.store.bus.confirmed(b"x"))
+        with pytest.raises(Unavailable, match="the bus is away"):
+            await node.store.bus.confirmed(b"x", 0.05)
+        assert not waiting.done()
+    finally:
+        server.resume()
+    await asyncio.wait_for(waiting, 5)
+
+
 async def test_a_silent_bus_is_made_anew(start):
     """The node's own probes keep it alive; without them it is given up."""
     node = await start(bus_silence=0.2)

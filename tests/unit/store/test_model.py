@@ -8,6 +8,7 @@ client has got. In the end each message has arrived once and in order, or a gap 
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Iterator
 from typing import Any
@@ -101,15 +102,13 @@ class Session(RuleBasedStateMachine):
     @rule(rooms=st.lists(ROOM, min_size=1, max_size=8), own=SELDOM, late=SELDOM)
     def publish(self, rooms: list[str], own: bool, late: bool) -> None:
         """Somebody publishes; or the client itself, with echo off. The bus may bring it later."""
-        skip = self.client if own else "*"
-        for room in rooms:
-            base = f"w:{{0}}:room:{room}:"
-            reply = self.raw.call(
-                "EVALSHA", SCRIPTS["publish"].sha, 4, "w:{0}:clock", base + "log", base + "meta", base + "away", room,
-                "w:{0}:bus:room:" + room, f"3 5 5 {skip} 0 *", '"m",1', "0", "0", str(int(own)), self.log, AGE * 10**6,
-                AGE * 1000, (AGE + 2 * LIFE + 120) * 1000, self.inbox, "120000",
-            )  # fmt: skip
-            offset = int(reply)
+        header = f"3 5 5 {self.client if own else '*'} 0 *"
+        words = [("o" if own else "", room, header, '"m",1', "") for room in rooms]
+        offsets = self.raw.call(
+            "EVALSHA", SCRIPTS["publish"].sha, 1, "w:{0}:clock", "0", self.log, AGE * 10**6, AGE * 1000,
+            (AGE + 2 * LIFE + 120) * 1000, self.inbox, "120000", *itertools.chain(*words),
+        )  # fmt: skip
+        for room, offset in zip(rooms, map(int, offsets), strict=True):
             if own:
                 self.own.add(offset)
             if room in self.joins:
