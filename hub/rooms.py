@@ -121,8 +121,7 @@ class Rooms:
         first, last = messages[0].offset, messages[-1].offset
         store = self._store
         store.newest = max(store.newest, last)
-        if last > self._heard:
-            self._heard = last
+        self._heard = max(self._heard, last)
         if messages[-1].n:
             store.witness = (room.name, last)
         if len(messages) == 1:
