@@ -120,7 +120,7 @@ class Hub:
         work: list[tuple[float, Callable[[], Awaitable[Any]]]] = [
             (settings.lease / 4, node.renew),
             (settings.lease / 2, self._sweep),
-            (settings.bus_silence / 4, node.store.probe),
+            (settings.bus_silence / 4, node.probe),
             (settings.bus_silence / 4, node.store.watch),
             (min(2.0, settings.lease / 4), node.prove),
             (max(life / 2, 0.5), node.touch),

@@ -13,7 +13,7 @@ from hub.engine.connection import Connection
 from hub.engine.frame import Frame
 from hub.errors import BadRequest, Forbidden, HubError, NotFound, RateLimited, Unavailable
 from hub.lane import Lane, Published, Reply
-from hub.limits import Limits
+from hub.limits import Limits, Load
 from hub.message import encode, meta
 from hub.model import ATTACHMENTS, check_client_id, is_offset
 from hub.node import Node
@@ -43,6 +43,7 @@ class Events:
         self.node = node
         self.server = server
         self.settings = node.settings
+        self.load = Load(self.settings.pending_together)
         self.lost = node.lost
         self.spawn = node.spawn
         # Kept: up to Python 3.11 asking for the running loop asks the kernel for the process id each time.
@@ -74,7 +75,7 @@ class Events:
         )
         if session is None:
             raise ConnectionRefusedError("refused")
-        limits = Limits(self.settings, connection, self._loop)
+        limits = Limits(self.settings, connection, self._loop, self.load)
         connection.data["lane"] = self._lanes[sid] = Lane(self, connection, session, limits)
         reply = {"sid": session.taken.sid}
         if not bare:

@@ -1,7 +1,8 @@
 """What one connection may ask of the hub: how often, and how much at a time.
 
 Who asks too often is refused with `rate_limited`, and who goes on all the same is not read for a while. Who has too much
-under way is not refused but read later: that is how TCP tells a sender to wait.
+under way is not refused but read later: that is how TCP tells a sender to wait. So is, while all of them together have
+much under way, whoever has more than a few verbs of it: what the others ask waits for no more than that.
 """
 
 from __future__ import annotations
@@ -18,22 +19,49 @@ BURST = 5.0
 BYTES = 16 * 1024
 # After so many refusals a connection is not read for so many seconds.
 TOLERATED, PENALTY = 100, 1.0
+# Verbs that a connection may have under way however much the others have.
+SHARE = 16
 # The verbs that are cheap and come in streams.
 STREAMED = frozenset({"publish", "ack"})
+
+
+class Load:
+    """What all connections of a node have under way. `most`: verbs, beyond which they take turns."""
+
+    __slots__ = ("_most", "under_way", "waiting")
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self.under_way = 0
+        # Who has its share, and is read when there is less to do, in the order of waiting.
+        self.waiting: dict[Limits, None] = {}
+
+    @property
+    def high(self) -> bool:
+        return self.under_way > self._most
+
+    @property
+    def low(self) -> bool:
+        return 2 * self.under_way <= self._most
 
 
 class Limits:
     """The limits of one connection, and how much of them is used."""
 
     __slots__ = (
-        "_bytes", "_clock", "_connection", "_loop", "_paused", "_penalty", "_pending", "_refusals", "_settings",
+        "_bytes", "_clock", "_connection", "_load", "_loop", "_paused", "_penalty", "_pending", "_refusals", "_settings",
         "_streamed", "_verbs",
     )  # fmt: skip
 
     def __init__(
-        self, settings: Settings, connection: Connection, loop: asyncio.AbstractEventLoop
+        self,
+        settings: Settings,
+        connection: Connection,
+        loop: asyncio.AbstractEventLoop,
+        load: Load,
     ) -> None:
         self._settings = settings
+        self._load = load
         self._connection = connection
         self._loop = loop
         self._clock = loop.time
@@ -93,9 +121,14 @@ class Limits:
         """Note that a verb of so many bytes is under way; it is owed a `leave`."""
         self._pending += 1
         self._bytes += size
+        load = self._load
+        load.under_way += 1
         settings = self._settings
         if self._pending >= settings.pending_verbs or self._bytes >= settings.pending_bytes:
             self._paused = True
+            self._look()
+        elif self._pending > SHARE and load.high:
+            load.waiting[self] = None
             self._look()
 
     def leave(self, size: int) -> None:
@@ -110,10 +143,23 @@ class Limits:
             ):
                 self._paused = False
                 self._look()
+        load = self._load
+        load.under_way -= 1
+        if load.waiting:
+            if not self._pending:
+                self._go_on()  # it has nothing of the load, and nothing else would tell it
+            elif load.low:
+                next(iter(load.waiting))._go_on()
+
+    def _go_on(self) -> None:
+        """Wait no longer for the others."""
+        if self in self._load.waiting:
+            del self._load.waiting[self]
+            self._look()
 
     def _look(self) -> None:
         """Read from the connection, or do not."""
-        if self._paused or self._penalty is not None:
+        if self._paused or self._penalty is not None or self in self._load.waiting:
             self._connection.pause()
         else:
             self._connection.resume()

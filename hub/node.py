@@ -329,7 +329,9 @@ class Node:
     def _told(self, payload: bytes) -> None:
         """Something was said to this node alone."""
         what, _, rest = payload.decode().partition(" ")
-        if what == "fence" and (session := self._by_connection.get(rest)) is not None:
+        if what == "probe":
+            self._rooms.passed(int(rest))
+        elif what == "fence" and (session := self._by_connection.get(rest)) is not None:
             self._replaced(session)
 
     def _deaf(self) -> None:
@@ -380,6 +382,10 @@ class Node:
             log.warning("the lease had lapsed")
             self.replay_all(self.sessions.values())
             await self.touch()
+
+    async def probe(self) -> None:
+        """Let the bus be heard. Raises nothing: one that stays silent is noticed."""
+        await self._replayer.probe()
 
     async def touch(self) -> None:
         """Keep the sessions served here from expiring. Raises Unavailable."""

@@ -78,23 +78,25 @@ class Recent:
         ):
             self._shrink(offset)
 
-    def fetched(self, after: int, messages: Sequence[Message], *, last: bool) -> None:
+    def fetched(self, after: int, messages: Sequence[Message], *, last: bool) -> bool:
         """Take messages read from the log: all that came behind the offset `after`, up to the last of them.
 
         `last`: what comes behind them will be heard; others are kept only where they join on to what is here.
+        Return whether they are the newest here, which the bus may have yet to come to.
         """
         numbers = [message.n for message in messages]
         if not numbers or numbers[-1] - numbers[0] != len(numbers) - 1:
-            return
+            return False
+        newest = self.low is None
         if self.low is None:
             if not last:
-                return
+                return False
             self._memory.rooms[self] = None
             self._n = numbers[-1]
         else:
             first = self._n - len(self) + 1
             if after >= self.low or not numbers[0] < first <= numbers[-1] + 1:
-                return
+                return False
             messages = messages[: first - numbers[0]]
         self.low = after
         self._entries[: self._start] = messages
@@ -102,6 +104,7 @@ class Recent:
         self._start = 0
         self._memory.size += sum([_size(message) for message in messages])
         self._shrink(self._offsets[-1])
+        return newest
 
     def since(self, offset: int) -> list[Message] | None:
         """Return every message heard behind an offset, in order; None where they do not reach back so far."""

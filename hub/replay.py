@@ -121,8 +121,18 @@ class Replayer:
         if batch.live_from is not None:
             session.go_live(batch.live_from)
         if batch.whole and not session.stale:
+            before = self._rooms.read
             self._rooms.learn(session, after, batch.messages, last=batch.live_from is not None)
+            if self._rooms.read > before and self._rooms.ahead:
+                self._spawn(self.probe())
         return True
+
+    async def probe(self) -> None:
+        """Say something on the node's own channel: its bus is never silent, and comes to what was read from logs."""
+        try:
+            await self._store.probe(self._rooms.read)
+        except Unavailable:
+            pass  # what is heard next tells as well
 
     def _from_memory(self, session: Session, rooms: dict[str, int], now: int) -> None:
         """Write what was missed, as the rooms remember it; the session is live in Redis already.

@@ -44,6 +44,8 @@ class Rooms:
         self._replay = replay
         self._rooms: dict[bytes, Room] = {}
         self._base = store.keys.room_channel_base.encode()
+        # The newest offset heard, and the newest one remembered that was read from a log.
+        self._heard = self.read = 0
         self.memory = Memory(
             settings.replay_memory, settings.log_length, int(settings.log_age * 1e6)
         )
@@ -93,9 +95,14 @@ class Rooms:
 
     def deaf(self) -> None:
         """The bus is lost: what is heard after it does not follow on what was heard before."""
+        self.read = 0
         for room in self._rooms.values():
             room.n = None
             room.recent.clear()
+
+    def passed(self, offset: int) -> None:
+        """The bus has come to an offset: what it brings of older messages has been heard."""
+        self._heard = max(self._heard, offset)
 
     # -- the way of a message
 
@@ -114,6 +121,7 @@ class Rooms:
         first, last = messages[0].offset, messages[-1].offset
         store = self._store
         store.newest = max(store.newest, last)
+        self._heard = max(self._heard, last)
         if messages[-1].n:
             store.witness = (room.name, last)
         if len(messages) == 1:
@@ -137,9 +145,16 @@ class Rooms:
 
     # -- what the rooms remember
 
+    @property
+    def ahead(self) -> bool:
+        """Tell whether a room remembers what the bus has not come to: older messages of others may be on their way."""
+        return self.read > self._heard
+
     def lows(self, session: Session) -> dict[str, int]:
-        """Return, for the rooms of a session that remember something, behind which offset they do."""
-        lows = {}
+        """Return, for the rooms of a session that remember something of use, behind which offset they do."""
+        lows: dict[str, int] = {}
+        if self.ahead:
+            return lows
         for name in session.joins:
             low = self._rooms[self.channel(name)].recent.low
             if low is not None:
@@ -149,6 +164,8 @@ class Rooms:
     def remembered(self, session: Session, names: Iterable[str]) -> dict[int, Message] | None:
         """Return what a session has not been written of some rooms, by offset; None where that is not known any more."""
         found: dict[int, Message] = {}
+        if self.ahead:
+            return None
         for name in names:
             join = session.joins.get(name)
             if join is None:
@@ -171,4 +188,6 @@ class Rooms:
         for name, found in by_room.items():
             join = session.joins.get(name)
             if join is not None and found[0].offset > join:
-                self._rooms[self.channel(name)].recent.fetched(max(after, join), found, last=last)
+                recent = self._rooms[self.channel(name)].recent
+                if recent.fetched(max(after, join), found, last=last):
+                    self.read = max(self.read, found[-1].offset)

@@ -464,9 +464,9 @@ class Store:
     async def clock(self) -> int:
         return int(await self.commands.call("GET", self.keys.clock) or 0)
 
-    async def probe(self) -> None:
-        """Say something on the node's own channel, so that its bus is never silent."""
-        await self.commands.call("PUBLISH", self.keys.node_channel(self.node), "probe")
+    async def probe(self, read: int = 0) -> None:
+        """Say something on the node's own channel: that the bus is heard, and has come to the offset `read`."""
+        await self.commands.call("PUBLISH", self.keys.node_channel(self.node), f"probe {read}")
 
     def owner(self, connection: str) -> str:
         return f"{self.node}/{connection}"

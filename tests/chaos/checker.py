@@ -254,9 +254,13 @@ class _Walk:
         if event.resumed and not event.recovered and not together:
             yield self._bad("session lost", f"connection {self._connections} began a new session")
         if self._record.returns and event.position < self._highest:
-            yield self._bad(
-                "no repeats", f"resumed from {event.position}, had received {self._highest}"
-            )
+            if not self._known.forgot(self._highest):
+                yield self._bad(
+                    "no repeats", f"resumed from {event.position}, had received {self._highest}"
+                )
+            else:  # its offset is beyond all that a promoted replica has: a reset, and again what was not proven
+                self._received = {offset for offset in self._received if offset <= event.position}
+                self._highest = event.position
         self._last[event.via] = event.position
 
     def _got(self, event: Got) -> Iterator[Violation]:

@@ -12,6 +12,7 @@ class Known:
 
     def __init__(self, history: History) -> None:
         self.publications = history.publications
+        self.forgot = history.forgot
         self._forgotten = history.forgotten
         stored = [p for p in history.publications.values() if not p.volatile]
         # When the last of them was heard of: what had expired by then may have been due to nobody any more.

@@ -393,6 +393,7 @@ SCENES = {
 UNTOLD = {
     "closed_join": "a verb has to wait just while its connection ends; found by a storm, told by the walk",
     "learn_whole": "batches of two clients have to interleave within one gap; the walk decides that",
+    "read_ahead": "a log has to be read just between two messages of the bus; found by a storm, told by the walk",
     "told_is_lost": "a node has to have heard what its log has lost already; the walk decides that",
     "late_admission": "one task of a process has to overtake another; no fault outside decides that",
 }

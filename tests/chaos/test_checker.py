@@ -295,6 +295,18 @@ def test_only_acknowledgements_move_a_manual_position():
     assert check(history) == []
 
 
+def test_whoever_has_seen_more_than_there_is_sees_again_what_was_not_proven():
+    """Its offset is beyond the clock of the replica that was promoted, so nobody knows what it has."""
+    history, _ = story(*got(1, 2, 3, 4), Began(102, True, resumed=True), *got(*range(3, 11)))
+    assert rules(history) == {"no repeats"}
+    history.forgotten.append(
+        Forgotten(102, 103, 4.0, 6.0)
+    )  # the last that it had was not among them
+    assert rules(history) == {"no repeats"}
+    history.forgotten[0] = Forgotten(103, 104, 4.0, 6.0)
+    assert check(history) == []
+
+
 def test_what_a_lost_primary_alone_had_is_not_due():
     """And it may be stored again, behind what is told as forgotten."""
     history, record = story(*got(1, 2, 3), *got(6, 7, 8, 9, 10))

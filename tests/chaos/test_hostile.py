@@ -9,7 +9,7 @@ import json
 
 import pytest
 
-from hub.limits import BURST, TOLERATED
+from hub.limits import BURST, SHARE, TOLERATED
 from tests.chaos.leaks import resident
 from tests.support.expect import exactly
 from tests.support.hubs import Hub
@@ -197,6 +197,31 @@ async def test_what_is_under_way_is_bounded_in_bytes(hub, own_redis, raw):
     await sending
     for number in range(1000, 1400):
         assert (await client.answer(number))["ok"] is True
+
+
+async def test_others_wait_for_a_bounded_part_of_any_flood(hub, own_redis, raw):
+    """However many connections flood: of their verbs few are ahead of a bystander's, and all are answered in the end."""
+    together = 50
+    victim = await hub(pending_together=together, redis_timeout=60, bus_silence=60, lease=60)
+    bystander = await raw(victim.url)
+    flooders = [await (await Light.open("127.0.0.1", victim.port)).connect() for _ in range(8)]
+    own_redis.pause()
+    try:
+        flood = [
+            client.ask("publish", room="r", event="m", data=1)
+            for client in flooders
+            for _ in range(300)
+        ]
+        await asyncio.sleep(0.5 * UNIT)
+        asked = asyncio.create_task(bystander.publish("others", "meanwhile"))
+        await asyncio.sleep(0.2 * UNIT)
+    finally:
+        own_redis.resume()
+    offset = int(await asked)
+    answers = await asyncio.gather(*flood)
+    assert all(answer["ok"] for answer in answers)
+    ahead = sum(int(answer["offset"]) < offset for answer in answers)
+    assert together < ahead <= together + len(flooders) * (SHARE + 1)
 
 
 async def test_long_answers_wait_for_their_reader(hub, raw, others):

@@ -20,7 +20,7 @@ import hiredis
 from hub.errors import Unavailable
 from hub.events import Events
 from hub.lane import Lane
-from hub.limits import Limits
+from hub.limits import Limits, Load
 from hub.node import Node
 from hub.recent import Recent
 from hub.replay import Replayer
@@ -347,7 +347,12 @@ class Host:
         return None
 
     def lane(self, peer: Peer, session: Session) -> Lane:
-        limits = Limits(self.lab.settings, peer, asyncio.get_running_loop())  # type: ignore[arg-type]
+        limits = Limits(
+            self.lab.settings,
+            peer,
+            asyncio.get_running_loop(),
+            Load(1000),  # type: ignore[arg-type]
+        )
         return Lane(self.events, peer, session, limits)  # type: ignore[arg-type]
 
     def task(self, work: Awaitable[Any], kind: str = "") -> None:

@@ -179,4 +179,5 @@ RULES: dict[str, Callable[[], Mutation]] = {
         ("replay", "if progress[room] and progress[room][3] > from then", "if #gaps > 0 then"),
     ),
     "told_is_lost": lambda: Mutation(("replay", " and after >= told", "")),
+    "read_ahead": lambda: Mutation(Rooms__ahead=property(lambda self: False)),
 }  # fmt: skip

@@ -528,6 +528,24 @@ def told_is_lost(s: Scene) -> None:
     s.come(s.js1, s.n0)
 
 
+def read_ahead(s: Scene) -> None:
+    """What a log told of one room is not handed on while the bus still brings older messages of another."""
+    s.come(s.py1, s.n0)
+    s.join(s.py1, "B")
+    s.hear("B")
+    s.come(s.js2, s.n0)
+    s.join(s.js2, "A")
+    s.come(s.js1, s.n0)
+    s.join(s.js1, "A", "B")
+    s.go(s.js2)
+    s.go(s.js1)
+    s.come(s.js2, s.n0, "n0 replies")
+    s.flow("n0 commands")
+    s.hear("B", "A", kept=("n0 bus", "n0 commands"))
+    s.flow("n0 bus")
+    s.come(s.js1, s.n0, "n0 bus")
+
+
 # Each rule's scene; settings that it needs are named beside it.
 SCENES: dict[str, tuple[Callable[[Scene], None], dict[str, Any]]] = {
     "sub_adds_away": (sub_adds_away, {}),
@@ -564,6 +582,7 @@ SCENES: dict[str, tuple[Callable[[Scene], None], dict[str, Any]]] = {
     "late_admission": (late_admission, {}),
     "learn_whole": (learn_whole, {"log_length": 2, "replay_memory": 100_000}),
     "told_is_lost": (told_is_lost, {"log_length": 2, "replay_count": 1, "replay_memory": 100_000}),
+    "read_ahead": (read_ahead, {"replay_memory": 100_000}),
 }
 
 

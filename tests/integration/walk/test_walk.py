@@ -19,7 +19,7 @@ from tests.integration.walk.rules import RULES
 from tests.integration.walk.world import episode
 from tests.support.redis import RedisServer
 
-COUNT = int(os.environ.get("HUB_WALKS", "120"))
+COUNT = int(os.environ.get("HUB_WALKS", "200"))
 
 # Bounds so small that they are met all the time, and more of what breaks.
 ROUGH: dict[str, Any] = {
