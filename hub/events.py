@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -47,7 +48,7 @@ class Events:
         self.call_soon = asyncio.get_running_loop().call_soon
         # By Socket.IO sid: when a connection ends there is nothing else left of it.
         self._lanes: dict[str, Lane] = {}
-        server.fast_lane = self._text
+        server.fast_lane = self._verb
         server.binary_lane = self._verb
         server.after_connect = self._after_connect
         server.on("connect", self._connect)
@@ -89,14 +90,10 @@ class Events:
 
     # -- verbs
 
-    def _text(self, connection: Connection, text: str) -> bool:
-        """Take a text event, `2[...]` or `2<id>[...]`."""
-        return self._verb(connection, text[1:], [])
-
-    def _verb(self, connection: Connection, text: str, attachments: list[bytes]) -> bool:
-        """Take an event, `[...]` or `<id>[...]`; False: it is no verb, and goes python-socketio's way."""
-        bracket = text.index("[")
-        ack, text = text[:bracket], text[bracket:]
+    def _verb(
+        self, connection: Connection, ack: str, text: str, attachments: Sequence[bytes] = ()
+    ) -> bool:
+        """Take an event, the id of its packet and its JSON; False: it is no verb, and goes python-socketio's way."""
         lane: Lane | None = connection.data.get("lane")
         if lane is None:
             return False  # python-socketio ends the connection, as the protocol asks
@@ -132,7 +129,7 @@ class Events:
         self,
         session: Session,
         request: Publish,
-        attachments: list[bytes],
+        attachments: Sequence[bytes],
         done: Published,
     ) -> None:
         store = self.node.store

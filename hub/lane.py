@@ -9,7 +9,8 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
+from functools import partial
 from typing import Any, Protocol
 
 import msgspec
@@ -39,7 +40,7 @@ class Carrier(Protocol):
     """What carries verbs out."""
 
     def publish(
-        self, session: Session, request: Publish, attachments: list[bytes], done: Published, /
+        self, session: Session, request: Publish, attachments: Sequence[bytes], done: Published, /
     ) -> None:
         """Send a message on its way; `done` hears how that went."""
 
@@ -77,12 +78,12 @@ class Lane:
         self._peer = peer
         # Verbs that wait for one before them, each with its packet's id and its size; while there are any, a worker
         # takes them one by one.
-        self._queue: deque[tuple[Request, list[bytes], str, int]] = deque()
+        self._queue: deque[tuple[Request, Sequence[bytes], str, int]] = deque()
         self._worker: asyncio.Task[None] | None = None
         # Answers of this turn of the loop, written together at its end.
         self._answers: list[Frame] = []
 
-    def submit(self, request: Request, attachments: list[bytes], ack: str, size: int) -> None:
+    def submit(self, request: Request, attachments: Sequence[bytes], ack: str, size: int) -> None:
         """Carry a verb of `size` bytes out once those before it have taken effect.
 
         `ack` is its packet's id; empty: no answer.
@@ -107,19 +108,20 @@ class Lane:
         self._answers.append(frame)
         self._flush()
 
-    def _send(self, request: Publish, attachments: list[bytes], ack: str, size: int) -> None:
-        def done(result: int | HubError, duplicate: bool) -> None:
-            self.limits.leave(size)
-            if isinstance(result, HubError):
-                self.answer(ack, result.answer(), [])
-            elif ack:
-                more = b',"duplicate":true' if duplicate else b""
-                text = b'3%b[{"ok":true,"offset":"%d"%b}]' % (ack.encode(), result, more)
-                if not self._answers:
-                    self._carrier.call_soon(self._flush)
-                self._answers.append(Frame.text(text))
-
+    def _send(self, request: Publish, attachments: Sequence[bytes], ack: str, size: int) -> None:
+        done = partial(self._published, ack, size)
         self._carrier.publish(self.session, request, attachments, done)
+
+    def _published(self, ack: str, size: int, result: int | HubError, duplicate: bool) -> None:
+        self.limits.leave(size)
+        if isinstance(result, HubError):
+            self.answer(ack, result.answer(), [])
+        elif ack:
+            more = b',"duplicate":true' if duplicate else b""
+            text = b'3%b[{"ok":true,"offset":"%d"%b}]' % (ack.encode(), result, more)
+            if not self._answers:
+                self._carrier.call_soon(self._flush)
+            self._answers.append(Frame.text(text))
 
     def _flush(self) -> None:
         answers, self._answers = self._answers, []

@@ -55,7 +55,7 @@ class Message:
     __slots__ = ("_bare", "_frame", "_header", "body", "n", "offset", "payload", "room", "skip")
 
     def __init__(
-        self, room: str, offset: int, n: int, header: Sequence[bytes], body: bytes
+        self, room: str, offset: int, n: int, header: Sequence[bytes], body: bytes, payload: bytes
     ) -> None:
         self.room = room
         self.offset = offset
@@ -63,7 +63,7 @@ class Message:
         self.body = body
         self._header = header
         # As the bus brought it.
-        self.payload = b""
+        self.payload = payload
         # The client that asked not to get its own message.
         self.skip = None if header[3] == b"*" else header[3].decode()
         self._frame: Frame | None = None
@@ -74,14 +74,16 @@ class Message:
         """Return what publish.lua tells: `<offset> <n> <header>`, a line feed, the body."""
         head, _, body = payload.partition(b"\n")
         offset, n, *header = head.split(b" ")
-        message = cls(room, int(offset), int(n), header, body)
-        message.payload = payload
+        message = cls(room, int(offset), int(n), header, body, payload)
+        if header[5] == b"*":
+            # Wanted at once, unless the message has attachments or everybody here is away.
+            message._frame = Frame.text(b'2[%b,"%b"]' % (body, offset))
         return message
 
     @classmethod
     def from_log(cls, room: str, offset: bytes, n: bytes, header: bytes, body: bytes) -> Message:
         """Return what a log entry holds."""
-        return cls(room, int(offset), int(n), header.split(b" "), body)
+        return cls(room, int(offset), int(n), header.split(b" "), body, b"")
 
     @property
     def frame(self) -> Frame:

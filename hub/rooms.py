@@ -111,18 +111,19 @@ class Rooms:
                 room.n = message.n
                 if remembers:
                     room.recent.hear(message)
-        first, last = messages[0].offset, messages[-1].offset
-        store = self._store
-        store.newest = max(store.newest, last)
-        if messages[-1].n:
-            store.witness = (room.name, last)
+        first = last = messages[0].offset
         if len(messages) == 1:
-            frames, plain = [messages[0].frame], messages[0].skip is None
+            frames, plain = [message.frame], message.skip is None
             wire = frames[0].wire
         else:
+            last = message.offset
             frames = [message.frame for message in messages]
             plain = all(message.skip is None for message in messages)
             wire = b"".join([frame.wire for frame in frames])
+        store = self._store
+        store.newest = max(store.newest, last)
+        if message.n:
+            store.witness = (room.name, last)
         for session, join in room.members.items():
             if plain and session.direct and session.sent < first and join < first:
                 session.sent = last
