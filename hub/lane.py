@@ -16,6 +16,7 @@ from typing import Any, Protocol
 import msgspec
 
 from hub.engine.frame import Frame
+from hub.engine.wire import text_message
 from hub.errors import HubError, Internal
 from hub.limits import Limits
 from hub.session import Session
@@ -32,6 +33,9 @@ Published = Callable[[int | HubError, bool], None]
 
 class Peer(Protocol):
     """What a lane needs of its connection; the engine's Connection is one."""
+
+    # Writes finished frames to the socket, where nothing stands in the way; else None, and `write` knows what to do.
+    direct: Callable[[bytes], None] | None
 
     def write(self, data: bytes, frames: list[Frame], /) -> None: ...
 
@@ -80,8 +84,8 @@ class Lane:
         # takes them one by one.
         self._queue: deque[tuple[Request, Sequence[bytes], str, int]] = deque()
         self._worker: asyncio.Task[None] | None = None
-        # Answers of this turn of the loop, written together at its end.
-        self._answers: list[Frame] = []
+        # Answers to publishes of this turn of the loop, as WebSocket frames; written together at its end.
+        self._answers: list[bytes] = []
 
     def submit(self, request: Request, attachments: Sequence[bytes], ack: str, size: int) -> None:
         """Carry a verb of `size` bytes out once those before it have taken effect.
@@ -105,8 +109,8 @@ class Lane:
             frame = Frame(f"6{len(attachments)}-{ack}{body.decode()}", *attachments)
         else:
             frame = Frame.text(b"3%b%b" % (ack.encode(), body))
-        self._answers.append(frame)
         self._flush()
+        self._peer.write(frame.wire, [frame])
 
     def _send(self, request: Publish, attachments: Sequence[bytes], ack: str, size: int) -> None:
         done = partial(self._published, ack, size)
@@ -121,14 +125,16 @@ class Lane:
             text = b'3%b[{"ok":true,"offset":"%d"%b}]' % (ack.encode(), result, more)
             if not self._answers:
                 self._carrier.call_soon(self._flush)
-            self._answers.append(Frame.text(text))
+            self._answers.append(text_message(text))
 
     def _flush(self) -> None:
         answers, self._answers = self._answers, []
-        if len(answers) == 1:
-            self._peer.write(answers[0].wire, answers)
-        elif answers:
-            self._peer.write(b"".join([frame.wire for frame in answers]), answers)
+        if answers:
+            wire = b"".join(answers)
+            if (direct := self._peer.direct) is not None:
+                direct(wire)
+            else:
+                self._peer.write(wire, [Frame.finished(answer) for answer in answers])
 
     async def _work(self) -> None:
         try:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable, Sequence
 
+from hub.engine.frame import Frame
 from hub.message import Message
 from hub.recent import Memory, Recent
 from hub.session import Session
@@ -42,7 +43,9 @@ class Rooms:
     ) -> None:
         self._store = store
         self._replay = replay
+        # By channel.
         self._rooms: dict[bytes, Room] = {}
+        self.find: Callable[[bytes], Room | None] = self._rooms.get
         self._base = store.keys.room_channel_base.encode()
         self.memory = Memory(
             settings.replay_memory, settings.log_length, int(settings.log_age * 1e6)
@@ -50,9 +53,6 @@ class Rooms:
 
     def channel(self, name: str) -> bytes:
         return self._base + name.encode()
-
-    def find(self, channel: bytes) -> Room | None:
-        return self._rooms.get(channel)
 
     def want(self, name: str) -> Room:
         """Listen to a room's channel; each call is owed an `unwant`."""
@@ -111,15 +111,13 @@ class Rooms:
                 room.n = message.n
                 if remembers:
                     room.recent.hear(message)
-        first = last = messages[0].offset
+        first, last = messages[0].offset, message.offset
         if len(messages) == 1:
-            frames, plain = [message.frame], message.skip is None
-            wire = frames[0].wire
+            wire, plain = message.wire, message.skip is None
         else:
-            last = message.offset
-            frames = [message.frame for message in messages]
+            wire = b"".join([message.wire for message in messages])
             plain = all(message.skip is None for message in messages)
-            wire = b"".join([frame.wire for frame in frames])
+        frames: list[Frame] = []
         store = self._store
         store.newest = max(store.newest, last)
         if message.n:
@@ -131,6 +129,7 @@ class Rooms:
                 if (direct := peer.direct) is not None:
                     direct(wire)
                 else:
+                    frames = frames or [message.frame for message in messages]
                     peer.write(wire, frames)
             else:
                 for message in messages:

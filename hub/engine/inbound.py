@@ -172,7 +172,7 @@ def _text(payload: bytes) -> str:
 
 def _unmask(payload: bytes | bytearray, mask: bytes | bytearray) -> bytes:
     size = len(payload)
-    key = bytes(mask) * (size // 4 + 1)
+    key = mask * (size // 4 + 1)
     return (int.from_bytes(payload, "little") ^ int.from_bytes(key[:size], "little")).to_bytes(
         size, "little"
     )
