@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -51,7 +51,7 @@ class Events:
         self.call_soon = self._loop.call_soon
         # By Socket.IO sid: when a connection ends there is nothing else left of it.
         self._lanes: dict[str, Lane] = {}
-        server.fast_lane = self._text
+        server.fast_lane = self._verb
         server.binary_lane = self._verb
         server.welcome = self._welcome
         server.on("connect", self._connect)
@@ -93,14 +93,10 @@ class Events:
 
     # -- verbs
 
-    def _text(self, connection: Connection, text: str) -> bool:
-        """Take a text event, `2[...]` or `2<id>[...]`."""
-        return self._verb(connection, text[1:], [])
-
-    def _verb(self, connection: Connection, text: str, attachments: list[bytes]) -> bool:
-        """Take an event, `[...]` or `<id>[...]`; False: it is no verb, and goes python-socketio's way."""
-        bracket = text.index("[")
-        ack, text = text[:bracket], text[bracket:]
+    def _verb(
+        self, connection: Connection, ack: str, text: str, attachments: Sequence[bytes] = ()
+    ) -> bool:
+        """Take an event, the id of its packet and its JSON; False: it is no verb, and goes python-socketio's way."""
         lane: Lane | None = connection.data.get("lane")
         if lane is None:
             return False  # python-socketio ends the connection, as the protocol asks
@@ -136,7 +132,7 @@ class Events:
         self,
         session: Session,
         request: Publish,
-        attachments: list[bytes],
+        attachments: Sequence[bytes],
         done: Published,
     ) -> None:
         store = self.node.store

@@ -9,12 +9,14 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
+from functools import partial
 from typing import Any, Protocol
 
 import msgspec
 
 from hub.engine.frame import Frame
+from hub.engine.wire import text_message
 from hub.errors import HubError, Internal
 from hub.limits import Limits
 from hub.session import Session
@@ -32,6 +34,9 @@ Published = Callable[[int | HubError, bool], None]
 class Peer(Protocol):
     """What a lane needs of its connection; the engine's Connection is one."""
 
+    # Writes finished frames to the socket, where nothing stands in the way; else None, and `write` knows what to do.
+    direct: Callable[[bytes], None] | None
+
     def write(self, data: bytes, frames: list[Frame], /) -> None: ...
 
 
@@ -39,7 +44,7 @@ class Carrier(Protocol):
     """What carries verbs out."""
 
     def publish(
-        self, session: Session, request: Publish, attachments: list[bytes], done: Published, /
+        self, session: Session, request: Publish, attachments: Sequence[bytes], done: Published, /
     ) -> None:
         """Send a message on its way; `done` hears how that went."""
 
@@ -77,12 +82,12 @@ class Lane:
         self._peer = peer
         # Verbs that wait for one before them, each with its packet's id and its size; while there are any, a worker
         # takes them one by one.
-        self._queue: deque[tuple[Request, list[bytes], str, int]] = deque()
+        self._queue: deque[tuple[Request, Sequence[bytes], str, int]] = deque()
         self._worker: asyncio.Task[None] | None = None
-        # Answers of this turn of the loop, written together at its end.
-        self._answers: list[Frame] = []
+        # Answers to publishes of this turn of the loop, as WebSocket frames; written together at its end.
+        self._answers: list[bytes] = []
 
-    def submit(self, request: Request, attachments: list[bytes], ack: str, size: int) -> None:
+    def submit(self, request: Request, attachments: Sequence[bytes], ack: str, size: int) -> None:
         """Carry a verb of `size` bytes out once those before it have taken effect.
 
         `ack` is its packet's id; empty: no answer.
@@ -104,29 +109,32 @@ class Lane:
             frame = Frame(f"6{len(attachments)}-{ack}{body.decode()}", *attachments)
         else:
             frame = Frame.text(b"3%b%b" % (ack.encode(), body))
-        self._answers.append(frame)
         self._flush()
+        self._peer.write(frame.wire, [frame])
 
-    def _send(self, request: Publish, attachments: list[bytes], ack: str, size: int) -> None:
-        def done(result: int | HubError, duplicate: bool) -> None:
-            self.limits.leave(size)
-            if isinstance(result, HubError):
-                self.answer(ack, result.answer(), [])
-            elif ack:
-                more = b',"duplicate":true' if duplicate else b""
-                text = b'3%b[{"ok":true,"offset":"%d"%b}]' % (ack.encode(), result, more)
-                if not self._answers:
-                    self._carrier.call_soon(self._flush)
-                self._answers.append(Frame.text(text))
-
+    def _send(self, request: Publish, attachments: Sequence[bytes], ack: str, size: int) -> None:
+        done = partial(self._published, ack, size)
         self._carrier.publish(self.session, request, attachments, done)
+
+    def _published(self, ack: str, size: int, result: int | HubError, duplicate: bool) -> None:
+        self.limits.leave(size)
+        if isinstance(result, HubError):
+            self.answer(ack, result.answer(), [])
+        elif ack:
+            more = b',"duplicate":true' if duplicate else b""
+            text = b'3%b[{"ok":true,"offset":"%d"%b}]' % (ack.encode(), result, more)
+            if not self._answers:
+                self._carrier.call_soon(self._flush)
+            self._answers.append(text_message(text))
 
     def _flush(self) -> None:
         answers, self._answers = self._answers, []
-        if len(answers) == 1:
-            self._peer.write(answers[0].wire, answers)
-        elif answers:
-            self._peer.write(b"".join([frame.wire for frame in answers]), answers)
+        if answers:
+            wire = b"".join(answers)
+            if (direct := self._peer.direct) is not None:
+                direct(wire)
+            else:
+                self._peer.write(wire, [Frame.finished(answer) for answer in answers])
 
     async def _work(self) -> None:
         try:

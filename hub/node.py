@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
-import operator
 import random
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from typing import Any
@@ -19,7 +18,7 @@ from hub.errors import Unavailable
 from hub.message import Message
 from hub.pid import Pid
 from hub.replay import Replayer
-from hub.rooms import Rooms
+from hub.rooms import Room, Rooms
 from hub.session import Peer, Session, State
 from hub.settings import Settings
 from hub.store.store import NotOwner, Store, Taken
@@ -313,26 +312,41 @@ class Node:
     # -- the bus
 
     def _heard(self, messages: list[tuple[bytes, bytes]]) -> None:
-        """Deliver what one read of the bus brought; a room's messages in a row go out in one write."""
-        for channel, run in itertools.groupby(messages, key=_channel):
-            room = self._rooms.find(channel)
-            if room is not None:
-                self._rooms.fan_out(
-                    room, [Message.from_bus(room.name, payload) for _, payload in run]
-                )
-            elif channel == self._node_channel:
-                for _, payload in run:
-                    self._told(payload)
-            elif channel == self._all_nodes_channel:
-                self.replay_all(self.sessions.values())
+        """Deliver what one read of the bus brought; a room's messages in a row go out in one write.
 
-    def _told(self, payload: bytes) -> None:
-        """Something was said to this node alone."""
-        what, _, rest = payload.decode().partition(" ")
-        if what == "probe":
-            self._rooms.passed(int(rest))
-        elif what == "fence" and (session := self._by_connection.get(rest)) is not None:
-            self._replaced(session)
+        All is decoded before the first is written: a receiver that is woken by one write finds the next ones there,
+        and need not be woken again.
+        """
+        runs: list[tuple[Room, list[Message]]] = []
+        latest: Room | None = None
+        for channel, payload in messages:
+            room = self._rooms.find(channel)
+            if room is None:
+                self._deliver(runs)
+                runs.clear()
+                self._told(channel, payload)
+            elif room is latest:
+                runs[-1][1].append(Message.from_bus(room.name, payload))
+            else:
+                runs.append((room, [Message.from_bus(room.name, payload)]))
+            latest = room
+        self._deliver(runs)
+
+    def _deliver(self, runs: list[tuple[Room, list[Message]]]) -> None:
+        fan_out = self._rooms.fan_out
+        for room, messages in runs:
+            fan_out(room, messages)
+
+    def _told(self, channel: bytes, payload: bytes) -> None:
+        """Something was said to all nodes, or to this one alone."""
+        if channel == self._all_nodes_channel:
+            self.replay_all(self.sessions.values())
+        elif channel == self._node_channel:
+            what, _, rest = payload.decode().partition(" ")
+            if what == "probe":
+                self._rooms.passed(int(rest))
+            elif what == "fence" and (session := self._by_connection.get(rest)) is not None:
+                self._replaced(session)
 
     def _deaf(self) -> None:
         """The bus is lost: nobody is live until it is back and the logs were read."""
@@ -414,9 +428,6 @@ class Node:
                 # The next round writes it back, even if nothing more arrives.
                 session.dirty = True
             raise
-
-
-_channel = operator.itemgetter(0)
 
 
 def _batched(items: list[Any], size: int = 100) -> Iterable[list[Any]]:

@@ -8,9 +8,10 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable, Sequence
 
+from hub.engine.frame import Frame
 from hub.message import Message
 from hub.recent import Memory, Recent
-from hub.session import Session
+from hub.session import Session, State
 from hub.settings import Settings
 from hub.store.store import Store
 
@@ -42,7 +43,9 @@ class Rooms:
     ) -> None:
         self._store = store
         self._replay = replay
+        # By channel.
         self._rooms: dict[bytes, Room] = {}
+        self.find: Callable[[bytes], Room | None] = self._rooms.get
         self._base = store.keys.room_channel_base.encode()
         # The newest offset heard, and the newest one remembered that was read from a log.
         self._heard = self.read = 0
@@ -52,9 +55,6 @@ class Rooms:
 
     def channel(self, name: str) -> bytes:
         return self._base + name.encode()
-
-    def find(self, channel: bytes) -> Room | None:
-        return self._rooms.get(channel)
 
     def want(self, name: str) -> Room:
         """Listen to a room's channel; each call is owed an `unwant`."""
@@ -118,19 +118,18 @@ class Rooms:
                 room.n = message.n
                 if remembers:
                     room.recent.hear(message)
-        first, last = messages[0].offset, messages[-1].offset
+        first, last = messages[0].offset, message.offset
+        if len(messages) == 1:
+            wire, plain = message.wire, message.skip is None
+        else:
+            wire = b"".join([message.wire for message in messages])
+            plain = all(message.skip is None for message in messages)
+        frames: list[Frame] = []
         store = self._store
         store.newest = max(store.newest, last)
         self._heard = max(self._heard, last)
-        if messages[-1].n:
+        if message.n:
             store.witness = (room.name, last)
-        if len(messages) == 1:
-            frames, plain = [messages[0].frame], messages[0].skip is None
-            wire = frames[0].wire
-        else:
-            frames = [message.frame for message in messages]
-            plain = all(message.skip is None for message in messages)
-            wire = b"".join([frame.wire for frame in frames])
         for session, join in room.members.items():
             if plain and session.direct and session.sent < first and join < first:
                 session.sent = last
@@ -138,8 +137,9 @@ class Rooms:
                 if (direct := peer.direct) is not None:
                     direct(wire)
                 else:
+                    frames = frames or [message.frame for message in messages]
                     peer.write(wire, frames)
-            else:
+            elif session.state is not State.PARKED or session.holding:
                 for message in messages:
                     session.deliver(message)
 

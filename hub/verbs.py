@@ -176,24 +176,30 @@ def decode(verb: str, arguments: list[Raw], attachments: int, depth: int = DEPTH
     return request
 
 
-# Numbers that may be infinite. Apart, and each with few characters to begin at: one pattern takes ten times as long.
-_EXPONENT = re.compile(rb"[eE]\+?[0-9]{3}")
-_LONG_NUMBER = re.compile(rb"[0-9]{300}")
+# Makes every digit a 0 and every E an e, so that numbers that may be infinite are found by plain searches: patterns
+# take up to five times as long.
+_FLAT = bytes.maketrans(b"123456789E", b"000000000e")
+_LONG_NUMBER = b"0" * 300
 
 
 def _is_suspicious(text: bytes) -> bool:
     """Tell what needs a second look: placeholders, also spelt with escapes, and numbers that may be infinite."""
+    flat = text.translate(_FLAT)
+    # `in` takes twice as long.
     return (
-        b"_placeholder" in text
-        or b"\\u00" in text
-        or _EXPONENT.search(text) is not None
-        or (len(text) >= 300 and _LONG_NUMBER.search(text) is not None)
+        text.find(b"_placeholder") >= 0
+        or text.find(b"\\u00") >= 0
+        or flat.find(b"e000") >= 0
+        or flat.find(b"e+000") >= 0
+        or flat.find(_LONG_NUMBER) >= 0
     )
 
 
 def check_data(data: Raw, attachments: int, depth: int = DEPTH) -> None:
     """Refuse data that is JSON but breaks stock clients. Raises BadRequest."""
     text = bytes(data)
+    if text.startswith(b'"'):
+        return  # nothing nests in a string, and it is no number
     if text.count(b"[") + text.count(b"{") > depth and _depth(text) > depth:
         raise BadRequest(f"data: nested deeper than {depth}")
     if _is_suspicious(text):

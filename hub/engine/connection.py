@@ -137,26 +137,26 @@ class Connection(Life):
         """
         if self.closed:
             return None
-        if not isinstance(packet, str):
-            return self._deliver(packet)
-        if packet[:1] == packets.MESSAGE:
-            return self._deliver(packet[1:])
+        if isinstance(packet, str):
+            if packet[:1] != packets.MESSAGE:
+                self._control(packet)
+                return None
+            packet = packet[1:]
+        try:
+            return self._host.deliver(self.sid, packet)
+        except ProtocolError as error:
+            self.fail(str(error))
+        except Exception:
+            logger.exception("a message handler failed")
+        return None
+
+    def _control(self, packet: str) -> None:
         if packet == packets.PONG:
             self._pong()
         elif packet == packets.CLOSE:
             self._peer_closed()
         elif packet != packets.NOOP:
             self.fail("unexpected packet")
-        return None
-
-    def _deliver(self, data: str | bytes) -> Awaitable[None] | None:
-        try:
-            return self._host.deliver(self.sid, data)
-        except ProtocolError as error:
-            self.fail(str(error))
-        except Exception:
-            logger.exception("a message handler failed")
-        return None
 
     async def settle(self, pending: Awaitable[None]) -> None:
         """Await what `receive` returned."""
@@ -167,18 +167,16 @@ class Connection(Life):
         except Exception:
             logger.exception("a message handler failed")
 
-    def spend(self) -> float:
-        """Count one message; return how many seconds to wait before the next (events_per_second)."""
-        if not self._pace.spend():
-            return 0.0
-        wait = self._pace.wait(self._host.clock())
+    def throttle(self) -> float:
+        """Return how many seconds to wait before the next message (events_per_second)."""
+        wait = self.pace.wait(self._host.clock())
         if wait:
             self._host.counters["events throttled"] += 1
         return wait
 
     def charge(self, messages: int) -> None:
         """Count the message under way as so many more."""
-        self._pace.charge(messages)
+        self.pace.charge(messages)
 
     def when_resumed(self, call: Callable[[], None]) -> None:
         """Call once after resume(), or at the end."""

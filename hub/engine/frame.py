@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 from hub.engine import wire
 
 
@@ -32,22 +30,22 @@ class Frame:
     @classmethod
     def text(cls, payload: bytes) -> Frame:
         """Return the frame of one text message from its UTF-8 bytes, without decoding them."""
+        return cls.finished(wire.text_message(payload))
+
+    @classmethod
+    def finished(cls, wire: bytes) -> Frame:
+        """Return the frame of one text message from its WebSocket frame."""
         self = cls.__new__(cls)
-        self.wire = wire.text_message(payload)
+        self.wire = wire
         self._packets = ()
         self._deflated = None
         return self
-
-    @classmethod
-    def event(cls, payload: bytes, attachments: Iterable[bytes]) -> Frame:
-        """Return the frame of a text message, from its UTF-8 bytes, and its attachments."""
-        return cls(payload.decode(), *attachments)
 
     @property
     def packets(self) -> tuple[str | bytes, ...]:
         packets = self._packets
         if not packets:
-            # From text(): the payload is what follows the header and the "4".
+            # From its wire: the payload is what follows the header and the "4".
             size = self.wire[1]
             header = 2 if size < 126 else 4 if size == 126 else 10
             # What is no UTF-8 ends a WebSocket client; it must not end the writer.

@@ -72,61 +72,61 @@ class Inbound:
 
         Raises WebSocketError; the connection cannot go on after that.
         """
-        while True:
-            frame = self._frame()
-            if frame is None:
-                return None
-            first, payload = frame
-            opcode = first & 0x0F
-            if opcode >= CLOSE:
-                if opcode == CLOSE:
-                    _check_close(payload)
-                return opcode, payload
-            if opcode != CONTINUATION:
-                self._opcode = opcode
-                self._compressed = bool(first & 0x40)
-                if first & 0x80:
-                    return self._finish(payload)
-                self._message = bytearray(payload)
-                continue
-            message = self._message
-            assert message is not None
-            message += payload
-            if first & 0x80:
-                self._message = None
-                return self._finish(bytes(message))
-
-    def _frame(self) -> tuple[int, bytes] | None:
-        """Return the next frame's first byte and unmasked payload, None where incomplete."""
-        buffer = self._buffer
-        start = self._position
-        have = len(buffer) - start
-        if have < 2:
-            self._compact()
-            return None
-        first, second = buffer[start], buffer[start + 1]
-        size = second & 0x7F
-        header = 6
-        if size >= 126:
-            header = 8 if size == 126 else 14
-            if have < header - 4:
+        message = None
+        while message is None:
+            buffer, start = self._buffer, self._position
+            have = len(buffer) - start
+            if have < 2:
                 self._compact()
                 return None
-            size = int.from_bytes(buffer[start + 2 : start + header - 4], "big")
-        if first not in _WHOLE or second < 0x80 or self._message is not None or size > self._limit:
-            self._check(first, second, size, header)
-        if have < header + size:
-            self._compact()
-            return None
-        end = start + header + size
-        mask = buffer[start + header - 4 : start + header]
-        payload = _unmask(buffer[start + header : end], mask)
-        if end == len(buffer):
-            self._buffer = b""
-            self._position = 0
-        else:
+            first, second = buffer[start], buffer[start + 1]
+            size = second & 0x7F
+            header = 6
+            if size >= 126:
+                header = 8 if size == 126 else 14
+                if have < header - 4:
+                    self._compact()
+                    return None
+                size = int.from_bytes(buffer[start + 2 : start + header - 4], "big")
+            whole = first in _WHOLE and self._message is None
+            if not whole or second < 0x80 or size > self._limit:
+                self._check(first, second, size, header)
+            if have < header + size:
+                self._compact()
+                return None
+            begin = start + header
+            end = begin + size
+            payload = _unmask(buffer[begin:end], buffer[begin - 4 : begin])
+            if end == len(buffer):
+                self._buffer = b""
+                end = 0
             self._position = end
-        return first, payload
+            if whole:
+                return _text(payload) if first & 0x0F == TEXT else payload
+            message = self._join(first, payload)
+        return message
+
+    def _join(self, first: int, payload: bytes) -> Message | None:
+        """Take a control frame, or one that is compressed or a part; return the message if that completes one."""
+        opcode = first & 0x0F
+        if opcode >= CLOSE:
+            if opcode == CLOSE:
+                _check_close(payload)
+            return opcode, payload
+        if opcode == CONTINUATION:
+            assert self._message is not None
+            self._message += payload
+        else:
+            self._opcode = opcode
+            self._compressed = bool(first & 0x40)
+            self._message = bytearray(payload)
+        if not first & 0x80:
+            return None
+        payload = bytes(self._message)
+        self._message = None
+        if self._compressed:
+            payload = self._inflate(payload)
+        return payload if self._opcode == BINARY else _text(payload)
 
     def _check(self, first: int, second: int, size: int, header: int) -> None:
         """Refuse an illegal header, before its payload is waited for."""
@@ -151,16 +151,6 @@ class Inbound:
             self._buffer = bytes(self._buffer[self._position :])
             self._position = 0
 
-    def _finish(self, payload: bytes) -> str | bytes:
-        if self._compressed:
-            payload = self._inflate(payload)
-        if self._opcode == BINARY:
-            return payload
-        try:
-            return payload.decode()
-        except UnicodeDecodeError:
-            raise WebSocketError(1007, "text is not UTF-8") from None
-
     def _inflate(self, payload: bytes) -> bytes:
         # No context is kept between messages (negotiated so): nothing to hold per connection.
         inflate = zlib.decompressobj(-15)
@@ -173,9 +163,16 @@ class Inbound:
         return data
 
 
+def _text(payload: bytes) -> str:
+    try:
+        return payload.decode()
+    except UnicodeDecodeError:
+        raise WebSocketError(1007, "text is not UTF-8") from None
+
+
 def _unmask(payload: bytes | bytearray, mask: bytes | bytearray) -> bytes:
     size = len(payload)
-    key = bytes(mask) * (size // 4 + 1)
+    key = mask * (size // 4 + 1)
     return (int.from_bytes(payload, "little") ^ int.from_bytes(key[:size], "little")).to_bytes(
         size, "little"
     )

@@ -38,7 +38,6 @@ class Life:
         "_host",
         "_noop_at",
         "_outbox",
-        "_pace",
         "_polled",
         "_posting",
         "_probed",
@@ -53,6 +52,7 @@ class Life:
         "direct",
         "failed",
         "listener",
+        "pace",
         "paused",
         "remote",
         "sid",
@@ -94,7 +94,8 @@ class Life:
         self._handling = False
         # Cuts off the polling request whose body is being read.
         self._posting: Callable[[], None] | None = None
-        self._pace = Pace(now, options.events_per_second)
+        # Counts messages; `throttle` is asked where it says so.
+        self.pace = Pace(now, options.events_per_second)
         # -- upgrade
         self._probing: Socket | None = None
         self._probed = False

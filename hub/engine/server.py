@@ -49,7 +49,8 @@ class EngineServer:
         self._tasks: set[asyncio.Task[Any]] = set()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._wheel: Wheel | None = None
-        self._message: Handler = _ignore
+        # Takes each message: what was registered for `message`.
+        self.deliver: Handler = _ignore
         # While shutting down: done once no session is left.
         self._emptied: asyncio.Future[None] | None = None
         # Polls that are answered at the end of this turn.
@@ -69,11 +70,6 @@ class EngineServer:
         if self._loop is None:
             self._loop = asyncio.get_running_loop()
         return self._loop.time()
-
-    def deliver(self, sid: str, data: str | bytes) -> Awaitable[None] | None:
-        """Hand one message to the layer above."""
-        result: Awaitable[None] | None = self._message(sid, data)
-        return result
 
     def answer_soon(self, connection: Connection) -> None:
         """Have a waiting poll answered at the end of this turn of the loop: what follows may join."""
@@ -112,7 +108,7 @@ class EngineServer:
         def register(handler: Handler) -> Handler:
             self._handlers[event] = handler
             if event == "message":
-                self._message = handler
+                self.deliver = handler
             return handler
 
         return register if handler is None else register(handler)

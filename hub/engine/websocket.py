@@ -222,8 +222,7 @@ class WebSocket(asyncio.Protocol):
             if connection.transport == "websocket":
                 self._upgrading = False
             return None
-        wait = connection.spend()
-        if wait:
+        if connection.pace.spend() and (wait := connection.throttle()):
             return self._later(wait, connection, message)
         return self._receive(connection, message)
 

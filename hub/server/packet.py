@@ -26,7 +26,8 @@ RESERVED = frozenset(
 
 # The longest acknowledgement id: stock clients count from 0, JavaScript numbers end at 16 digits.
 _ID_DIGITS = 15
-_PLAIN_EVENT = re.compile(rf"2[0-9]{{0,{_ID_DIGITS}}}\[")
+# A text event of "/", `2[…]` or `2<id>[…]`: the match ends behind the bracket.
+plain_event = re.compile(rf"2[0-9]{{0,{_ID_DIGITS}}}\[").match
 _BINARY_EVENT = re.compile(rf"5([0-9]{{1,9}})-[0-9]{{0,{_ID_DIGITS}}}\[")
 
 
@@ -180,11 +181,6 @@ class Undecoded:
     def add_attachment(self, data: bytes) -> bool:
         self.attachments.append(data)
         return len(self.attachments) == self.attachment_count
-
-
-def is_plain_event(text: str) -> bool:
-    """Tell whether a message is `2[…]` or `2<digits>[…]`: a text event of "/"."""
-    return _PLAIN_EVENT.match(text) is not None
 
 
 def attachments_of(text: str) -> int:

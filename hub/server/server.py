@@ -26,7 +26,7 @@ from socketio.exceptions import ConnectionRefusedError as Refused
 from hub.engine import Connection, EngineServer, Frame, Goodbye, ProtocolError, Reason
 from hub.errors import Unavailable
 from hub.server.manager import Manager
-from hub.server.packet import Packet, Undecoded, attachments_of, frame_of, is_plain_event
+from hub.server.packet import Packet, Undecoded, attachments_of, frame_of, plain_event
 
 logger = logging.getLogger("hub.server")
 
@@ -37,8 +37,8 @@ _chatter.setLevel(logging.WARNING)
 # How many messages more (of events_per_second) a packet counts that could not take the fast lane.
 SLOW_LANE = 9
 
-FastLane = Callable[[Connection, str], Awaitable[None] | bool]
-BinaryLane = Callable[[Connection, str, list[bytes]], bool]
+FastLane = Callable[[Connection, str, str], Awaitable[None] | bool]
+BinaryLane = Callable[[Connection, str, str, list[bytes]], bool]
 
 
 class _Client:
@@ -78,9 +78,10 @@ class _Environs:
 class Server(socketio.AsyncServer):  # type: ignore[misc]
     """A Socket.IO v5 server; see the module's docstring for what differs from its base class."""
 
-    # Takes plain text events of "/" before python-socketio does: True or an awaitable where it did.
+    # Takes plain text events of "/", as id (empty: none) and JSON, before python-socketio does: True or an awaitable
+    # where it did.
     fast_lane: FastLane | None = None
-    # Takes binary events of "/" with their attachments: the text behind `5<count>-`; True where it did.
+    # Takes binary events of "/" likewise, with their attachments; True where it did.
     binary_lane: BinaryLane | None = None
     # Called with the sid and the CONNECT reply of "/", to write it, and what else goes with it.
     welcome: Callable[[str, Frame], None] | None = None
@@ -154,8 +155,9 @@ class Server(socketio.AsyncServer):  # type: ignore[misc]
         if client.pending is not None or not isinstance(data, str):
             return self._attach(client, data)
         fast_lane = self.fast_lane
-        if fast_lane is not None and client.ready and is_plain_event(data):
-            handled = fast_lane(client.connection, data)
+        if fast_lane is not None and client.ready and (found := plain_event(data)):
+            bracket = found.end() - 1
+            handled = fast_lane(client.connection, data[1:bracket], data[bracket:])
             if handled is True:
                 return None
             if handled is not False:
@@ -173,8 +175,9 @@ class Server(socketio.AsyncServer):  # type: ignore[misc]
     def _undecoded(self, client: _Client, packet: Undecoded) -> Awaitable[None] | None:
         """Offer a binary event to the binary lane, then take python-socketio's way."""
         assert self.binary_lane is not None
-        _, _, text = packet.text.partition("-")
-        if self.binary_lane(client.connection, text, packet.attachments):
+        dash, bracket = packet.text.index("-"), packet.text.index("[")
+        ack, text = packet.text[dash + 1 : bracket], packet.text[bracket:]
+        if self.binary_lane(client.connection, ack, text, packet.attachments):
             return None
         decoded = self.packet_class(encoded_packet=packet.text)
         for attachment in packet.attachments:

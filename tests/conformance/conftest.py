@@ -29,17 +29,20 @@ async def until(condition: Callable[[], bool], within: float = SOON) -> None:
 
 
 class Peer:
-    """A client of one server, by hand."""
+    """A client of one server, by hand. `runner`: where it runs in this process."""
 
-    def __init__(self, runner: web.AppRunner, path: str, http: aiohttp.ClientSession) -> None:
+    def __init__(
+        self, port: int, path: str, http: aiohttp.ClientSession, runner: web.AppRunner | None = None
+    ) -> None:
         self.runner = runner
-        self.port = int(runner.addresses[0][1])
+        self.port = port
         self.path = path
         self.http = http
 
     @property
     def handled(self) -> int:
         """How many requests aiohttp has handled."""
+        assert self.runner is not None
         assert self.runner.server is not None
         return self.runner.server.requests_count
 
@@ -166,7 +169,7 @@ async def serving(
         connector=aiohttp.TCPConnector(limit=0), timeout=aiohttp.ClientTimeout(total=10)
     ) as http:
         try:
-            yield Peer(runner, path, http)
+            yield Peer(int(runner.addresses[0][1]), path, http, runner)
         finally:
             await runner.cleanup()
 

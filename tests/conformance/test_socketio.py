@@ -483,8 +483,8 @@ class TestFastLane:
             await asyncio.sleep(0)
             seen.append("later")
 
-        def lane(connection: Connection, packet: str) -> Any:
-            seen.append(packet)
+        def lane(connection: Connection, ack: str, packet: str) -> Any:
+            seen.append(ack + packet)
             if "wait" in packet:
                 return later()
             if "take" in packet:
@@ -508,7 +508,7 @@ class TestFastLane:
             assert await text(socket) == '42["message-back",1]'
             assert await text(socket) == '42/custom,["message-back",2]'
             assert (await text(socket)).startswith("452-")
-            assert seen == ['2["take"]', '217["wait"]', "later", '2["message",1]']
+            assert seen == ['["take"]', '17["wait"]', "later", '["message",1]']
 
 
 class TestUnder25And20Seconds:

@@ -52,6 +52,7 @@ async def test_publishes_of_one_connection_keep_their_order(hub, raw, room, tran
         packets += encode(event, 1000 + number if number % 2 else None)
     await client.send(*packets)
     await exactly(client, sent)
+    await eventually(lambda: all(1000 + n in client.answers for n in range(1, 300, 2)))
     offsets = [int(client.answers[1000 + n]["offset"]) for n in range(300) if n % 2]
     assert offsets == sorted(offsets)
     assert offsets == [int(args[-1]) for args in client.named("m")[1::2]]

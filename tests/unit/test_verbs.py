@@ -107,7 +107,7 @@ def test_data_stays_as_it_came(value: Any) -> None:
 @pytest.mark.parametrize(
     "data",
     [
-        b"NaN", b"Infinity", b"-Infinity", b"1e999", b"-1e999", b"[1E+400]", b'{"a":[1e309]}', b"1" + b"0" * 400,
+        b"NaN", b"Infinity", b"-Infinity", b"1e999", b"-1e999", b"[1E+400]", b"1E400", b"1e+309", b'{"a":[1e309]}', b"1" + b"0" * 400,
         b'{"_placeholder":true,"num":0}', b'[[{"num":0,"_placeholder":true}]]', b'{"_placeholder":true}',
         b'{"\\u005fplaceholder":true,"num":0}', b'{"_pl\\u0061ceholder":true,"num":0}',
         b"", b"{", b'"', b"'a'", b"[1,]", b"undefined",
