@@ -230,6 +230,20 @@ def test_data_that_has_changed_on_the_way():
     assert rules(history) == {"corrupt"}
 
 
+def test_a_mistake_of_the_stock_python_client():
+    """It may take a CONNECT reply for an attachment, as the last thing on a connection; the message comes again."""
+    damaged, began = Got("a", "a5", 105, whole=False), Began(104, True, resumed=True, asked=20.0)
+    for kind, after, right in [
+        ("stock python websocket", [began, *got(*range(5, 11))], True),
+        ("bare websocket", [began, *got(*range(5, 11))], False),
+        ("stock python websocket", got(*range(5, 11)), False),
+        ("stock python websocket", [began, *got(*range(6, 11))], False),
+    ]:
+        history, record = story(*got(*range(1, 5)), damaged, *after, returns=False)
+        record.kind = kind
+        assert ("corrupt" in rules(history)) is not right
+
+
 def test_what_is_volatile_is_not_due_and_not_replayed():
     """It reaches who is there, or nobody; and counts in no gap."""
     history, record = story(*got(1, 2, 3, 4), Gap("a", "overflow", 104, 108, 2), *got(8, 9, 10))
