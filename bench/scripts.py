@@ -19,7 +19,8 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
+# Last: the hub is the one that is installed with this Python.
+sys.path.append(str(Path(__file__).parents[1]))
 
 import redis
 
