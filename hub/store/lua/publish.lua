@@ -18,86 +18,82 @@ local t = call('TIME')
 local offset = math.max(t[1] * 1000000 + t[2] - 1, tonumber(call('GET', KEYS[1]) or '0'), tonumber(ARGV[1]))
 local upto = format('%.0f', offset + (#ARGV - 7) / 5)
 local begun = false
-
--- The run: its room, the room's keys and channel, its meta as it was and as it is, its away set, references for that.
-local room, log, meta, away_key, channel, was, n, last, odd, away, references
-
--- Renew age and expiry once in a thousandth of the log's age, which they are longer for it: 86 s of 24 h.
-local function renew()
-  local slack = ARGV[3] / 1000
-  if was[3] and last - was[3] < slack then return end
-  call('XTRIM', log, 'MINID', '=', format('%.0f', math.max(last - ARGV[3], 0)))
-  call('HSET', meta, 'renewed', last)
-  local late = math.ceil(slack / 1000)
-  call('PEXPIRE', log, format('%.0f', ARGV[4] + late))
-  call('PEXPIRE', meta, format('%.0f', ARGV[5] + late))
-end
-
-local function refer()
-  local most = ARGV[6] + 1                                       -- references, and the boundary in front of them
-  -- In chunks, and out of step from client to client: a full inbox costs a trim only now and then.
-  local chunk = math.min(128, math.floor(most / 8))
-  local least = most - chunk
-  local turn, many, first = n % math.max(chunk, 1), #references, references[1]
-  for i = 1, #away do
-    local inbox = away[i]
-    local length = many == 1 and call('RPUSHX', inbox, first) or call('RPUSHX', inbox, unpack(references))
-    if length > least then
-      if length > most or (turn - i) % chunk < many then call('LTRIM', inbox, -math.max(least, 1), -1) end
-    elseif length == 0 then
-      call('SREM', away_key, inbox)                              -- its session has ended
-    end
-  end
-end
-
-local function finish_run()
-  call('HSET', meta, 'n', format('%.0f', n), 'last', last)
-  if not was[1] then call('HSET', meta, 'base', format('%.0f', was.base)) end
-  if odd then call('HSET', meta, 'odd', odd) end
-  renew()
-  if #away > 0 then refer() end
-end
-
 local answers = {}
-for i = 8, #ARGV, 5 do
-  local kind, name, header, body, key = ARGV[i], ARGV[i + 1], ARGV[i + 2], ARGV[i + 3], ARGV[i + 4]
-  local seen = key ~= '' and call('GET', key)
-  if seen then
-    answers[#answers + 1] = '=' .. seen
-  else
-    if not begun then
-      -- The first write, and the one that a full Redis refuses: what follows is never half done.
-      call('SET', KEYS[1], upto)
-      begun = true
-    end
-    if room ~= name then
-      if last then finish_run() end
-      room, last, odd = name, nil, nil
-      local prefix = base .. 'room:' .. room
-      log, meta, away_key, channel = prefix .. ':log', prefix .. ':meta', prefix .. ':away', base .. 'bus:room:' .. room
-    end
-    offset = offset + 1
-    local id, number = format('%.0f', offset), '0'
-    if kind ~= 'v' then
-      if not last then
-        was = call('HMGET', meta, 'n', 'last', 'renewed')
-        away, references = call('SMEMBERS', away_key), {}
-        -- Where nothing is remembered the count begins at the clock, so that a number never comes twice.
-        n = was[1] or offset - 1
-        was.base = n
+
+local i = 8
+while i < #ARGV do
+  local room = ARGV[i + 1]
+  local prefix, channel = base .. 'room:' .. room, base .. 'bus:room:' .. room
+  local log, meta, away_key = prefix .. ':log', prefix .. ':meta', prefix .. ':away'
+  -- The room's meta as it was; its last number and offset, and those that the run began behind.
+  local was, n, last, before, odd
+  local away, references
+
+  while ARGV[i + 1] == room do
+    local kind, header, body, key = ARGV[i], ARGV[i + 2], ARGV[i + 3], ARGV[i + 4]
+    i = i + 5
+    local seen = key ~= '' and call('GET', key)
+    if seen then
+      answers[#answers + 1] = '=' .. seen
+    else
+      if not begun then
+        -- The first write, and the one that a full Redis refuses: what follows is never half done.
+        call('SET', KEYS[1], upto)
+        begun = true
       end
-      n = n + 1
-      number = format('%.0f', n)
-      -- `p`, the room's offset before, says of the oldest entry what was cut away in front of it.
-      call('XADD', log, 'MAXLEN', '=', ARGV[2], id, 'n', number, 'p', last or was[2] or '0', 'k', header, 'm', body)
-      last = id
-      if kind == 'o' then odd = id end
-      if #away > 0 then references[#references + 1] = id .. ':' .. room end
+      offset = offset + 1
+      local id, number = format('%.0f', offset), '0'
+      if kind ~= 'v' then
+        if not last then
+          was = call('HMGET', meta, 'n', 'last', 'renewed')
+          away, references = call('SMEMBERS', away_key), {}
+          -- Where nothing is remembered the count begins at the clock, so that a number never comes twice.
+          before = was[1] or offset - 1
+          n = before
+        end
+        n = n + 1
+        number = format('%.0f', n)
+        -- `p`, the room's offset before, says of the oldest entry what was cut away in front of it.
+        call('XADD', log, 'MAXLEN', '=', ARGV[2], id, 'n', number, 'p', last or was[2] or '0', 'k', header, 'm', body)
+        last = id
+        if kind == 'o' then odd = id end
+        if #away > 0 then references[#references + 1] = id .. ':' .. room end
+      end
+      if key ~= '' then call('SET', key, id, 'PX', ARGV[7]) end
+      call('PUBLISH', channel, id .. ' ' .. number .. ' ' .. header .. '\n' .. body)
+      answers[#answers + 1] = id
     end
-    if key ~= '' then call('SET', key, id, 'PX', ARGV[7]) end
-    call('PUBLISH', channel, id .. ' ' .. number .. ' ' .. header .. '\n' .. body)
-    answers[#answers + 1] = id
+  end
+
+  if last then
+    call('HSET', meta, 'n', format('%.0f', n), 'last', last)
+    if not was[1] then call('HSET', meta, 'base', format('%.0f', before)) end
+    if odd then call('HSET', meta, 'odd', odd) end
+    -- Age and expiry are looked after once in a thousandth of the log's age, which they are longer for it: 86 s of 24 h.
+    local slack = ARGV[3] / 1000
+    if not was[3] or last - was[3] >= slack then
+      call('XTRIM', log, 'MINID', '=', format('%.0f', math.max(last - ARGV[3], 0)))
+      call('HSET', meta, 'renewed', last)
+      local late = math.ceil(slack / 1000)
+      call('PEXPIRE', log, format('%.0f', ARGV[4] + late))
+      call('PEXPIRE', meta, format('%.0f', ARGV[5] + late))
+    end
+    if #away > 0 then
+      local most = ARGV[6] + 1                                   -- references, and the boundary in front of them
+      -- In chunks, and out of step from client to client: a full inbox costs a trim only now and then.
+      local chunk = math.min(128, math.floor(most / 8))
+      local least = most - chunk
+      local turn, many, first = n % math.max(chunk, 1), #references, references[1]
+      for k = 1, #away do
+        local inbox = away[k]
+        local length = many == 1 and call('RPUSHX', inbox, first) or call('RPUSHX', inbox, unpack(references))
+        if length > least then
+          if length > most or (turn - k) % chunk < many then call('LTRIM', inbox, -math.max(least, 1), -1) end
+        elseif length == 0 then
+          call('SREM', away_key, inbox)                          -- its session has ended
+        end
+      end
+    end
   end
 end
-if last then finish_run() end
 return answers
