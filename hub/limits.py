@@ -2,7 +2,8 @@
 
 Who asks too often is refused with `rate_limited`, and who goes on all the same is not read for a while. Who has too much
 under way is not refused but read later: that is how TCP tells a sender to wait. So is, while all of them together have
-much under way, whoever has more than a few verbs of it: what the others ask waits for no more than that.
+much under way, whoever has more than a few verbs of it: what the others ask waits for no more than that. Refusals are
+answered at once and never under way: each ends the connection's turn of the event loop.
 """
 
 from __future__ import annotations
@@ -49,7 +50,7 @@ class Limits:
     """The limits of one connection, and how much of them is used."""
 
     __slots__ = (
-        "_bytes", "_clock", "_connection", "_load", "_loop", "_paused", "_penalty", "_pending", "_refusals", "_settings",
+        "_breath", "_bytes", "_clock", "_connection", "_load", "_loop", "_paused", "_penalty", "_pending", "_refusals", "_settings",
         "_streamed", "_verbs",
     )  # fmt: skip
 
@@ -75,6 +76,8 @@ class Limits:
         # Refusals since the last penalty, and the timer of the one under way.
         self._refusals = 0
         self._penalty: asyncio.TimerHandle | None = None
+        # After a refusal: the rest of it is read in the next turn of the loop.
+        self._breath: asyncio.Handle | None = None
 
     # -- how often
 
@@ -95,6 +98,7 @@ class Limits:
         """
         if wait := self._verbs.take(self._clock):
             return self._refused("malformed", f"{self._settings.verbs_per_second} such verbs", wait)
+        self._end_turn()
         return error
 
     def answered(self, size: int) -> None:
@@ -103,6 +107,7 @@ class Limits:
 
     def _refused(self, verb: str, what: str, wait: float) -> RateLimited:
         self._refusals += 1
+        self._end_turn()
         if self._refusals >= TOLERATED and self._penalty is None:
             self._refusals = 0
             self._penalty = self._loop.call_later(PENALTY, self._forgive)
@@ -113,6 +118,15 @@ class Limits:
 
     def _forgive(self) -> None:
         self._penalty = None
+        self._look()
+
+    def _end_turn(self) -> None:
+        if self._breath is None:
+            self._breath = self._loop.call_soon(self._go_on_reading)
+            self._look()
+
+    def _go_on_reading(self) -> None:
+        self._breath = None
         self._look()
 
     # -- how much at a time
@@ -159,7 +173,7 @@ class Limits:
 
     def _look(self) -> None:
         """Read from the connection, or do not."""
-        if self._paused or self._penalty is not None or self in self._load.waiting:
+        if self._paused or self._penalty or self._breath or self in self._load.waiting:
             self._connection.pause()
         else:
             self._connection.resume()

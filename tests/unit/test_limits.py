@@ -1,0 +1,66 @@
+"""A connection's limits, in the turns of the event loop; what clients see of them is in the hostile clients' tests."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from hub.errors import BadRequest, RateLimited
+from hub.limits import BURST, Limits, Load
+from hub.settings import Settings
+
+
+class Reader:
+    """As much of a connection as limits use."""
+
+    paused = False
+
+    def pause(self) -> None:
+        self.paused = True
+
+    def resume(self) -> None:
+        self.paused = False
+
+
+def limited(**settings: Any) -> tuple[Limits, Reader]:
+    reader: Any = Reader()
+    return Limits(Settings(**settings), reader, asyncio.get_running_loop(), Load(100)), reader
+
+
+async def test_a_mistake_ends_the_turn():
+    """Whoever sends nothing but nonsense has one piece of it looked at before it is others' turn."""
+    limits, reader = limited()
+    for _ in range(3):
+        limits.failed(BadRequest("room: missing"))
+        assert reader.paused
+        await asyncio.sleep(0)
+        assert not reader.paused
+
+
+@pytest.mark.parametrize("verb", ["publish", "subscribe"])
+async def test_a_refusal_ends_the_turn(verb):
+    """And so does asking too often; what is allowed does not."""
+    limits, reader = limited(publishes_per_second=1, verbs_per_second=1)
+    for _ in range(int(BURST)):
+        limits.take(verb)
+        assert not reader.paused
+    with pytest.raises(RateLimited):
+        limits.take(verb)
+    assert reader.paused
+    await asyncio.sleep(0)
+    assert not reader.paused
+
+
+async def test_what_is_under_way_still_counts_after_the_turn():
+    """A turn's end lets nobody read who has too much under way."""
+    limits, reader = limited(pending_verbs=2)
+    limits.enter(1)
+    limits.failed(BadRequest("room: missing"))
+    limits.enter(1)
+    await asyncio.sleep(0)
+    assert reader.paused
+    limits.leave(1)
+    limits.leave(1)
+    assert not reader.paused
