@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import fcntl
+import importlib.metadata
 import logging
 import os
 import signal
@@ -125,6 +126,7 @@ class EmbeddedServer:
                 # Its own group: Ctrl-C is for the hub alone, and a group can be ended as one.
                 start_new_session=True,
                 cwd=self.data.path,
+                env=_allocator() | os.environ,
             )
         if not KERNEL_WATCHES:
             self._watchdog = await asyncio.create_subprocess_exec(
@@ -250,6 +252,19 @@ def _binary() -> Path:
         raise EmbeddedServerError(
             f"The hub's own server cannot run here ({error}); name a Redis with --redis-url."
         ) from None
+
+
+def _allocator() -> dict[str, str]:
+    """Return the variable that has the server allocate by mimalloc, where that is installed.
+
+    The server is built for the C library's allocator, which takes half of the time of a push into thousands of inboxes.
+    """
+    try:
+        package = importlib.metadata.distribution("cmeel-mimalloc")
+    except importlib.metadata.PackageNotFoundError:
+        return {}
+    library = Path(str(package.locate_file("cmeel.prefix/lib/libmimalloc.so")))
+    return {"LD_PRELOAD": str(library)} if library.exists() else {}
 
 
 async def _ping(socket: Path) -> bytes:
