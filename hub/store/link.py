@@ -131,6 +131,7 @@ class Link(asyncio.Protocol):
         if self.closed:
             return
         self.closed = True
+        self.growing = None  # its senders are answered now, and who came later would not be
         pending, self._pending = self._pending, deque()
         for callback in pending:
             callback(Unavailable("the connection to Redis was lost; the outcome is unknown"))

@@ -169,3 +169,16 @@ async def test_a_restarted_server_is_noticed(start, own_redis):
     own_redis.kill()
     own_redis.start()
     await eventually(lambda: "changed" in node.events, within=20)
+
+
+async def test_nobody_joins_a_group_that_was_answered(node):
+    """The connection is lost between two publishes of one turn: both are told, and neither waits for ever."""
+    told: list[Any] = []
+
+    def publish() -> None:
+        node.store.publish("A", b"3 5 5 * 0 *", b'"m",1', lambda result, _: told.append(result))
+
+    publish()
+    node.store.commands._link.close()
+    publish()
+    assert [type(result) for result in told] == [Unavailable, Unavailable]
