@@ -64,7 +64,9 @@ class Stand:
         print(f"{what:44} {script / moves:8.1f} {cpu / moves * 1e6:8.1f}")
 
     def publish(self, number: int) -> asyncio.Future[Any]:
-        room = f"room-{number % ROOMS}"
+        return self.say(f"room-{number % ROOMS}")
+
+    def say(self, room: str) -> asyncio.Future[Any]:
         done: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         header, body = encode("event", b'"%b"' % (b"x" * 100), meta(room, "somebody"))
         self.store.publish(room, header, body, lambda result, _: done.set_result(result))
@@ -86,6 +88,19 @@ class Stand:
         room = f"room-{number % ROOMS}"
         await self.store.subscribe(client, str(number), room, known=False)
 
+    async def miss(self, rooms: int, messages: int) -> None:
+        """Begin a session in so many rooms, and publish so many messages into each of them."""
+        number = len(self.sessions)
+        await self.take(number)
+        client, names = self.sessions[number].client_id, [f"{rooms}-{n}" for n in range(rooms)]
+        for room in names:
+            await self.store.subscribe(client, str(number), room, known=False)
+        await asyncio.gather(*(self.say(room) for _ in range(messages) for room in names))
+
+    async def catch_up(self, _: int) -> None:
+        """Hand out the first batch of what the last session missed."""
+        await self.replay(len(self.sessions) - 1)
+
 
 async def measure(socket: Path, pid: int, count: int) -> None:
     stand = Stand(socket, pid)
@@ -96,6 +111,9 @@ async def measure(socket: Path, pid: int, count: int) -> None:
     await stand.measure("take, a new anonymous session", stand.take, count)
     await stand.measure("replay, a session without rooms", stand.replay, count)
     await stand.measure("subscribe, the first room", stand.subscribe, count)
+    for rooms in (10, 1000):
+        await stand.miss(rooms, 20)
+        await stand.measure(f"replay, a batch of 200 out of {rooms} rooms", stand.catch_up, 100, 1)
     await stand.store.stop()
 
 

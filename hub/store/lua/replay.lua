@@ -90,7 +90,7 @@ local function number_at(room, joined, position, first)
   return nil
 end
 
-local gaps, behind, odd, now, how = {}, {}, {}, microseconds(), 'whole'
+local gaps, behind, oldest, odd, now, how = {}, {}, {}, {}, microseconds(), 'whole'
 for room, joined in pairs(session.rooms) do
   local from = math.max(after, joined.join)
   local meta = redis.call('HMGET', meta_key(room), 'n', 'last', 'base', 'odd')
@@ -113,7 +113,7 @@ for room, joined in pairs(session.rooms) do
     end
     -- A gap of this batch, or one told before that reaches behind the position.
     if progress[room] and progress[room][3] > from then how = 'part' end
-    if first then behind[room] = from end
+    if first then behind[room], oldest[room] = from, first end
   end
 end
 
@@ -161,31 +161,44 @@ local function hand_out(room, entry)
   return true
 end
 
--- Up to the boundary: the logs, merged by offset. A cursor a room, refilled in small chunks.
+-- Up to the boundary: the logs, merged by offset. A cursor a room, in a heap with the least offset on top; each begins
+-- with the entry that is known, and is refilled in chunks that grow, as rooms can be many and entries long.
+local heap = {}
+local function sink(i)
+  local cursor = heap[i]
+  while true do
+    local child = 2 * i
+    if heap[child + 1] and heap[child + 1].offset < heap[child].offset then child = child + 1 end
+    if not heap[child] or heap[child].offset >= cursor.offset then break end
+    heap[i], i = heap[child], child
+  end
+  heap[i] = cursor
+end
+
 if after < boundary then
-  local cursors = {}
-  local function refill(cursor)
-    cursor.at = 1
-    cursor.entries = redis.call('XRANGE', log_key(cursor.room), '(' .. cursor.from, text(boundary), 'COUNT', 20)
-    return #cursor.entries > 0
+  for room, entry in pairs(oldest) do
+    local offset = tonumber(string.match(entry[1], '^%d+'))
+    if offset <= boundary then heap[#heap + 1] = { room = room, entries = { entry }, at = 1, offset = offset } end
   end
-  for room, from in pairs(behind) do
-    local cursor = { room = room, from = text(from) }
-    if refill(cursor) then cursors[#cursors + 1] = cursor end
-  end
-  while #cursors > 0 and not full do
-    local least, chosen
-    for i, cursor in ipairs(cursors) do
-      local offset = tonumber(string.match(cursor.entries[cursor.at][1], '^%d+'))
-      if not least or offset < least then least, chosen = offset, i end
-    end
-    local cursor = cursors[chosen]
+  for i = math.floor(#heap / 2), 1, -1 do sink(i) end
+  while heap[1] do
+    local cursor = heap[1]
     local entry = cursor.entries[cursor.at]
-    if hand_out(cursor.room, entry) then
-      cursor.from = entry[1]
-      cursor.at = cursor.at + 1
-      if cursor.at > #cursor.entries and not refill(cursor) then table.remove(cursors, chosen) end
+    if not hand_out(cursor.room, entry) then break end
+    if not cursor.entries[cursor.at + 1] then
+      local count = math.min(2 * #cursor.entries, 20)
+      cursor.entries = redis.call('XRANGE', log_key(cursor.room), '(' .. entry[1], text(boundary), 'COUNT', count)
+      cursor.at = 0
     end
+    cursor.at = cursor.at + 1
+    local following = cursor.entries[cursor.at]
+    if following then
+      cursor.offset = tonumber(string.match(following[1], '^%d+'))
+    else
+      heap[1] = heap[#heap]
+      heap[#heap] = nil
+    end
+    if heap[1] then sink(1) end
   end
 end
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import time
 from dataclasses import replace
 from typing import Any
@@ -691,12 +692,15 @@ async def test_a_session_without_a_list_reads_the_logs(node, server):
 
 
 async def test_many_rooms_with_long_logs(start):
-    """Merging hundreds of messages of dozens of rooms keeps the one order."""
-    node = await start(replay_count=97, log_length=40)
+    """Merging hundreds of messages of dozens of rooms, busy ones and quiet ones, keeps the one order."""
+    node = await start(replay_count=97)
     rooms = [f"r{i}" for i in range(30)]
     taken = await node.take("c")
     await node.join(taken, "c", *rooms)
-    offsets = await node.publish_all([(rooms[i * 7 % 30], i) for i in range(900)])
+    busier = random.Random(1).choices(
+        rooms, weights=[2**-i for i in range(20)] + [0.01] * 10, k=900
+    )
+    offsets = await node.publish_all([(room, 0) for room in busier])
     got, batches = await node.all(taken.client_id, "c", taken.position)
     assert got == offsets
     assert len(batches) == 10
@@ -722,7 +726,7 @@ async def test_history_pages(node):
     async def page(
         after: int | None, before: int | None, limit: int
     ) -> tuple[list[int], bool, bool]:
-        found = await node.store.history("A", after, before, limit)
+        found = await node.store.history("A", after, before, limit, 10**6)
         return [message.offset for message in found.messages], found.more, found.gap
 
     assert await page(None, None, 3) == (offsets[-3:], True, False)
@@ -733,19 +737,19 @@ async def test_history_pages(node):
     assert await page(offsets[2], offsets[7], 100) == (offsets[3:7], False, False)
     assert await page(offsets[-1], None, 5) == ([], False, False)
     assert await page(None, offsets[0], 5) == ([], False, False)
-    assert (await node.store.history("nothing", None, None, 5)).messages == []
+    assert (await node.store.history("nothing", None, None, 5, 10**6)).messages == []
 
 
 async def test_history_is_bounded_and_says_where_it_ends(start):
     """In bytes as well; what a log no longer has is said; what has expired is not there."""
-    node = await start(log_length=5, replay_bytes=2000)
+    node = await start(log_length=5)
     offsets = await node.publish_all([("A", '"' + "x" * 900 + '"')] * 5)
-    found = await node.store.history("A", None, None, 10)
+    found = await node.store.history("A", None, None, 10, 2000)
     assert ([m.offset for m in found.messages], found.more) == (offsets[-2:], True)
-    assert not (await node.store.history("A", offsets[0] - 1, None, 10)).gap
+    assert not (await node.store.history("A", offsets[0] - 1, None, 10, 2000)).gap
     await node.publish("A", ttl=1e-6)
-    assert (await node.store.history("A", offsets[0] - 1, None, 10)).gap
-    found = await node.store.history("A", offsets[3], None, 10)
+    assert (await node.store.history("A", offsets[0] - 1, None, 10, 2000)).gap
+    found = await node.store.history("A", offsets[3], None, 10, 2000)
     assert ([m.offset for m in found.messages], found.more, found.gap) == (
         offsets[4:],
         False,
