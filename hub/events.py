@@ -6,21 +6,20 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import msgspec
 from socketio.exceptions import ConnectionRefusedError
 
+from hub import history
 from hub.engine.connection import Connection
 from hub.engine.frame import Frame
 from hub.errors import BadRequest, Forbidden, HubError, NotFound, RateLimited, Unavailable
 from hub.lane import Lane, Published, Reply
 from hub.limits import Limits, Load
 from hub.message import encode, meta
-from hub.model import ATTACHMENTS, check_client_id, is_offset
+from hub.model import check_client_id, is_offset
 from hub.node import Node
 from hub.pid import Pid
 from hub.server import Server
 from hub.session import Session
-from hub.store.store import Page
 from hub.verbs import (
     VERBS,
     Ack,
@@ -32,7 +31,6 @@ from hub.verbs import (
     decode,
     parse,
     quick_publish,
-    renumber,
 )  # fmt: skip
 
 
@@ -44,6 +42,7 @@ class Events:
         self.server = server
         self.settings = node.settings
         self.load = Load(self.settings.pending_together)
+        self.reader = history.Reader(self.settings, node.store)
         self.lost = node.lost
         self.spawn = node.spawn
         # Kept: up to Python 3.11 asking for the running loop asks the kernel for the process id each time.
@@ -171,10 +170,9 @@ class Events:
             case History():
                 _private(session, request.room)
                 await session.drained()  # whoever asks for much and reads nothing waits for itself
-                page = await self._read(
+                answer, attachments = await self._read(
                     lane, request.room, request.after, _int(request.before), request.limit
                 )
-                answer, attachments = _page(page, newest=request.after is None)
                 del answer["gap"]
                 reply({"ok": True, **answer}, attachments)
             case Ack():
@@ -184,13 +182,11 @@ class Events:
 
     async def _read(
         self, lane: Lane, room: str, after: str | None, before: int | None, limit: int | None
-    ) -> Page:
-        """Read from a room's log what one answer may hold; `more` tells of the rest."""
-        most = self.settings.history_limit
-        limit = most if limit is None else min(limit, most)
-        page = await self.node.store.history(room, _int(after), before, limit)
-        lane.limits.answered(sum(len(message.body) for message in page.messages))
-        return page
+    ) -> tuple[dict[str, Any], list[bytes]]:
+        """Return what a room's log holds, as it is answered."""
+        page = await self.reader.read(room, after=_int(after), before=before, limit=limit)
+        lane.limits.answered(page.size, len(page.messages))
+        return history.answer(page, newest=after is None)
 
     async def _subscribe(self, lane: Lane, request: Subscribe, reply: Reply) -> None:
         _private(lane.session, request.room)
@@ -201,10 +197,9 @@ class Events:
             found: dict[str, Any] = {}
             attachments: list[bytes] = []
             if request.history or request.since is not None:
-                page = await self._read(
+                found, attachments = await self._read(
                     lane, request.room, request.since, join + 1, request.history
                 )
-                found, attachments = _page(page, newest=request.since is None)
             elif request.history == 0:
                 found = {"messages": [], "more": False, "gap": False}
             reply({"ok": True, "room": request.room, "offset": str(join), **found}, attachments)
@@ -239,28 +234,6 @@ def _identify(auth: Any) -> tuple[str | None, Pid | None, int | None, bool, bool
     except BadRequest as error:
         raise ConnectionRefusedError(error.message) from None
     return client_id, pid, known, auth.get("args") == "data", auth.get("acks") == "manual"
-
-
-def _page(page: Page, *, newest: bool) -> tuple[dict[str, Any], list[bytes]]:
-    """Return a page as an answer holds it, with at most 10 attachments; where they are more, the rest stays behind.
-
-    `newest`: what is asked for is the end of the log, so it is the beginning of the page that goes.
-    """
-    chosen: list[dict[str, Any]] = []
-    attachments: list[bytes] = []
-    more = page.more
-    for message in reversed(page.messages) if newest else page.messages:
-        entry, binary = message.history()
-        if len(attachments) + len(binary) > ATTACHMENTS:
-            more = True
-            break
-        if binary:
-            entry["data"] = msgspec.Raw(renumber(entry["data"], len(attachments)))
-            attachments += binary
-        chosen.append(entry)
-    if newest:
-        chosen.reverse()
-    return {"messages": chosen, "more": more, "gap": page.gap}, attachments
 
 
 def _private(session: Session, room: str) -> None:

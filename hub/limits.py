@@ -16,12 +16,12 @@ from hub.settings import Settings
 
 # Seconds' worth that may be asked at once, by a client that was quiet before.
 BURST = 5.0
-# Bytes of an answer that cost as much as a verb.
-BYTES = 16 * 1024
+# Bytes of an answer that cost as much as a verb, and messages in it that do.
+BYTES, MESSAGES = 16 * 1024, 25
 # After so many refusals a connection is not read for so many seconds.
 TOLERATED, PENALTY = 100, 1.0
 # Verbs that a connection may have under way however much the others have.
-SHARE = 16
+SHARE = 4
 # The verbs that are cheap and come in streams.
 STREAMED = frozenset({"publish", "ack"})
 
@@ -101,9 +101,9 @@ class Limits:
         self._end_turn()
         return error
 
-    def answered(self, size: int) -> None:
-        """Note an answer of so many bytes: a long one counts as several verbs."""
-        self._verbs.charge(size / BYTES)
+    def answered(self, size: int, messages: int) -> None:
+        """Note an answer of so many bytes in so many messages: a long one counts as several verbs."""
+        self._verbs.charge(max(size / BYTES, messages / MESSAGES))
 
     def _refused(self, verb: str, what: str, wait: float) -> RateLimited:
         self._refusals += 1

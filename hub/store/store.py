@@ -86,7 +86,11 @@ class Page:
     messages: list[Message]
     more: bool
     gap: bool
-    clock: int
+
+    @property
+    def size(self) -> int:
+        """Bytes of its messages."""
+        return sum(len(message.body) for message in self.messages)
 
 
 class NotOwner(Exception):
@@ -261,18 +265,22 @@ class Store:
             b"".join(messages),
         )
 
-    async def history(self, room: str, after: int | None, before: int | None, limit: int) -> Page:
+    async def history(
+        self, room: str, after: int | None, before: int | None, limit: int, size: int
+    ) -> Page:
+        """Read a log forwards from `after` or, without it, backwards from its end or `before`.
+
+        At most `limit` messages, `size` bytes of them, but one however long it is.
+        """
         keys = self.keys
-        found, more, gap, clock = await self.commands.ask(
+        bounds = ("" if offset is None else str(offset) for offset in (after, before))
+        found, more, gap = await self.commands.ask(
             "history",
             (keys.clock, keys.log(room), keys.meta(room)),
-            (
-                "" if after is None else str(after), "" if before is None else str(before),
-                str(limit), str(self.settings.replay_bytes),
-            ),
-        )  # fmt: skip
+            (*bounds, str(limit), str(size)),
+        )
         messages = [Message.from_log(room, *entry) for entry in found]
-        return Page(messages, more == b"1", gap == b"1", int(clock))
+        return Page(messages, more == b"1", gap == b"1")
 
     # -- sessions
 

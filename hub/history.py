@@ -1,0 +1,81 @@
+"""Reading a room's log for somebody who asks for it.
+
+A page is read in slices, few of them at a time: Redis and the event loop are everybody's, and what the others ask waits
+for a slice or two, never for a page.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import msgspec
+
+from hub.model import ATTACHMENTS
+from hub.settings import Settings
+from hub.store.store import Page, Store
+from hub.verbs import renumber
+
+# Messages of a slice, and slices that are read at the same time.
+SLICE, TOGETHER = 50, 2
+
+
+class Reader:
+    """Reads the logs of rooms, for all connections of a node."""
+
+    def __init__(self, settings: Settings, store: Store) -> None:
+        self._store = store
+        self._limit, self._bytes = settings.history_limit, settings.replay_bytes
+        self._turns = asyncio.Semaphore(TOGETHER)
+
+    async def read(
+        self, room: str, *, after: int | None, before: int | None, limit: int | None
+    ) -> Page:
+        """Return the first messages after an offset, or else the last ones, before another offset if one is given.
+
+        At most `limit` of them, of `history_limit` and of `replay_bytes` in all, but one however long it is; `more` tells
+        of others within the two offsets. Raises Unavailable.
+        """
+        most = self._limit if limit is None else min(limit, self._limit)
+        page = await self._slice(room, after, before, most, self._bytes)
+        messages, gap, size = page.messages, page.gap, page.size
+        while page.more and len(page.messages) == SLICE and len(messages) < most:
+            if after is None:
+                before = messages[0].offset
+            else:
+                after = messages[-1].offset
+            page = await self._slice(room, after, before, most - len(messages), self._bytes - size)
+            size += page.size
+            # What the log has lost meanwhile is no part of a page: whoever goes on from its end is told of it.
+            if size > self._bytes or page.gap:
+                return Page(messages, True, gap)
+            messages = page.messages + messages if after is None else messages + page.messages
+        return Page(messages, page.more, gap)
+
+    async def _slice(
+        self, room: str, after: int | None, before: int | None, limit: int, size: int
+    ) -> Page:
+        async with self._turns:
+            return await self._store.history(room, after, before, min(limit, SLICE), size)
+
+
+def answer(page: Page, *, newest: bool) -> tuple[dict[str, Any], list[bytes]]:
+    """Return a page as an answer holds it, with at most 10 attachments; where they are more, the rest stays behind.
+
+    `newest`: what is asked for is the end of the log, so it is the beginning of the page that goes.
+    """
+    chosen: list[dict[str, Any]] = []
+    attachments: list[bytes] = []
+    more = page.more
+    for message in reversed(page.messages) if newest else page.messages:
+        entry, binary = message.history()
+        if len(attachments) + len(binary) > ATTACHMENTS:
+            more = True
+            break
+        if binary:
+            entry["data"] = msgspec.Raw(renumber(entry["data"], len(attachments)))
+            attachments += binary
+        chosen.append(entry)
+    if newest:
+        chosen.reverse()
+    return {"messages": chosen, "more": more, "gap": page.gap}, attachments
