@@ -185,7 +185,7 @@ class Events:
     ) -> tuple[dict[str, Any], list[bytes]]:
         """Return what a room's log holds, as it is answered."""
         page = await self.reader.read(room, after=_int(after), before=before, limit=limit)
-        lane.limits.answered(page.size, len(page.messages))
+        lane.limits.answered(page.size, page.looked)
         return history.answer(page, newest=after is None)
 
     async def _subscribe(self, lane: Lane, request: Subscribe, reply: Reply) -> None:

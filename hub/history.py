@@ -38,19 +38,26 @@ class Reader:
         """
         most = self._limit if limit is None else min(limit, self._limit)
         page = await self._slice(room, after, before, most, self._bytes)
-        messages, gap, size = page.messages, page.gap, page.size
-        while page.more and len(page.messages) == SLICE and len(messages) < most:
+        whole, size = page, page.size
+        while page.more and len(whole.messages) < most and size < self._bytes:
             if after is None:
-                before = messages[0].offset
+                before = page.reached
             else:
-                after = messages[-1].offset
-            page = await self._slice(room, after, before, most - len(messages), self._bytes - size)
+                after = page.reached
+            wanted = most - len(whole.messages)
+            page = await self._slice(room, after, before, wanted, self._bytes - size)
             size += page.size
+            whole.looked += page.looked
+            whole.more = page.more
             # What the log has lost meanwhile is no part of a page: whoever goes on from its end is told of it.
             if size > self._bytes or page.gap:
-                return Page(messages, True, gap)
-            messages = page.messages + messages if after is None else messages + page.messages
-        return Page(messages, page.more, gap)
+                whole.more = True
+                break
+            if after is None:
+                whole.messages = page.messages + whole.messages
+            else:
+                whole.messages += page.messages
+        return whole
 
     async def _slice(
         self, room: str, after: int | None, before: int | None, limit: int, size: int

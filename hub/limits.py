@@ -16,7 +16,7 @@ from hub.settings import Settings
 
 # Seconds' worth that may be asked at once, by a client that was quiet before.
 BURST = 5.0
-# Bytes of an answer that cost as much as a verb, and messages in it that do.
+# Bytes of an answer that cost as much as a verb, and messages looked at for it that do.
 BYTES, MESSAGES = 16 * 1024, 25
 # After so many refusals a connection is not read for so many seconds.
 TOLERATED, PENALTY = 100, 1.0
@@ -102,7 +102,7 @@ class Limits:
         return error
 
     def answered(self, size: int, messages: int) -> None:
-        """Note an answer of so many bytes in so many messages: a long one counts as several verbs."""
+        """Note an answer of so many bytes, for which so many messages were looked at: a long one counts as several verbs."""
         self._verbs.charge(max(size / BYTES, messages / MESSAGES))
 
     def _refused(self, verb: str, what: str, wait: float) -> RateLimited:

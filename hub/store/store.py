@@ -86,6 +86,9 @@ class Page:
     messages: list[Message]
     more: bool
     gap: bool
+    # Entries that were looked at for it, and the offset of the last of them; 0: there was none.
+    looked: int = 0
+    reached: int = 0
 
     @property
     def size(self) -> int:
@@ -270,17 +273,17 @@ class Store:
     ) -> Page:
         """Read a log forwards from `after` or, without it, backwards from its end or `before`.
 
-        At most `limit` messages, `size` bytes of them, but one however long it is.
+        At most `limit` messages, `size` bytes of them, but one however long it is; fewer where many have expired.
         """
         keys = self.keys
         bounds = ("" if offset is None else str(offset) for offset in (after, before))
-        found, more, gap = await self.commands.ask(
+        found, more, gap, looked, reached = await self.commands.ask(
             "history",
             (keys.clock, keys.log(room), keys.meta(room)),
             (*bounds, str(limit), str(size)),
         )
         messages = [Message.from_log(room, *entry) for entry in found]
-        return Page(messages, more == b"1", gap == b"1")
+        return Page(messages, more == b"1", gap == b"1", looked, int(reached or 0))
 
     # -- sessions
 

@@ -250,9 +250,11 @@ async def test_long_answers_count_as_many(hub, raw):
     client = await raw(victim.url)
     for _ in range(30):
         await client.publish("long", "x" * 16_384)
-    for number in range(500):
-        await client.publish("busy", number)
-    for room in ("long", "busy"):
+    writer = await (await Light.open("127.0.0.1", victim.port)).connect()
+    for fields in ({"room": "busy"}, {"room": "gone", "ttl": 0.001}):
+        asked = [writer.ask("publish", event="m", data=1, **fields) for _ in range(500)]
+        assert all(answer["ok"] for answer in await asyncio.gather(*asked))
+    for room in ("long", "busy", "gone"):
         reader = await raw(victim.url)
         answers = [await reader.ask("history", {"room": room, "limit": 1000}) for _ in range(60)]
         assert 5 <= sum(answer["ok"] for answer in answers) <= 30

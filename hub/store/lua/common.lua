@@ -9,6 +9,9 @@
 
 local base = string.sub(KEYS[1], 1, -6)
 
+-- Log entries that one run of a script looks at in vain, as they are for others, or for nobody any more.
+local LOOKED = 1000
+
 local function session_key(client) return base .. 'session:' .. client end
 local function inbox_key(client, gen) return base .. 'inbox:' .. client .. ':' .. gen end
 local function log_key(room) return base .. 'room:' .. room .. ':log' end

@@ -2,8 +2,8 @@
 --
 -- KEYS  1 clock   2 the room's log   3 its meta
 -- ARGV  1 after ('': from the end)   2 before ('': up to the clock)   3 messages at most   4 bytes at most
--- Answer: {messages, '1' where there are more, '1' where the log no longer reaches back to `after`};
---         a message is {offset, n, header, body}; ascending
+-- Answer: {messages, '1' where there are more, '1' where the log no longer reaches back to `after`, entries looked at,
+--         offset of the last of them or ''}; a message is {offset, n, header, body}; ascending
 
 local limit, bytes = tonumber(ARGV[3]), tonumber(ARGV[4])
 local forward = ARGV[1] ~= ''
@@ -11,7 +11,7 @@ local low = forward and '(' .. ARGV[1] or '-'
 -- With its sequence: as an upper end, an incomplete id stands for the highest one, itself included.
 local high = ARGV[2] ~= '' and '(' .. ARGV[2] .. '-0' or '+'
 local now = microseconds()
-local found, size, more = {}, 0, '0'
+local found, size, more, looked, reached = {}, 0, '0', 0, ''
 
 -- In chunks that grow: entries can be long, and few of them fill an answer then.
 local chunk, count = nil, 4
@@ -28,7 +28,11 @@ repeat
       size = size + #body
       if #found == limit or (size > bytes and #found > 0) then more = '1' break end
       found[#found + 1] = { string.match(entry[1], '^%d+'), entry[2][2], header, body }
+    elseif looked - #found == LOOKED then
+      more = '1'
+      break
     end
+    looked, reached = looked + 1, string.match(entry[1], '^%d+')
     if forward then low = '(' .. entry[1] else high = '(' .. entry[1] end
   end
 until more == '1' or #chunk < count
@@ -47,4 +51,4 @@ if forward then
   local cut = first and first[2][4] or redis.call('HGET', KEYS[3], 'last') or '0'
   if tonumber(cut) > tonumber(ARGV[1]) then gap = '1' end
 end
-return { found, more, gap }
+return { found, more, gap, looked, reached }

@@ -139,13 +139,18 @@ for i, reset in ipairs(resets) do
   end
 end
 
-local messages, size, position, full = {}, 0, after, false
+local messages, size, position, full, skipped = {}, 0, after, false, 0
 local function hand_out(room, entry)
   local body = entry[2][8]
   local offset = string.match(entry[1], '^%d+')
   local known = progress[room]
   if odd[room] and not meant_for(session.client, entry, now) then
     how = 'part'
+    skipped = skipped + 1
+    if skipped > LOOKED then
+      full = true
+      return false
+    end
     position = tonumber(offset)
     progress[room] = { position, tonumber(entry[2][2]), known and known[3] or 0 }
     return true

@@ -92,7 +92,8 @@ end
 
 local takes = how and text(redis.call('HINCRBY', key, 'takes', 1)) or '1'
 local answer = { how or 'new', client, session.gen, session.serial, session.sid, session.pos, text(head), '0', takes }
-local missed, now = 0, how and microseconds()
+-- How many of them are not for this client is counted for so many entries and KiB, and no further.
+local missed, now, look = 0, how and microseconds(), LOOKED
 for room, joined in pairs(session.rooms) do
   answer[#answer + 1] = room
   answer[#answer + 1] = text(joined.join)
@@ -100,14 +101,16 @@ for room, joined in pairs(session.rooms) do
     local after = math.max(tonumber(session.pos), joined.join)
     local meta = redis.call('HMGET', meta_key(room), 'n', 'last', 'odd')
     if meta[2] and tonumber(meta[2]) > after then
-      if meta[3] and tonumber(meta[3]) > after then              -- some of them may not be meant for it: look
-        for _, entry in ipairs(redis.call('XRANGE', log_key(room), '(' .. text(after), '+')) do
-          if meant_for(client, entry, now) then missed = missed + 1 end
-        end
-      else
-        local first = redis.call('XRANGE', log_key(room), '(' .. text(after), '+', 'COUNT', 1)[1]
-        if first then missed = missed + meta[1] - first[2][2] + 1 end
+      local entry = redis.call('XRANGE', log_key(room), '(' .. text(after), '+', 'COUNT', 1)[1]
+      local counted = entry and entry[2][2] - 1 or tonumber(meta[1])
+      local odd = meta[3] and tonumber(meta[3]) > after
+      while odd and entry and look > 0 do
+        if meant_for(client, entry, now) then missed = missed + 1 end
+        counted = tonumber(entry[2][2])
+        look = look - 1 - #entry[2][8] / 1024
+        entry = redis.call('XRANGE', log_key(room), '(' .. entry[1], '+', 'COUNT', 1)[1]
       end
+      missed = missed + meta[1] - counted
     end
   end
 end

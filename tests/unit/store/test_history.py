@@ -65,6 +65,19 @@ async def test_bytes_bound_a_page_over_its_slices(node):
     assert await page(reader(node, replay_bytes=SLICE * size)) == (offsets[-SLICE:], True, False)
 
 
+async def test_what_has_expired_is_read_past(node):
+    """However much it is; what a page cost tells how much was looked at."""
+    first = await node.publish_all([("A", 1)] * 3)
+    await node.publish_all([("A", 1)] * 2500, ttl=1e-6)
+    last = await node.publish_all([("A", 1)] * 3)
+    assert await page(reader(node)) == (first + last, False, False)
+    assert await page(reader(node), after=0) == (first + last, False, False)
+    assert await page(reader(node), limit=4) == (first[-1:] + last, True, False)
+    assert await page(reader(node), after=last[0], before=last[2]) == (last[1:2], False, False)
+    found = await reader(node).read("A", after=None, before=last[0], limit=1)
+    assert (found.messages[0].offset, found.looked) == (first[-1], 2501)
+
+
 class Slow:
     """A store in which something happens behind each slice."""
 

@@ -437,6 +437,24 @@ async def test_missed_is_exact(node):
     assert again.missed == len(offsets) == 5
 
 
+async def test_what_is_not_for_a_client_is_passed_over_in_pieces(node):
+    """No script looks at thousands of messages in vain, and none behind them is lost; `missed` counts the rest as well."""
+    taken = await node.take("c", client_id="ada")
+    await node.join(taken, "c", "A", "B")
+    own = [("A", 1)] * 2500
+    await node.publish_all(own, skip="ada")
+    expected = await node.publish_all([("B", 1), ("A", 2)])
+    await node.publish_all(own, skip="ada")
+    expected += await node.publish_all([("A", 3)])
+    again = await node.take("d", client_id="ada")
+    assert 3 < again.missed < 5000
+    offsets, batches = await node.all("ada", "d", again.position)
+    assert offsets == expected
+    assert len(batches) >= 5
+    assert not any(batch.gaps or batch.whole for batch in batches[:-1])
+    assert (await node.take("e", client_id="ada", offset=offsets[-1] - 1)).missed == 1
+
+
 async def test_the_older_connection_is_told(start, server):
     """Its node hears of it on a channel of its own; whoever is not the owner is refused."""
     one, two = await start(), await start()
@@ -755,6 +773,19 @@ async def test_history_is_bounded_and_says_where_it_ends(start):
         False,
         False,
     )
+
+
+async def test_what_has_expired_is_passed_over_in_pieces(node):
+    """It says where it has come to."""
+    [first] = await node.publish_all([("A", 1)])
+    await node.publish_all([("A", 1)] * 2500, ttl=1e-6)
+    [last] = await node.publish_all([("A", 1)])
+    for after, before, limit in ((0, None, 2), (None, None, 2), (None, last, 1), (first, None, 1)):
+        found = await node.store.history("A", after, before, limit, 10**6)
+        assert found.more
+        assert len(found.messages) < 2
+        assert found.looked <= 1001
+        assert first < found.reached < last
 
 
 # -- nodes
