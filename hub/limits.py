@@ -22,12 +22,14 @@ BYTES, MESSAGES = 16 * 1024, 25
 TOLERATED, PENALTY = 100, 1.0
 # Verbs that a connection may have under way however much the others have.
 SHARE = 4
+# Where turns are taken a verb counts once more for each 4 KiB of it: the shift that divides by so much.
+LONG = 12
 # The verbs that are cheap and come in streams.
 STREAMED = frozenset({"publish", "ack"})
 
 
 class Load:
-    """What all connections of a node have under way. `most`: verbs, beyond which they take turns."""
+    """What all connections of a node have under way, in verbs of 4 KiB. `most`: beyond it they take turns."""
 
     __slots__ = ("_most", "under_way", "waiting")
 
@@ -136,12 +138,12 @@ class Limits:
         self._pending += 1
         self._bytes += size
         load = self._load
-        load.under_way += 1
+        load.under_way += 1 + (size >> LONG)
         settings = self._settings
         if self._pending >= settings.pending_verbs or self._bytes >= settings.pending_bytes:
             self._paused = True
             self._look()
-        elif self._pending > SHARE and load.high:
+        elif self._pending + (self._bytes >> LONG) > SHARE and load.high:
             load.waiting[self] = None
             self._look()
 
@@ -158,11 +160,11 @@ class Limits:
                 self._paused = False
                 self._look()
         load = self._load
-        load.under_way -= 1
+        load.under_way -= 1 + (size >> LONG)
         if load.waiting:
             if not self._pending:
                 self._go_on()  # it has nothing of the load, and nothing else would tell it
-            elif load.low:
+            if load.low and load.waiting:
                 next(iter(load.waiting))._go_on()
 
     def _go_on(self) -> None:

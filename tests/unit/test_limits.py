@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from hub.errors import BadRequest, RateLimited
-from hub.limits import BURST, Limits, Load
+from hub.limits import BURST, SHARE, Limits, Load
 from hub.settings import Settings
 
 
@@ -24,9 +24,10 @@ class Reader:
         self.paused = False
 
 
-def limited(**settings: Any) -> tuple[Limits, Reader]:
+def limited(load: Load | None = None, **settings: Any) -> tuple[Limits, Reader]:
     reader: Any = Reader()
-    return Limits(Settings(**settings), reader, asyncio.get_running_loop(), Load(100)), reader
+    load = load or Load(100)
+    return Limits(Settings(**settings), reader, asyncio.get_running_loop(), load), reader
 
 
 async def test_a_mistake_ends_the_turn():
@@ -64,3 +65,22 @@ async def test_what_is_under_way_still_counts_after_the_turn():
     limits.leave(1)
     limits.leave(1)
     assert not reader.paused
+
+
+async def test_long_verbs_are_as_much_as_many():
+    """Whoever sends few but long ones waits for its turn as well, and the others do not."""
+    load = Load(100)
+    long, other, modest = (limited(load) for _ in range(3))
+    size = 60 * 4096
+    for limits, _ in (long, other):
+        limits.enter(size)
+    for _ in range(SHARE):
+        modest[0].enter(100)
+    assert [reader.paused for _, reader in (long, other, modest)] == [False, True, False]
+    long[0].leave(size)
+    assert other[1].paused
+    for _ in range(SHARE):
+        modest[0].leave(100)
+    other[0].leave(size)
+    assert not other[1].paused
+    assert load.under_way == 0
