@@ -31,13 +31,14 @@ STREAMED = frozenset({"publish", "ack"})
 class Load:
     """What all connections of a node have under way, in verbs of 4 KiB. `most`: beyond it they take turns."""
 
-    __slots__ = ("_most", "under_way", "waiting")
+    __slots__ = ("_easing", "_most", "under_way", "waiting")
 
     def __init__(self, most: int) -> None:
         self._most = most
         self.under_way = 0
         # Who has its share, and is read when there is less to do, in the order of waiting.
         self.waiting: dict[Limits, None] = {}
+        self._easing = False
 
     @property
     def high(self) -> bool:
@@ -46,6 +47,20 @@ class Load:
     @property
     def low(self) -> bool:
         return 2 * self.under_way <= self._most
+
+    def ease(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Let those who wait be read in the next turn, one after the other, as long as there is little to do.
+
+        Not at once: what they ask may be answered on the spot, and ease the load again.
+        """
+        if not self._easing:
+            self._easing = True
+            loop.call_soon(self._ease)
+
+    def _ease(self) -> None:
+        self._easing = False
+        while self.waiting and self.low:
+            next(iter(self.waiting)).go_on()
 
 
 class Limits:
@@ -163,11 +178,11 @@ class Limits:
         load.under_way -= 1 + (size >> LONG)
         if load.waiting:
             if not self._pending:
-                self._go_on()  # it has nothing of the load, and nothing else would tell it
-            if load.low and load.waiting:
-                next(iter(load.waiting))._go_on()
+                self._loop.call_soon(self.go_on)  # it has nothing of the load to wait for
+            if load.low:
+                load.ease(self._loop)
 
-    def _go_on(self) -> None:
+    def go_on(self) -> None:
         """Wait no longer for the others."""
         if self in self._load.waiting:
             del self._load.waiting[self]

@@ -78,9 +78,47 @@ async def test_long_verbs_are_as_much_as_many():
         modest[0].enter(100)
     assert [reader.paused for _, reader in (long, other, modest)] == [False, True, False]
     long[0].leave(size)
+    await asyncio.sleep(0)
     assert other[1].paused
     for _ in range(SHARE):
         modest[0].leave(100)
     other[0].leave(size)
+    await asyncio.sleep(0)
     assert not other[1].paused
     assert load.under_way == 0
+
+
+async def test_those_who_waited_are_read_one_after_the_other():
+    """Not one within the other, however many they are, where all that they ask fails on the spot; and nobody is forgotten."""
+
+    class Hasty(Reader):
+        asked = 0
+
+        def resume(self) -> None:
+            if self.paused:
+                self.paused = False
+                for _ in range(2 * SHARE):
+                    self.asked += 1
+                    self.limits.enter(1)
+                    self.limits.leave(1)
+
+    load = Load(4000)
+    busy, _ = limited(load, pending_verbs=10_000)
+    for _ in range(4001):
+        busy.enter(1)
+    waiting = []
+    for _ in range(1000):
+        reader = Hasty()
+        reader.limits = Limits(Settings(), reader, asyncio.get_running_loop(), load)
+        for _ in range(SHARE + 1):
+            reader.limits.enter(1)
+        waiting.append(reader)
+    assert all(reader.paused for reader in waiting)
+    for _ in range(4001):
+        busy.leave(1)
+    for reader in waiting:
+        for _ in range(SHARE):
+            reader.limits.leave(1)
+    await asyncio.sleep(0)
+    assert [reader.asked for reader in waiting] == [2 * SHARE] * len(waiting)
+    assert (load.under_way, load.waiting) == (1000, {})
