@@ -69,7 +69,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     pending_bytes: Bytes = 4 * 1024 * 1024
     # Verbs that all connections together have under way, beyond which those that have more than 4 of them take turns;
     # each counts once more for each 4 KiB of it.
-    pending_together: Count = 64
+    pending_together: Count = 32
     # Publishes and acks of one connection a second, and all its other verbs, malformed ones among them; five times as
     # many at once. Each 16 KiB of an answer, or 25 messages, count as a verb more. Beyond: rate_limited.
     publishes_per_second: Count = 100_000
