@@ -1,17 +1,21 @@
-"""A test build: the hub with one rule of docs/reliability.md switched off.
+"""A test build: the hub with one rule of docs/reliability.md switched off, or slow where it usually is not, or both.
 
-    python -m tests.chaos.build RULE serve …
+    python -m tests.chaos.build RULE HOLD serve …
 
-What to replace says `tests.integration.walk.rules`, for the walk and for this.
+What to replace says `tests.integration.walk.rules`, for the walk and for this. An empty RULE or HOLD changes nothing.
 """
 
 from __future__ import annotations
 
+import asyncio
 import sys
+from typing import Any
 
 from hub.cli import main
 from hub.store import commands
 from hub.store.scripts import read_all
+from hub.store.store import Store, Taken
+from tests.chaos.drill import LATE
 from tests.integration.walk.lab import OWNERS
 from tests.integration.walk.rules import RULES
 
@@ -26,6 +30,26 @@ def switch_off(rule: str) -> None:
     commands.read_all = lambda: scripts  # type: ignore[assignment]
 
 
+def hold_takes() -> None:
+    """Let those who come back with a pid and no offset in late: others overtake them, though Redis has them first."""
+    take = Store.take
+
+    async def late(self: Store, connection: str, **options: Any) -> Taken | None:
+        taken = await take(self, connection, **options)
+        if options["pid"] is not None and options["offset"] is None:
+            await asyncio.sleep(LATE)
+        return taken
+
+    Store.take = late  # type: ignore[method-assign]
+
+
+# What no fault outside decides: the order of tasks within a process.
+HOLDS = {"takes without an offset": hold_takes}
+
 if __name__ == "__main__":
-    switch_off(sys.argv[1])
-    main(sys.argv[2:])
+    rule, hold = sys.argv[1:3]
+    if rule:
+        switch_off(rule)
+    if hold:
+        HOLDS[hold]()
+    main(sys.argv[3:])

@@ -125,6 +125,15 @@ class Drill:
     async def until(self, condition: Callable[[], object]) -> None:
         await eventually(condition)
 
+    async def heard(self, member: Bare) -> None:
+        """Wait until a client has got the last message of its rooms."""
+        last = max(
+            publication.offset or 0
+            for publication in self.history.publications.values()
+            if publication.room in member.rooms
+        )
+        await eventually(lambda: member.offset >= last, what="has not heard the last message")
+
     async def ready(self) -> None:
         """Wait until hub 0 says that it is ready."""
 
@@ -189,16 +198,21 @@ Story = Callable[[Drill], Awaitable[None]]
 
 @dataclass
 class Scene:
-    """A story, and what the hubs are told for it; `reasons`: of gaps that may be told."""
+    """A story, and what the hubs are told for it; `reasons`: of gaps that may be told.
+
+    `hold`: what the hubs themselves are slow at (see `tests.chaos.build`).
+    """
 
     story: Story
     settings: dict[str, Any] = field(default_factory=dict)
     reasons: tuple[str, ...] = ("overflow",)
+    hold: str = ""
 
 
 async def play(scene: Scene, rule: str | None) -> list[Violation]:
     """Tell a story, with a rule switched off or none; return what went wrong."""
-    main = MAIN if rule is None else ("-m", "tests.chaos.build", rule)
+    build = ("-m", "tests.chaos.build", rule or "", scene.hold)
+    main = build if rule or scene.hold else MAIN
     async with Cluster(hubs=2, doors=2, main=main, **scene.settings) as cluster:
         drill = Drill(cluster)
         await drill.start()

@@ -1,0 +1,106 @@
+"""Joining and leaving."""
+
+from __future__ import annotations
+
+import asyncio
+
+from tests.chaos.drill import LATE, Drill, Scene
+
+
+async def sub_adds_away(d: Drill) -> None:
+    """A slow reader, parked, joins a second room."""
+    m = await d.client("A")
+    await d.fill(m, "A")
+    joining = asyncio.create_task(m.join("B"))
+    await d.until(lambda: d.redis.hexists(d.session(m), "r:B"))
+    await d.say("B")
+    d.door.flow("down")
+    await joining
+
+
+async def resub_keeps_join(d: Drill) -> None:
+    """It joins again while a message is on its way over a slow bus."""
+    m = await d.client("A")
+    d.wire.late["bus", "down"] = LATE
+    await d.say("A")
+    await m.join("A")
+
+
+async def join_filter(d: Drill) -> None:
+    """It joins while an older message is on its way over a slow bus."""
+    await d.client("A")
+    m = await d.client()
+    d.wire.late["bus", "down"] = LATE
+    await d.say("A")
+    await m.join("A")
+    await asyncio.sleep(2 * LATE)
+
+
+async def sub_bus_first(d: Drill) -> None:
+    """The bus is told late that a room is to be heard, and a message follows the answer."""
+    m = await d.client()
+    d.wire.late["bus", "up"] = LATE
+    await m.join("A")
+    await d.say("A")
+
+
+async def sub_holds_all(d: Drill) -> None:
+    """The answer to a join is late; messages of that room, and then of another, are not."""
+    m = await d.client("A")
+    d.wire.late["commands", "down"] = LATE
+    joining = asyncio.create_task(m.join("B"))
+    await d.until(lambda: d.redis.hexists(d.session(m), "r:B"))
+    await d.say("B", "A")
+    await joining
+
+
+async def unsub_state(d: Drill) -> None:
+    """A room is left and joined again while the bus's commands are late: the first is confirmed before the second."""
+    m = await d.client("A")
+    d.wire.late["bus", "up"] = LATE
+    await m.leave("A")
+    await asyncio.sleep(LATE / 4)
+    await m.join("A")
+    await d.say("A")
+
+
+async def replay_filters(d: Drill) -> None:
+    """A slow reader, parked, leaves a room of which something waits in its inbox; its hub has lost what it had heard."""
+    m = await d.client("A", "B")
+    await d.fill(m, "B")
+    await d.say("A")
+    leaving = asyncio.create_task(m.leave("A"))
+    await d.until(lambda: not d.redis.hexists(d.session(m), "r:A"))
+    d.wire.cut_one("bus")
+    await asyncio.sleep(LATE / 2)
+    await d.ready()
+    d.wire.late["commands", "down"] = LATE / 2
+    d.door.flow("down")
+    await leaving
+    await asyncio.sleep(2 * LATE)
+
+
+async def lost_join(d: Drill) -> None:
+    """The answer to a join is lost, messages pass, and the client tries again."""
+    m = await d.client()
+    d.wire.late["commands", "down"] = LATE
+    joining = asyncio.create_task(m.join("A"))
+    await d.until(lambda: d.redis.hexists(d.session(m), "r:A"))
+    d.wire.cut_one("commands")
+    await d.say("A", "A")
+    d.wire.late.clear()
+    await joining
+
+
+_SLOW = {"max_payload": 1_000_000, "ping_timeout": 20.0, "log_length": 1000}
+
+SCENES = {
+    "sub_adds_away": Scene(sub_adds_away, _SLOW),
+    "resub_keeps_join": Scene(resub_keeps_join),
+    "join_filter": Scene(join_filter),
+    "sub_bus_first": Scene(sub_bus_first),
+    "sub_holds_all": Scene(sub_holds_all),
+    "replay_filters": Scene(replay_filters, _SLOW),
+    "unsub_state": Scene(unsub_state),
+    "lost_join": Scene(lost_join),
+}

@@ -1,0 +1,66 @@
+"""What a node remembers of its rooms, so that not everybody is replayed from the logs."""
+
+from __future__ import annotations
+
+import asyncio
+
+from tests.chaos.drill import LATE, Drill, Scene
+
+
+async def learn_whole(d: Drill) -> None:
+    """A gap is told, and what follows it is more than one batch; another one comes back, from within the gap."""
+    one, two = await d.client("A", "B"), await d.client("A", "B")
+    await d.go(one)
+    await d.say("B", "B")
+    await d.heard(two)
+    await d.go(two)
+    await d.say("A", "A", "A")
+    await d.back(one)
+    await d.told(one)
+    await asyncio.sleep(LATE)
+    await d.back(two)
+    await d.told(two)
+
+
+async def told_is_lost(d: Drill) -> None:
+    """A log is gone, and a gap was told for it; its hub has what was in it."""
+    m = await d.client("A", "B")
+    await d.client("A", "B")
+    await d.say("A")
+    await d.heard(m)
+    await d.go(m)
+    await d.say("B", "B", "B", "A")
+    d.redis.delete(d.key("room:A:log"))
+    await d.back(m)
+    await d.told(m)
+    await asyncio.sleep(LATE)
+
+
+async def read_ahead(d: Drill) -> None:
+    """One of them reads a log while the bus is slow; what it read is remembered when the other one comes back."""
+    await d.client("B")
+    await d.say("B")
+    one, both = await d.client("A"), await d.client("A", "B")
+    await d.go(one)
+    await d.go(both)
+    heard = d.key("bus:room:A")
+    await d.until(lambda: not d.redis.pubsub_numsub(heard)[0][1])
+    d.wire.late["commands", "up"] = 2 * LATE
+    coming = asyncio.create_task(d.back(one))
+    await d.until(lambda: d.redis.pubsub_numsub(heard)[0][1])
+    await asyncio.sleep(LATE / 2)
+    d.wire.late["bus", "down"] = 6 * LATE
+    await d.say("B", "A")
+    d.wire.late["commands", "up"] = 0.0
+    await coming
+    await d.heard(one)
+    await d.back(both)
+    await asyncio.sleep(6 * LATE)
+    d.wire.late.clear()
+
+
+SCENES = {
+    "learn_whole": Scene(learn_whole, {"log_length": 2, "replay_count": 2}),
+    "told_is_lost": Scene(told_is_lost, {"log_length": 2, "replay_count": 1}),
+    "read_ahead": Scene(read_ahead, {"redis_timeout": 10.0, "bus_silence": 20.0}),
+}

@@ -1,0 +1,114 @@
+"""How long sessions live, and whose they are."""
+
+from __future__ import annotations
+
+import asyncio
+
+from tests.chaos.drill import LATE, Drill, Scene
+from tests.support.raw import Raw
+from tests.support.times import UNIT, eventually
+
+
+async def closed_join(d: Drill) -> None:
+    """It joins again while the bus is away, and is lost while its hub cannot park it."""
+    m = await d.client("A")
+    d.wire.late["bus", "up"] = 4 * LATE
+    d.wire.cut_one("bus")
+    await asyncio.sleep(LATE)
+    joining = asyncio.create_task(m.ask("subscribe", room="A"))
+    await asyncio.sleep(LATE / 4)
+    await d.say("A")
+    d.wire.refuse = True
+    d.wire.cut_one("commands")
+    await m.stop()
+    joining.cancel()
+    await asyncio.sleep(LATE / 4)
+    d.wire.refuse = False
+    await d.until(lambda: d.redis.pubsub_numsub(d.key("bus:room:A"))[0][1])
+    await asyncio.sleep(LATE)
+    await d.back(m)
+
+
+async def late_admission(d: Drill) -> None:
+    """Two connections take its session, and the first of them is let in last."""
+    m = await d.client("A")
+    await d.go(m)
+    session = d.session(m)
+    takes = d.redis.hget(session, "takes")
+    first = await Raw(d.cluster.hubs[0].url).open()
+    coming = asyncio.create_task(first.connect({"pid": m._pid}))
+    await d.until(lambda: d.redis.hget(session, "takes") != takes)
+    await d.back(m)
+    await d.say("A")
+    await asyncio.sleep(3 * LATE)
+    d.expect(d.began(m) == 2, "sent away, although nobody has replaced it")
+    coming.cancel()
+    await first.drop()
+
+
+async def ttl_connected(d: Drill) -> None:
+    """It was away once, and is connected for longer than a session outlives its connection."""
+    m = await d.client("A")
+    await d.return_(m)
+    await asyncio.sleep(4 * UNIT)
+    await m.stop()
+    await d.back(m)
+
+
+async def stopped(d: Drill) -> None:
+    """Stop hub 0 for longer than its lease; the other one parks its sessions."""
+    hub = d.cluster.hubs[0]
+    hub.freeze()
+    try:
+        session = d.session(d.members[0])
+        await eventually(lambda: d.redis.hget(session, "away") == "1", what="not swept")
+    finally:
+        hub.thaw()
+
+
+async def lapse_replays(d: Drill) -> None:
+    """Its hub was stopped for longer than the lease, and then serves it for longer than a session's life."""
+    m = await d.client("A")
+    await stopped(d)
+    await asyncio.sleep(4 * UNIT)
+    await m.stop()
+    await d.back(m)
+
+
+async def swept_owner(d: Drill) -> None:
+    """Its hub was stopped for longer than the lease, and keeps it."""
+    m = await d.client("A")
+    await stopped(d)
+    await asyncio.sleep(2 * UNIT)
+    d.expect(d.began(m) == 1, "sent away, although nobody has replaced it")
+
+
+async def fence_all(d: Drill) -> None:
+    """A replaced connection, whose hub has not heard of that, says goodbye for good."""
+    m = await d.client("A")
+    assert m._pid is not None
+    await d.go(m)
+    old = await Raw(d.cluster.hubs[0].url).open()
+    await old.connect({"pid": m._pid, "offset": str(m.offset)})
+    listed = d.redis.client_list("pubsub")
+    d.wire.swallow({int(entry["addr"].rpartition(":")[2]) for entry in listed})
+    m.url = d.cluster.doors[1].url
+    await d.back(m)
+    await old.send("41")
+    await asyncio.sleep(LATE)
+    await old.drop()
+    await m.stop()
+    await d.back(m)
+
+
+_MORTAL = {"named_life": 2.0, "anonymous_life": 2.0}
+_LEASED = {"lease": 1.0, "bus_silence": 20.0, "ping_timeout": 20.0}
+
+SCENES = {
+    "lapse_replays": Scene(lapse_replays, _LEASED | _MORTAL),
+    "fence_all": Scene(fence_all, {"bus_silence": 20.0}),
+    "ttl_connected": Scene(ttl_connected, _MORTAL),
+    "swept_owner": Scene(swept_owner, _LEASED),
+    "closed_join": Scene(closed_join, {"redis_timeout": 10.0, "bus_silence": 20.0}),
+    "late_admission": Scene(late_admission, hold="takes without an offset"),
+}
