@@ -1,12 +1,15 @@
 """Reading a room's log for somebody who asks for it.
 
-A page is read in slices, few of them at a time: Redis and the event loop are everybody's, and what the others ask waits
-for a slice or two, never for a page.
+A page is read in slices, and few messages at a time: Redis and the event loop are everybody's, and what the others ask
+waits for a slice or two, never for a page.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
+from collections import deque
+from collections.abc import AsyncIterator
 from typing import Any
 
 import msgspec
@@ -16,8 +19,8 @@ from hub.settings import Settings
 from hub.store.store import Page, Store
 from hub.verbs import renumber
 
-# Messages of a slice, and slices that are read at the same time.
-SLICE, TOGETHER = 50, 2
+# Messages of a slice, and messages that a node reads at the same time: few long slices, or many short ones.
+SLICE, TOGETHER = 100, 200
 
 
 class Reader:
@@ -26,7 +29,7 @@ class Reader:
     def __init__(self, settings: Settings, store: Store) -> None:
         self._store = store
         self._limit, self._bytes = settings.history_limit, settings.replay_bytes
-        self._turns = asyncio.Semaphore(TOGETHER)
+        self._turns = Turns(TOGETHER)
 
     async def read(
         self, room: str, *, after: int | None, before: int | None, limit: int | None
@@ -62,8 +65,40 @@ class Reader:
     async def _slice(
         self, room: str, after: int | None, before: int | None, limit: int, size: int
     ) -> Page:
-        async with self._turns:
-            return await self._store.history(room, after, before, min(limit, SLICE), size)
+        limit = min(limit, SLICE)
+        async with self._turns.taking(limit):
+            return await self._store.history(room, after, before, limit, size)
+
+
+class Turns:
+    """Lets so much be under way at a time. Who wants more than is free waits, and so do all who come behind."""
+
+    def __init__(self, most: int) -> None:
+        self._free = most
+        self._waiting: deque[tuple[int, asyncio.Future[None]]] = deque()
+
+    @contextlib.asynccontextmanager
+    async def taking(self, amount: int) -> AsyncIterator[None]:
+        """Wait until so much is free, and hold it."""
+        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.append((amount, turn))
+        self._admit()
+        try:
+            await turn
+            yield
+        finally:
+            self._free += 0 if turn.cancelled() else amount
+            self._admit()
+
+    def _admit(self) -> None:
+        while self._waiting:
+            amount, turn = self._waiting[0]
+            if not turn.done():
+                if amount > self._free:
+                    return
+                self._free -= amount
+                turn.set_result(None)
+            self._waiting.popleft()
 
 
 def answer(page: Page, *, newest: bool) -> tuple[dict[str, Any], list[bytes]]:

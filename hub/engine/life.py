@@ -178,7 +178,7 @@ class Life:
         self._close_by = self._host.clock() + within
         self._schedule()
         if probing is not None:
-            probing.close(code)
+            probing.abort()  # a close code is more than stock Python clients expect there
         outbox = self._outbox
         if self._socket is not None:
             self._socket.close(code)
@@ -206,7 +206,7 @@ class Life:
         if socket is not None:
             socket.abort()
         if probing is not None:
-            probing.close(1002)
+            probing.abort()
         if resumed is not None:
             resumed()
         if posting is not None:
@@ -247,6 +247,7 @@ class Life:
         else:
             if now >= self._upgrade_by and self._probing is not None:
                 self._host.counters["upgrade timeout"] += 1
+                self._probing.abort()
                 self.abandon_upgrade(self._probing)
             if now >= self._noop_at:
                 self._noop()

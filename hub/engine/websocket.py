@@ -116,7 +116,10 @@ class WebSocket(asyncio.Protocol):
         self._upgrading = connection.begin_upgrade(self)
         if not self._upgrading:
             self._connection = None
-            self.close(1002)
+            if connection.closed:
+                self._transport.abort()
+            else:
+                self.close(1002)
         return self._upgrading
 
     def start(self, received: bytes) -> None:

@@ -74,3 +74,34 @@ async def test_the_hubs_own_client(hub, client, raw, room, monkeypatch, transpor
         network.mute = False
         await eventually(lambda: heard == ["meanwhile"])
         await listener.close()
+
+
+class Deaf(Proxy):
+    """Lets WebSocket handshakes through, and nothing that clients send on WebSockets afterwards."""
+
+    def __init__(self, port: int) -> None:
+        super().__init__(port)
+        self._opened: set[_Pair] = set()
+
+    def _through(self, pair: _Pair, way: str, data: bytes) -> bytes:
+        if way == "down":
+            return data
+        if pair in self._opened:
+            return b""
+        if b"transport=websocket" in data.partition(b"\r\n")[0]:
+            self._opened.add(pair)
+        return data
+
+
+async def test_an_upgrade_that_is_given_up_does_not_end_the_stock_client(
+    start_hub, stock, raw, room, name
+):
+    """It goes on with polling. A close code in the place of an answer to its probe would end it for good."""
+    hub = start_hub(upgrade_timeout=0.5 * UNIT)
+    async with Deaf(hub.port) as network:
+        client = await stock(network.url, "polling", "websocket", client_id=name)
+        assert (await client.sio.call("subscribe", {"room": room}))["ok"] is True
+        assert client.sio.transport() == "polling"
+        await (await raw(hub.url)).publish(room, "over polling")
+        await eventually(lambda: client.data() == ["over polling"])
+        await client.sio.shutdown()

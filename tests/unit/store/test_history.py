@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from hub.history import SLICE, TOGETHER, Reader
+from hub.history import SLICE, TOGETHER, Reader, Turns
 from hub.settings import Settings
 from hub.store.store import Page, Store
 
@@ -112,26 +112,70 @@ async def test_a_page_ends_where_the_log_was_cut_meanwhile(start):
     assert (after[0] > offsets[SLICE], gap) == (True, True)
 
 
-async def test_few_slices_are_read_at_a_time(node, offsets):
+async def test_few_messages_are_read_at_a_time(node, offsets):
     """However many ask: Redis has a slice or two to do for them, and they take turns."""
-    under_way = most = 0
     done: list[str] = []
+    reading: list[int] = []
+    most = 0
 
-    async def pause() -> None:
-        nonlocal under_way, most
-        under_way += 1
-        most = max(most, under_way)
-        await asyncio.sleep(0)
-        under_way -= 1
+    class Watched:
+        async def history(self, *asked: Any) -> Page:
+            nonlocal most
+            reading.append(asked[3])
+            most = max(most, sum(reading))
+            assert max(reading) <= SLICE
+            found = await node.store.history(*asked)
+            reading.remove(asked[3])
+            return found
 
-    slow: Any = Slow(node.store, pause)
-    shared = Reader(Settings(), slow)
+    watched: Any = Watched()
+    shared = Reader(Settings(), watched)
 
     async def ask(name: str, limit: int) -> None:
         assert len((await page(shared, limit=limit))[0]) == limit
         done.append(name)
 
-    await asyncio.gather(*(ask("greedy", MANY) for _ in range(8)), ask("modest", 5))
-    assert most == TOGETHER
-    assert max(slow.limits) == SLICE
-    assert done[0] == "modest"
+    greedy = [ask("greedy", MANY) for _ in range(8)]
+    modest = [ask("modest", 5) for _ in range(50)]
+    await asyncio.gather(*greedy, *modest)
+    assert SLICE < most <= TOGETHER
+    assert set(done[:50]) == {"modest"}
+
+
+async def test_turns():
+    """In the order of asking, so much at a time; who is gone is passed over, and gives back what was his."""
+    turns, log = Turns(10), []
+
+    async def take(name: str, amount: int, ends: asyncio.Event) -> None:
+        async with turns.taking(amount):
+            log.append(name)
+            await ends.wait()
+
+    async def begin(name: str, amount: int) -> tuple[asyncio.Task[None], asyncio.Event]:
+        ends = asyncio.Event()
+        task = asyncio.create_task(take(name, amount, ends))
+        await asyncio.sleep(0)
+        return task, ends
+
+    _, a_ends = await begin("a", 6)
+    b, _ = await begin("b", 5)
+    c, c_ends = await begin("c", 4)
+    await asyncio.sleep(0)
+    assert log == ["a"]
+    b.cancel()
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    assert log == ["a", "c"]
+    d, _ = await begin("d", 6)
+    a_ends.set()
+    await asyncio.sleep(0)
+    d.cancel()  # its turn has come, and it has not begun
+    await asyncio.gather(d, b, return_exceptions=True)
+    c_ends.set()
+    await c
+    whole, _ = await begin("e", 10)
+    more, _ = await begin("f", 1)
+    await asyncio.sleep(0)
+    assert log[-1] == "e"
+    for task in (whole, more):
+        task.cancel()
