@@ -28,7 +28,7 @@ log = logging.getLogger("hub.node")
 # The join offset of a subscription that is under way: above every message.
 NOT_YET = 10**17
 # Seconds within which a node parks a session that it has taken for a connection already gone.
-ABANDONED = 0.3
+ABANDONED = 1.0
 
 
 class Node:

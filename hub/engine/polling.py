@@ -109,6 +109,9 @@ async def post(
         connection.posted()
     if connection.failed:
         return bad_request("Bad request", 3)
+    if request.transport is None or request.transport.is_closing():
+        # Nobody waits for the answer: the session is over, as no client gives up a POST and goes on.
+        connection.lost(Reason.TRANSPORT_ERROR)
     keep = _keeps(request)
     return Ready(taken(header_lines(headers, keep=keep)), keep=keep)
 

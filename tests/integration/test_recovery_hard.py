@@ -28,7 +28,7 @@ async def test_cut_in_the_middle_of_a_replay(own_hub, js, raw, room, transports)
         sent = [[number, pad] for number in range(1000)]
         await asyncio.gather(*(publisher.publish(room, data) for data in sent))
         proxy.refuse = False
-        proxy.delay = 0.001
+        proxy.delay = 0.005
         async with asyncio.timeout(3 * SOON):
             while len(client.data()) < 800:
                 heard = len(client.data())
