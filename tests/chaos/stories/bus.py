@@ -25,14 +25,19 @@ async def heal_holds(d: Drill) -> None:
     assert not m.fault
 
 
-async def heal_cut(d: Drill) -> None:
-    """The bus is back, and is told late what to listen to."""
-    await d.client("A")
+async def told_late(d: Drill) -> None:
+    """Lose the bus: it is back at once, and hears late what it is to listen to."""
     d.wire.late["bus", "up"] = LATE
     d.wire.cut_one("bus")
     await asyncio.sleep(LATE / 2)
     await d.ready()
     await asyncio.sleep(LATE / 4)
+
+
+async def heal_cut(d: Drill) -> None:
+    """The bus is back, and is told late what to listen to."""
+    await d.client("A")
+    await told_late(d)
     await d.say("A")
     await asyncio.sleep(LATE)
 
@@ -51,11 +56,7 @@ async def heal_gap(d: Drill) -> None:
 async def left_deaf(d: Drill) -> None:
     """A room is left while everybody waits for its channel."""
     m = await d.client("A", "B")
-    d.wire.late["bus", "up"] = LATE
-    d.wire.cut_one("bus")
-    await asyncio.sleep(LATE / 2)
-    await d.ready()
-    await asyncio.sleep(LATE / 4)
+    await told_late(d)
     await m.leave("A")
     await d.say("B")
 
