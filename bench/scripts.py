@@ -27,7 +27,8 @@ import redis
 from bench.process import cpu_seconds
 from hub.message import encode, meta
 from hub.settings import Settings
-from hub.store.store import Store, Taken
+from hub.store.answers import Taken
+from hub.store.store import Store
 from tests.support.tools import valkey
 
 ROOMS, TOGETHER = 500, 32
@@ -69,7 +70,7 @@ class Stand:
     def say(self, room: str) -> asyncio.Future[Any]:
         done: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         header, body = encode("event", b'"%b"' % (b"x" * 100), meta(room, "somebody"))
-        self.store.publish(room, header, body, lambda result, _: done.set_result(result))
+        self.store.publisher.publish(room, header, body, lambda result, _: done.set_result(result))
         return done
 
     # A session's connection is called by its number; they are answered in the order in which they were taken.

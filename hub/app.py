@@ -8,7 +8,7 @@ import ipaddress
 import itertools
 import logging
 import signal
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -110,52 +110,10 @@ class Hub:
         if connection is not None:
             connection.close(Goodbye.TRY_AGAIN)
 
-    # -- the node's upkeep
-
-    @contextlib.asynccontextmanager
-    async def upkeep(self) -> AsyncIterator[None]:
-        """Keep the node's lease, sessions and bus alive while the body runs."""
-        settings, node = self.settings, self.node
-        life = min(settings.anonymous_life, settings.named_life)
-        work: list[tuple[float, Callable[[], Awaitable[Any]]]] = [
-            (settings.lease / 4, node.renew),
-            (settings.lease / 2, self._sweep),
-            (settings.bus_silence / 4, node.probe),
-            (settings.bus_silence / 4, node.store.watch),
-            (min(2.0, settings.lease / 4), node.prove),
-            (max(life / 2, 0.5), node.touch),
-        ]
-        tasks = [asyncio.create_task(self._every(seconds, job)) for seconds, job in work]
-        try:
-            yield
-        finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.wait(tasks)
-
-    async def _every(self, seconds: float, job: Callable[[], Awaitable[Any]]) -> None:
-        try:
-            while True:
-                await asyncio.sleep(seconds)
-                try:
-                    await job()
-                except Unavailable:
-                    pass  # the store says so once, and tries to get Redis back
-        except Exception as error:  # noqa: BLE001 - whatever it is, nobody would do this work any more
-            self._fail(error)
-
     def _fail(self, error: BaseException) -> None:
         log.error("a background task failed; the hub ends", exc_info=error)
         if not self.failed.done():
             self.failed.set_exception(error)
-
-    async def _sweep(self) -> None:
-        """Park what dead nodes served; after an outage of Redis, when all leases are over, wait one lease first."""
-        loop = asyncio.get_running_loop()
-        if loop.time() - self.node.store.connected_at < self.settings.lease:
-            return
-        while await self.node.store.sweep(100) == 100:
-            pass  # there may be more; each call yields to the others
 
     # -- the end
 
@@ -210,7 +168,7 @@ async def serve(settings: Settings, *, announce: Callable[[str], None]) -> None:
         hub = Hub(settings, url)
         await hub.node.start()
         stack.push_async_callback(hub.node.stop)
-        await stack.enter_async_context(hub.upkeep())
+        await stack.enter_async_context(hub.node.upkeep.run())
         runner = web.AppRunner(
             hub.app,
             access_log=None,

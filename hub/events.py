@@ -146,7 +146,7 @@ class Events:
         dedupe = None
         if request.id is not None:
             dedupe = store.keys.dedupe(request.room, session.client_id, request.id)
-        store.publish(
+        store.publisher.publish(
             request.room,
             header,
             body,
@@ -177,7 +177,7 @@ class Events:
                 reply({"ok": True, **answer}, attachments)
             case Ack():
                 session.prove(int(request.offset))
-                await self.node.prove_now(session)
+                await self.node.upkeep.prove_now(session)
                 reply({"ok": True, "offset": str(session.proven)}, [])
 
     async def _read(

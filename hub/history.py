@@ -16,7 +16,8 @@ import msgspec
 
 from hub.model import ATTACHMENTS
 from hub.settings import Settings
-from hub.store.store import Page, Store
+from hub.store.answers import Page
+from hub.store.store import Store
 from hub.verbs import renumber
 
 # Messages of a slice, and messages that a node reads at the same time: few long slices, or many short ones.

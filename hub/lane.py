@@ -20,7 +20,7 @@ from hub.engine.wire import text_message
 from hub.errors import HubError, Internal
 from hub.limits import Limits
 from hub.session import Session
-from hub.store.store import NotOwner
+from hub.store.answers import NotOwner
 from hub.verbs import Publish, Request
 
 log = logging.getLogger("hub.lane")

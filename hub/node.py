@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
-import random
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from typing import Any
 
@@ -21,7 +20,9 @@ from hub.replay import Replayer
 from hub.rooms import Room, Rooms
 from hub.session import Peer, Session, State
 from hub.settings import Settings
-from hub.store.store import NotOwner, Store, Taken
+from hub.store.answers import NotOwner, Taken
+from hub.store.store import Store
+from hub.upkeep import Upkeep
 
 log = logging.getLogger("hub.node")
 
@@ -48,7 +49,6 @@ class Node:
         failed: Callable[[BaseException], None],
     ) -> None:
         self.settings = settings
-        self._failed = failed
         self._expel = expel
         self._retry_later = retry_later
         self.store = Store(
@@ -63,8 +63,6 @@ class Node:
         self._replayer = Replayer(
             settings, self.store, self._rooms, spawn=self.spawn, lost=self.lost, failed=self._broken
         )
-        # Changes of Redis that are not dealt with yet.
-        self._changes = 0
         # How often the bus was lost; and the order in which connections took their sessions.
         self._losses = 0
         self._order = itertools.count(1)
@@ -72,6 +70,15 @@ class Node:
         self.sessions: dict[str, Session] = {}
         self._by_connection: dict[str, Session] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
+        self.upkeep = Upkeep(
+            settings,
+            self.store,
+            self.sessions,
+            replay_all=self.replay_all,
+            probe=self._replayer.probe,
+            spawn=self.spawn,
+            failed=failed,
+        )
         # Kept: up to Python 3.11 asking for the running loop asks the kernel for the process id each time.
         self._loop = asyncio.get_running_loop()
         self._node_channel = self.store.keys.node_channel(self.store.node).encode()
@@ -103,10 +110,6 @@ class Node:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
             log.error("a background task failed", exc_info=error)
-
-    def _vital(self, task: asyncio.Task[None]) -> None:
-        if not task.cancelled() and (error := task.exception()) is not None:
-            self._failed(error)
 
     # -- sessions
 
@@ -352,7 +355,7 @@ class Node:
         """The bus is lost: nobody is live until it is back and the logs were read."""
         log.warning("lost the bus")
         self._losses += 1
-        self.store.freeze()
+        self.store.seen.freeze()
         self._rooms.deaf()
         for session in self.sessions.values():
             session.stale = True
@@ -362,73 +365,5 @@ class Node:
         log.info("the bus is back")
         self.replay_all(self.sessions.values())
 
-    # -- the node's own affairs
-
     def _redis_changed(self) -> None:
-        """Redis was restarted or replaced: say so where it has forgotten something, and read everything anew."""
-        self.spawn(self._after_change()).add_done_callback(self._vital)
-
-    async def _after_change(self) -> None:
-        """Insist: what Redis forgot is told by whoever had seen it, or by nobody."""
-        self._changes += 1
-        delay = 0.05
-        try:
-            while True:
-                try:
-                    await self.store.rollback()
-                    await self.renew()
-                    await self.touch()
-                    break
-                except Unavailable:  # it went away again, or is full
-                    await asyncio.sleep(delay * random.uniform(0.5, 1.0))
-                    delay = min(2 * delay, 2.0)
-        finally:
-            self._changes -= 1
-        self.replay_all(self.sessions.values())
-
-    async def renew(self) -> None:
-        """Renew the lease. Where it had lapsed others parked the sessions: replay them. Raises Unavailable."""
-        heard = self.store.bus.up
-        held = await self.store.renew()
-        if heard and not self._changes:
-            self.store.thaw()  # the bus is back, and the server is still the one it was
-        if not held:
-            log.warning("the lease had lapsed")
-            self.replay_all(self.sessions.values())
-            await self.touch()
-
-    async def probe(self) -> None:
-        """Let the bus be heard. Raises nothing: one that stays silent is noticed."""
-        await self._replayer.probe()
-
-    async def touch(self) -> None:
-        """Keep the sessions served here from expiring. Raises Unavailable."""
-        everybody = [(s.client_id, s.connection) for s in self.sessions.values()]
-        for batch in _batched(everybody):
-            await self.store.touch(batch)
-
-    async def prove_now(self, session: Session) -> None:
-        """Write back what one session has proven. Raises Unavailable, NotOwner."""
-        if not await self._prove([session]):
-            raise NotOwner(b"replaced")
-
-    async def prove(self) -> None:
-        """Write back what is proven to have arrived. Raises Unavailable."""
-        dirty = [session for session in self.sessions.values() if session.dirty]
-        for batch in _batched(dirty):
-            await self._prove(batch)
-
-    async def _prove(self, sessions: list[Session]) -> int:
-        for session in sessions:
-            session.dirty = False
-        try:
-            return await self.store.prove([(s.client_id, s.connection, s.proven) for s in sessions])
-        except Unavailable:
-            for session in sessions:
-                # The next round writes it back, even if nothing more arrives.
-                session.dirty = True
-            raise
-
-
-def _batched(items: list[Any], size: int = 100) -> Iterable[list[Any]]:
-    return (items[start : start + size] for start in range(0, len(items), size))
+        self.upkeep.redis_changed()

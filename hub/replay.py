@@ -16,7 +16,8 @@ from hub.message import Message
 from hub.rooms import Rooms
 from hub.session import Session, State
 from hub.settings import Settings
-from hub.store.store import Batch, NotOwner, Store
+from hub.store.answers import Batch, NotOwner
+from hub.store.store import Store
 
 log = logging.getLogger("hub.replay")
 

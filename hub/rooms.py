@@ -125,11 +125,11 @@ class Rooms:
             wire = b"".join([message.wire for message in messages])
             plain = all(message.skip is None for message in messages)
         frames: list[Frame] = []
-        store = self._store
-        store.newest = max(store.newest, last)
+        seen = self._store.seen
+        seen.newest = max(seen.newest, last)
         self._heard = max(self._heard, last)
         if message.n:
-            store.witness = (room.name, last)
+            seen.witness = (room.name, last)
         for session, join in room.members.items():
             if plain and session.direct and session.sent < first and join < first:
                 session.sent = last

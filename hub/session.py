@@ -17,7 +17,7 @@ from typing import Any, Protocol
 
 from hub.engine.frame import Frame
 from hub.message import Message, event_frame
-from hub.store.store import Batch, Taken
+from hub.store.answers import Batch, Taken
 
 # Messages kept while a replay call or a subscription is under way; past it they are read from the logs instead.
 KEPT = 5000

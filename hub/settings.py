@@ -104,6 +104,21 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         if self.buffer_low >= self.buffer_high:
             raise ValueError("buffer_low must be below buffer_high")
 
+    @property
+    def longest_life(self) -> float:
+        """How long a session may be away, whichever kind it is of."""
+        return max(self.named_life, self.anonymous_life)
+
+    @property
+    def numbers_life(self) -> float:
+        """How long a room's running numbers are kept after its last message.
+
+        Longer than any session may have missed some of them, one included that nobody parked (it is kept for two lives
+        and a minute, see common.lua).
+        """
+        life = self.longest_life
+        return max(self.log_age, 2 * life) + life + min(life, 60.0)
+
 
 def load(environ: Mapping[str, str], **given: Any) -> Settings:
     """Return the settings: `given` (None: not given) wins over `HUB_*` variables, those over defaults.

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import hashlib
 
+# Of the keys' shapes. Raised with each change that an older node would read wrongly.
+SCHEMA = "2"
+
 
 class Keys:
     """The key names of one shard under one prefix.
@@ -12,6 +15,7 @@ class Keys:
     """
 
     def __init__(self, prefix: str = "hub", shard: int = 0) -> None:
+        self.prefix = prefix
         self.base = f"{prefix}:{{{shard}}}:"
         self.clock = self.base + "clock"
         self.schema = self.base + "schema"

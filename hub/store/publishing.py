@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
 from hub.errors import HubError
+from hub.settings import Settings
+from hub.store.commands import Commands
+from hub.store.keys import Keys
+from hub.store.link import packed_part
+from hub.store.seen import Seen
 
 # A message's offset and whether its idempotency key had been seen, or what went wrong.
 Callback = Callable[[int | HubError, bool], None]
 
 # What one script takes: messages, and bytes of them.
 MESSAGES, BYTES = 64, 262_144
+
+# The first of a message's words in publish.lua, and the same room's name again and again.
+_PLAIN, _VOLATILE, _ODD = packed_part(""), packed_part("v"), packed_part("o")
+_packed_word = functools.lru_cache(4096)(packed_part)
 
 
 class Group:
@@ -51,3 +61,77 @@ class Group:
             newest = max(newest, offset)
             callback(offset, duplicate)
         return newest
+
+
+class Publisher:
+    """Writes messages. It is what a hub does most: of a command only what changes is packed each time."""
+
+    def __init__(self, settings: Settings, commands: Commands, keys: Keys, seen: Seen) -> None:
+        self._commands = commands
+        self._keys = keys
+        self._seen = seen
+        # The words of the script that are the same for every message.
+        self.bounds = (
+            str(settings.log_length),
+            str(int(settings.log_age * 1e6)),
+            str(int(settings.log_age * 1e3)),
+            str(int(settings.numbers_life * 1e3)),
+            str(settings.inbox_length),
+            str(int(settings.dedupe_life * 1e3)),
+        )
+
+    def publish(
+        self,
+        room: str,
+        header: bytes,
+        body: bytes,
+        callback: Callback,
+        *,
+        volatile: bool = False,
+        odd: bool = False,
+        dedupe: str | None = None,
+    ) -> None:
+        """Write a message. `callback` gets its offset and whether the idempotency key had been seen, or an error.
+
+        `odd`: not every session is to count it (echo off, ttl).
+        """
+        key = b"$0\r\n\r\n" if dedupe is None else packed_part(dedupe)
+        message = b"%b%b$%d\r\n%b\r\n$%d\r\n%b\r\n%b" % (
+            _VOLATILE if volatile else _ODD if odd else _PLAIN,
+            _packed_word(room),
+            len(header),
+            header,
+            len(body),
+            body,
+            key,
+        )
+        group = self._commands.growing
+        if isinstance(group, Group) and not group.full:
+            group.add(message, callback)
+        else:
+            group = Group(self._pack)
+            group.add(message, callback)
+            self._commands.send(group, functools.partial(self._published, group))
+
+    def _published(self, group: Group, reply: Any) -> None:
+        self._seen.newest = max(self._seen.newest, group.answer(reply))
+
+    @functools.cached_property
+    def _begin(self) -> bytes:
+        sha = self._commands.scripts["publish"].sha
+        return packed_part("EVALSHA", sha, "1", self._keys.clock)
+
+    @functools.cached_property
+    def _packed_bounds(self) -> bytes:
+        return packed_part(*self.bounds)
+
+    def _pack(self, messages: list[bytes]) -> bytes:
+        newest = b"%d" % self._seen.newest
+        return b"*%d\r\n%b$%d\r\n%b\r\n%b%b" % (
+            5 + len(self.bounds) + 5 * len(messages),
+            self._begin,
+            len(newest),
+            newest,
+            self._packed_bounds,
+            b"".join(messages),
+        )

@@ -3,108 +3,25 @@
 from __future__ import annotations
 
 import asyncio
-import functools
 import hashlib
 import logging
 import secrets
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
 
 from hub.engine.ids import Ids
-from hub.errors import BadRequest, Unavailable
+from hub.errors import BadRequest
 from hub.message import Message
 from hub.pid import Pid
 from hub.settings import Settings
+from hub.store.answers import Batch, Gap, NotOwner, Page, Taken
 from hub.store.bus import Bus, Messages
 from hub.store.commands import Commands
-from hub.store.keys import Keys
-from hub.store.link import packed_part
-from hub.store.publishing import Callback, Group
+from hub.store.identity import Identity, identify
+from hub.store.keys import SCHEMA, Keys
+from hub.store.publishing import Publisher
+from hub.store.seen import Seen
 
 log = logging.getLogger("hub.store")
-
-# Of the keys' shapes. Raised with each change that an older node would read wrongly.
-SCHEMA = "2"
-
-# The first of a message's words in publish.lua, and the same room's name again and again.
-_PLAIN, _VOLATILE, _ODD = packed_part(""), packed_part("v"), packed_part("o")
-_packed_word = functools.lru_cache(4096)(packed_part)
-
-
-@dataclass(slots=True)
-class Taken:
-    """A session, and that this connection owns it from now on."""
-
-    # 'new', or continued by 'pid' or by 'name'.
-    how: str
-    client_id: str
-    pid: Pid
-    sid: str
-    # Everything up to here has arrived.
-    position: int
-    # The newest offset at this moment, and how many messages up to it are missed.
-    head: int
-    missed: int
-    # How often the session was taken, this time included.
-    takes: int
-    # The offset at which each room was joined.
-    rooms: dict[str, int]
-
-
-@dataclass(slots=True)
-class Gap:
-    """Messages of a room with after < offset < before that are lost. `dropped` is None where nobody can know."""
-
-    room: str
-    reason: str
-    after: int
-    before: int
-    dropped: int | None
-
-
-@dataclass(slots=True)
-class Batch:
-    """What a replay hands out: gaps, told first, and messages. `live_from`: nothing was left, the session is live."""
-
-    live_from: int | None
-    position: int
-    gaps: list[Gap] = field(default_factory=list)
-    messages: list[Message] = field(default_factory=list)
-    # There are no messages, as the node remembers all of them.
-    remembered: bool = False
-    # The messages are all that came behind the position asked for: none was lost, or is not for this client.
-    whole: bool = False
-    # The server's time in microseconds.
-    now: int = 0
-
-
-@dataclass(slots=True)
-class Page:
-    """Messages of a log. `gap`: it no longer reaches back to where it was asked to begin."""
-
-    messages: list[Message]
-    more: bool
-    gap: bool
-    # Entries that were looked at for it, and the offset of the last of them; 0: there was none.
-    looked: int = 0
-    reached: int = 0
-
-    @property
-    def size(self) -> int:
-        """Bytes of its messages."""
-        return sum(len(message.body) for message in self.messages)
-
-
-class NotOwner(Exception):
-    """The connection does not own the session any more.
-
-    `replaced`: a newer connection does; otherwise there is no such session, it has ended or Redis forgot it.
-    """
-
-    def __init__(self, reply: bytes) -> None:
-        super().__init__(reply.decode())
-        self.replaced = reply == b"replaced"
 
 
 class Store:
@@ -128,31 +45,14 @@ class Store:
         self.keys = Keys(settings.prefix)
         self.node = secrets.token_hex(8)
         self._ids = Ids(42)
-        # The newest offset that this node has seen anywhere; later ones are larger even if Redis forgets.
-        self.newest = 0
-        # Room and offset of the newest one that lies in a log, as far as the bus has told.
-        self.witness: tuple[str, int] | None = None
-        # Both as they were when the bus was lost: what comes after may be of another past.
-        self._frozen: tuple[int, tuple[str, int] | None] | None = None
+        self.seen = Seen()
         self._on_changed = on_changed
-        self._identity: tuple[str, str] | None = None
+        self._identity: Identity | None = None
         self.commands = Commands(url, self._connected, settings.redis_timeout)
         self.bus = Bus(url, on_messages, on_bus_lost, on_bus_back, settings.bus_silence)
         # When the command connection was last made, on the loop's clock.
         self.connected_at = 0.0
-        # A room's numbers outlive every session that may have missed some of them, one included that nobody parked
-        # (it is kept for two lives and a minute, see common.lua).
-        life = max(settings.named_life, settings.anonymous_life)
-        forget_after = max(settings.log_age, 2 * life) + life + min(life, 60.0)
-        self._forget_after = str(int(forget_after * 1e6))
-        self._publish_args = (
-            str(settings.log_length),
-            str(int(settings.log_age * 1e6)),
-            str(int(settings.log_age * 1e3)),
-            str(int(forget_after * 1e3)),
-            str(settings.inbox_length),
-            str(int(settings.dedupe_life * 1e3)),
-        )
+        self.publisher = Publisher(settings, self.commands, self.keys, self.seen)
 
     async def start(self) -> None:
         """Connect. Raises Unavailable; BadRequest for a Redis that must not be used."""
@@ -178,28 +78,8 @@ class Store:
 
     async def _connected(self) -> None:
         """Check the server; notice whether it is another one than before, or has forgotten something."""
-        call = self.commands.call
-        info = _fields(await call("INFO", "server")) | _fields(await call("INFO", "replication"))
-        version = tuple(int(part) for part in info.get("redis_version", "0").split(".")[:2])
-        if version < (6, 2):
-            raise BadRequest(
-                f"Redis {info.get('redis_version')} is too old: the hub needs 6.2 or later"
-            )
-        if info.get("role", "master") != "master":
-            raise Unavailable("this Redis is a replica")
-        policy = _fields(await call("INFO", "memory")).get("maxmemory_policy", "noeviction")
-        if policy != "noeviction":
-            raise BadRequest(
-                f"this Redis has maxmemory-policy {policy}, which throws messages away: set it to noeviction"
-            )
-        schema = await call("GET", self.keys.schema)
-        if schema is not None and schema.decode() != SCHEMA:
-            raise BadRequest(
-                f"the keys under prefix {self.settings.prefix!r} were written by schema version "
-                f"{schema.decode()}, this hub writes {SCHEMA}: use another prefix or an empty Redis"
-            )
+        identity = await identify(self.commands, self.keys)
         self.connected_at = asyncio.get_running_loop().time()
-        identity = (info.get("run_id", ""), info.get("master_replid", ""))
         known, self._identity = self._identity, identity
         changed = known is not None and identity != known
         if known is not None and identity[0] == known[0]:
@@ -208,65 +88,7 @@ class Store:
             log.warning("Redis was restarted or replaced")
             self._on_changed()
 
-    # -- messages
-
-    def publish(
-        self,
-        room: str,
-        header: bytes,
-        body: bytes,
-        callback: Callback,
-        *,
-        volatile: bool = False,
-        odd: bool = False,
-        dedupe: str | None = None,
-    ) -> None:
-        """Write a message. `callback` gets its offset and whether the idempotency key had been seen, or an error.
-
-        `odd`: not every session is to count it (echo off, ttl).
-        """
-        key = b"$0\r\n\r\n" if dedupe is None else packed_part(dedupe)
-        message = b"%b%b$%d\r\n%b\r\n$%d\r\n%b\r\n%b" % (
-            _VOLATILE if volatile else _ODD if odd else _PLAIN,
-            _packed_word(room),
-            len(header),
-            header,
-            len(body),
-            body,
-            key,
-        )
-        group = self.commands.growing
-        if isinstance(group, Group) and not group.full:
-            group.add(message, callback)
-        else:
-            group = Group(self._pack_publish)
-            group.add(message, callback)
-            self.commands.send(group, functools.partial(self._published, group))
-
-    def _published(self, group: Group, reply: Any) -> None:
-        self.newest = max(self.newest, group.answer(reply))
-
-    # Publishing is what a hub does most: of the command only what changes is packed each time.
-
-    @functools.cached_property
-    def _publish_begin(self) -> bytes:
-        sha = self.commands.scripts["publish"].sha
-        return packed_part("EVALSHA", sha, "1", self.keys.clock)
-
-    @functools.cached_property
-    def _publish_settings(self) -> bytes:
-        return packed_part(*self._publish_args)
-
-    def _pack_publish(self, messages: list[bytes]) -> bytes:
-        newest = b"%d" % self.newest
-        return b"*%d\r\n%b$%d\r\n%b\r\n%b%b" % (
-            5 + len(self._publish_args) + 5 * len(messages),
-            self._publish_begin,
-            len(newest),
-            newest,
-            self._publish_settings,
-            b"".join(messages),
-        )
+    # -- logs
 
     async def history(
         self, room: str, after: int | None, before: int | None, limit: int, size: int
@@ -307,7 +129,7 @@ class Store:
             (
                 client_id or (pid.client_id if pid else ""), "1" if client_id else "0", *proof,
                 anonymous, _hash(secret), sid, self.owner(connection),
-                "" if offset is None else str(offset), str(self.newest),
+                "" if offset is None else str(offset), str(self.seen.newest),
                 *(str(int(life * 1e3)) for life in lives), self.keys.node_channel_base,
             ),
         )  # fmt: skip
@@ -316,7 +138,7 @@ class Store:
         how, client, generation, serial, sid, position, head, missed, takes = (
             part.decode() for part in reply[:9]
         )
-        self.newest = max(self.newest, int(head))
+        self.seen.newest = max(self.seen.newest, int(head))
         names, joins = reply[9::2], reply[10::2]
         return Taken(
             how,
@@ -350,7 +172,7 @@ class Store:
         if isinstance(reply, bytes):
             raise NotOwner(reply)
         live_from, position, gaps, messages, how, now = reply
-        self.newest = max(self.newest, int(live_from or position))
+        self.seen.newest = max(self.seen.newest, int(live_from or position))
         return Batch(
             int(live_from) if live_from else None,
             int(position),
@@ -422,7 +244,7 @@ class Store:
     async def renew(self, *, first: bool = False) -> bool:
         """Renew this node's lease; False: it had lapsed."""
         settings = self.settings
-        keep = 3 * max(settings.named_life, settings.anonymous_life) + settings.log_age
+        keep = 3 * settings.longest_life + settings.log_age
         reply = await self.commands.ask(
             "renew",
             (self.keys.clock,),
@@ -446,30 +268,23 @@ class Store:
 
     async def release(self) -> None:
         """Give the lease up: the node ends, and serves nobody any more."""
-        keep = self.settings.log_age + max(self.settings.named_life, self.settings.anonymous_life)
+        keep = self.settings.log_age + self.settings.longest_life
         await self.commands.ask("release", (self.keys.clock,), (self.node, str(int(keep * 1e3))))
-
-    def freeze(self) -> None:
-        """Keep what is known now for a rollback to compare with; until `thaw` it stays so."""
-        if self._frozen is None:
-            self._frozen = self.newest, self.witness
-
-    def thaw(self) -> None:
-        self._frozen = None
 
     async def rollback(self) -> bool:
         """Tell everybody where Redis has forgotten what this node had seen; return whether it has."""
-        newest, witness = self._frozen or (self.newest, self.witness)
-        keep = str(int(max(self.settings.named_life, self.settings.anonymous_life) * 1e3))
+        newest, witness = self.seen.past
+        keep = str(int(self.settings.longest_life * 1e3))
         reply = await self.commands.ask(
             "rollback",
             (self.keys.clock,),
             (
                 str(newest), keep, self.keys.all_nodes_channel,
-                *(("", "") if witness is None else (witness[0], str(witness[1]))), self._forget_after,
+                *(("", "") if witness is None else (witness[0], str(witness[1]))),
+                str(int(self.settings.numbers_life * 1e6)),
             ),
         )  # fmt: skip
-        self.thaw()
+        self.seen.thaw()
         return bool(reply == b"1")
 
     async def clock(self) -> int:
@@ -485,9 +300,3 @@ class Store:
 
 def _hash(secret: str) -> str:
     return hashlib.sha256(secret.encode()).hexdigest()
-
-
-def _fields(info: bytes) -> dict[str, str]:
-    """Parse an answer of INFO."""
-    pairs = (line.partition(":") for line in info.decode().splitlines() if ":" in line)
-    return {name: value for name, _, value in pairs}

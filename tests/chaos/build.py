@@ -13,8 +13,9 @@ from typing import Any
 
 from hub.cli import main
 from hub.store import commands
+from hub.store.answers import Taken
 from hub.store.scripts import read_all
-from hub.store.store import Store, Taken
+from hub.store.store import Store
 from tests.chaos.drill import LATE
 from tests.integration.walk.lab import OWNERS
 from tests.integration.walk.rules import RULES

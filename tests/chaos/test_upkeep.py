@@ -10,6 +10,7 @@ import pytest
 from hub.errors import Unavailable
 from hub.node import Node
 from hub.settings import Settings
+from hub.store.seen import Seen
 from tests.support.hubs import Hub
 from tests.support.raw import Raw
 from tests.support.times import eventually
@@ -43,15 +44,15 @@ async def test_what_redis_forgot_is_told_in_the_end(node, monkeypatch):
     thawed = []
     monkeypatch.setattr(node.store, "rollback", rollback)
     monkeypatch.setattr(node.store, "renew", renew)
-    monkeypatch.setattr(node.store, "thaw", lambda: thawed.append(len(tries)))
+    monkeypatch.setattr(Seen, "thaw", lambda _: thawed.append(len(tries)))
     node.store.bus.up = True
-    node._redis_changed()
+    node.upkeep.redis_changed()
     await eventually(lambda: tries)
     # Meanwhile the upkeep's renewal succeeds; what was known before stays known.
-    await node.renew()
+    await node.upkeep.renew()
     assert thawed == []
     await eventually(lambda: len(tries) == 3)
-    await node.renew()
+    await node.upkeep.renew()
     assert thawed == [3]
 
 
@@ -69,8 +70,8 @@ async def test_a_proof_that_could_not_be_written_back_is_written_back_later(node
 
     monkeypatch.setattr(node.store, "prove", prove)
     with pytest.raises(Unavailable):
-        await node.prove()
-    await node.prove()
+        await node.upkeep.prove()
+    await node.upkeep.prove()
     assert written == ["refused", ("c", "x", 7)]
     assert not session.dirty
     node.sessions.clear()
@@ -92,12 +93,12 @@ async def test_a_keeper_that_dies_is_noticed(node):
 
 BROKEN = """
 from hub.cli import main
-from hub.node import Node
+from hub.upkeep import Upkeep
 
 async def prove(self):
     raise ZeroDivisionError
 
-Node.prove = prove
+Upkeep.prove = prove
 main()
 """
 

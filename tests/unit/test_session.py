@@ -15,7 +15,7 @@ from hub.engine.frame import Frame
 from hub.message import Message, encode, meta
 from hub.pid import Pid
 from hub.session import Session, State
-from hub.store.store import Batch, Gap, Taken
+from hub.store.answers import Batch, Gap, Taken
 
 
 class Peer:

@@ -30,6 +30,7 @@ from hub.settings import Settings
 from hub.store import bus, commands, kept, store
 from hub.store.link import Growing
 from hub.store.scripts import Script, read_all
+from hub.upkeep import Upkeep
 from tests.support.redis import RedisServer
 
 START = 1_700_000_000_000_000
@@ -563,5 +564,6 @@ class Lab:
 
 # Whose methods a mutation may replace.
 OWNERS: dict[str, Any] = {
-    each.__name__: each for each in (Node, Rooms, Replayer, Recent, Session, store.Store, bus.Bus)
+    each.__name__: each
+    for each in (Node, Upkeep, Rooms, Replayer, Recent, Session, store.Store, bus.Bus)
 }

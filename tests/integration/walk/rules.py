@@ -14,6 +14,7 @@ from hub.replay import Replayer
 from hub.rooms import Rooms
 from hub.session import Session
 from hub.store.bus import Bus
+from hub.upkeep import Upkeep
 from tests.integration.walk.lab import Mutation, rewrite
 
 
@@ -113,7 +114,9 @@ RULES: dict[str, Callable[[], Mutation]] = {
             "touch", "redis.call('PEXPIRE', session_key(session.client), text(kept(session)))",
             "if session.away ~= '1' then redis.call('PEXPIRE', session_key(session.client), text(kept(session))) end",
         ),
-        Node__renew=rewrite(Node.renew, "self.replay_all(self.sessions.values())", "pass"),
+        Upkeep__renew=rewrite(
+            Upkeep.renew, "self._replay_all(self._sessions.values())", "pass"
+        ),
     ),
     "fence_all": lambda: Mutation(
         ("common", "if session.owner ~= owner then return nil, 'replaced' end", ""),

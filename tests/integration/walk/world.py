@@ -498,7 +498,7 @@ class World:
         host.paused = False
 
     def upkeep(self, host: Host, kind: str) -> None:
-        work = host.node.store.sweep() if kind == "sweep" else getattr(host.node, kind)()
+        work = host.node.store.sweep() if kind == "sweep" else getattr(host.node.upkeep, kind)()
         host.task(work, kind)
 
     def leap(self) -> None:
@@ -643,7 +643,7 @@ class World:
         store = hosts[0].node.store
         keys = store.keys
         packed = _pack((
-            "EVALSHA", self.lab.scripts["publish"].sha, 1, keys.clock, "0", *store._publish_args,
+            "EVALSHA", self.lab.scripts["publish"].sha, 1, keys.clock, "0", *store.publisher.bounds,
             "v" if volatile else "", room, header, body, "",
         ))  # fmt: skip
         self.lab.admin.send(packed)

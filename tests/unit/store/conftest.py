@@ -10,8 +10,9 @@ import pytest
 
 from hub.message import encode, meta
 from hub.settings import Settings
+from hub.store.answers import Batch, Taken
 from hub.store.bus import Messages
-from hub.store.store import Batch, Store, Taken
+from hub.store.store import Store
 from tests.support.redis import RedisServer
 
 
@@ -59,7 +60,7 @@ class Node:
                 else:
                     future.set_result(result)
 
-            self.store.publish(room, header, body, done, odd=odd, **options)
+            self.store.publisher.publish(room, header, body, done, odd=odd, **options)
             futures.append(future)
         return list(await asyncio.gather(*futures))
 

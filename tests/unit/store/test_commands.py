@@ -176,7 +176,9 @@ async def test_nobody_joins_a_group_that_was_answered(node):
     told: list[Any] = []
 
     def publish() -> None:
-        node.store.publish("A", b"3 5 5 * 0 *", b'"m",1', lambda result, _: told.append(result))
+        node.store.publisher.publish(
+            "A", b"3 5 5 * 0 *", b'"m",1', lambda result, _: told.append(result)
+        )
 
     publish()
     node.store.commands._link.close()

@@ -9,7 +9,8 @@ import pytest
 
 from hub.history import SLICE, TOGETHER, Reader, Turns
 from hub.settings import Settings
-from hub.store.store import Page, Store
+from hub.store.answers import Page
+from hub.store.store import Store
 
 MANY = 3 * SLICE + 7
 

@@ -12,8 +12,8 @@ import pytest
 
 from hub.errors import BadRequest, Unavailable
 from hub.pid import Pid
+from hub.store.answers import NotOwner
 from hub.store.scripts import NAMES, Script, read_all
-from hub.store.store import NotOwner
 from tests.support.redis import RedisServer
 from tests.support.times import eventually
 
@@ -112,16 +112,15 @@ async def test_a_clock_that_goes_back_gives_no_offset_twice(node):
     assert script.text.count("call('TIME')") == 1
     slow = Script("publish", script.text.replace("call('TIME')", "{ '1000000000', '0' }"))
     await node.store.commands.call("SCRIPT", "LOAD", slow.text)
-    node.store._publish_begin = node.store._publish_begin.replace(
-        script.sha.encode(), slow.sha.encode()
-    )
+    publisher = node.store.publisher
+    publisher._begin = publisher._begin.replace(script.sha.encode(), slow.sha.encode())
     assert await node.publish() == first + 1
     assert await node.publish() == first + 2
 
 
 async def test_offsets_are_later_than_what_a_node_has_seen(node, server):
     """Where Redis has forgotten, nothing it gives out was given out before."""
-    seen = node.store.newest = await node.publish() + 10**9
+    seen = node.store.seen.newest = await node.publish() + 10**9
     server.client.delete(key("clock"))
     assert await node.publish() == seen + 1
 
@@ -856,7 +855,7 @@ async def test_a_rollback_is_told_to_everybody(start):
     await node.join(taken, "c", "A", "B")
     kept = await node.publish("A")
     assert not await node.store.rollback()
-    node.store.newest = seen = kept + 1000
+    node.store.seen.newest = seen = kept + 1000
     assert await node.store.rollback()
     assert int(await node.store.clock()) == seen
     await eventually(lambda: node.heard)
@@ -876,9 +875,9 @@ async def test_a_rollback_is_noticed_behind_newer_messages(start, server):
     taken = await node.take("c")
     await node.join(taken, "c", "A")
     one, two = await node.publish_all([("A", 1), ("A", 2)])
-    node.store.witness = ("A", two)
+    node.store.seen.witness = ("A", two)
     assert not await node.store.rollback(), "it is where it was"
-    node.store.freeze()
+    node.store.seen.freeze()
     server.client.xdel(key("room:A:log"), f"{two}-0")
     server.client.hset(key("room:A:meta"), mapping={"last": str(one)})
     server.client.hincrby(key("room:A:meta"), "n", -1)
@@ -894,7 +893,7 @@ async def test_what_a_log_may_lose_is_no_rollback(start, server, how):
     """The newest known message was cut or has expired, as it may."""
     node = await start(log_length=2)
     two = (await node.publish_all([("A", 1), ("A", 2)]))[-1]
-    node.store.witness = ("A", two)
+    node.store.seen.witness = ("A", two)
     if how == "cut":
         await node.publish_all([("A", 3), ("A", 4)])
     else:
@@ -920,7 +919,7 @@ async def test_every_key_has_an_end(start, server):
         if i > 2:
             await node.take(name + "x", pid=taken.pid)
             await node.store.replay(taken.client_id, name + "x", taken.position)
-    node.store.newest += 5000
+    node.store.seen.newest += 5000
     await node.store.rollback()
     endless = {k for k in server.client.scan_iter("t:*") if server.client.pttl(k) == -1}
     assert endless == {key("clock")}
