@@ -70,10 +70,13 @@ class Bare(Member):
         self.pause = 0.0
         # Does not read for now, and so cannot tell a dead connection from a live one.
         self._held = False
+        # Has said goodbye, or is about to: it does not come back.
+        self._parting = False
         self.session: _Bare | None = None
         self._task: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
+        self._parting = False
         self._task = asyncio.create_task(self._run())
 
     async def stop(self) -> None:
@@ -85,10 +88,13 @@ class Bare(Member):
 
     async def quit(self) -> None:
         """Say a deliberate goodbye, which ends an anonymous session."""
-        with contextlib.suppress(*LOST, RuntimeError):
-            if self.session is not None and self.session.reply is not None:
-                await self.session.send("41")
-        await self.stop()
+        self._parting = True
+        try:
+            with contextlib.suppress(*LOST, RuntimeError):
+                if self.session is not None and self.session.reply is not None:
+                    await self.session.send("41")
+        finally:
+            await self.stop()
 
     def cut(self, pause: float) -> None:
         """Lose the connection, and come back later."""
@@ -142,7 +148,7 @@ class Bare(Member):
 
     async def _run(self) -> None:
         delay = 0.05
-        while self.fault is None:
+        while self.fault is None and not self._parting:
             self.session = session = _Bare(self.url, self._transport, self)
             self._asked = time.monotonic()
             try:

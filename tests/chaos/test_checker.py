@@ -134,6 +134,25 @@ def test_a_gap_told_of_what_had_arrived_or_arrives():
     assert rules(history) == {"false gap"}
 
 
+def test_a_failover_takes_back_what_was_trimmed_behind_an_earlier_gap():
+    """Redis forgot the trimming, too: a client that returns no offset gets what it was told is lost. Said by a reset."""
+    events = [
+        *got(1, 2), Began(102, True, resumed=True), Gap("a", "overflow", 102, 106, None), *got(6, 7),
+    ]  # fmt: skip
+    again = [Gap("a", "overflow", 102, 104, None), *got(4, 5, 6, 7, 8, 9, 10)]
+    reset = Gap("a", "reset", 120, 130, None)
+
+    def found(*events: object) -> set[str]:
+        history, _ = story(*events, returns=False)
+        return {violation.rule for violation in check(history, ["overflow", "reset"])}
+
+    assert found(*events, Began(102, True, resumed=True), *again) == {"false gap"}
+    assert found(*events, Began(102, True, resumed=True), reset, *again) == set()
+    # One told before, told once more, says nothing new; nor does it excuse what the same connection was told.
+    assert found(reset, *events, Began(102, True, resumed=True), reset, *again) == {"false gap"}
+    assert found(*got(1, 2), events[3], reset, *got(4, 5, 6, 7, 8, 9, 10)) == {"false gap"}
+
+
 def test_a_gap_for_no_good_reason():
     """Nothing expired, and Redis forgot nothing, in this story."""
     history, _ = story(*got(1, 2), Gap("a", "reset", 102, 110, None), *got(10))

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import contextlib
 import io
 import itertools
 import json
@@ -107,8 +106,9 @@ class Raw:
         """Cut the connection without a word."""
         if self._reader:
             self._reader.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._reader
+            await asyncio.wait([self._reader])
+            if not self._reader.cancelled():
+                self._reader.result()
         if self._ws is not None and (transport := self._ws.get_extra_info("transport_")):
             transport.abort()
         if self._ws is not None and not self._ws.closed:
