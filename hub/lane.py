@@ -25,6 +25,8 @@ from hub.verbs import Publish, Request
 
 log = logging.getLogger("hub.lane")
 
+FAILED = "the hub failed; this was logged"
+
 # Takes an answer, its attachments already numbered in it.
 Reply = Callable[[dict[str, Any], list[bytes]], None]
 # Gets a publish's offset and whether its idempotency key had been seen, or what went wrong.
@@ -114,7 +116,12 @@ class Lane:
 
     def _send(self, request: Publish, attachments: Sequence[bytes], ack: str, size: int) -> None:
         done = partial(self._published, ack, size)
-        self._carrier.publish(self.session, request, attachments, done)
+        try:
+            self._carrier.publish(self.session, request, attachments, done)
+        except Exception:
+            # A fault of the hub's own is answered too: what was entered would never leave.
+            log.exception("a publish failed")
+            done(Internal(FAILED), False)
 
     def _published(self, ack: str, size: int, result: int | HubError, duplicate: bool) -> None:
         self.limits.leave(size)
@@ -151,7 +158,7 @@ class Lane:
                     self._carrier.lost(self.session, refusal)
                 except Exception:
                     log.exception("a verb failed")
-                    self.answer(ack, Internal("the hub failed; this was logged").answer(), [])
+                    self.answer(ack, Internal(FAILED).answer(), [])
                 finally:
                     self.limits.leave(size)
         finally:

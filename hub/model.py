@@ -27,6 +27,7 @@ DEDUPE_LIFE = 120.0  # seconds that the hub remembers an idempotency id, unless 
 # \Z, as `$` would let a line feed through at the end. Surrogates cannot be written as UTF-8.
 ROOM_PATTERN = rf"^[^\x00-\x1f\x7f-\x9f\ud800-\udfff]{{1,{ROOM_LENGTH}}}\Z"
 EVENT_PATTERN = rf"^[^\ud800-\udfff]{{1,{EVENT_LENGTH}}}\Z"
+ID_PATTERN = rf"^[^\ud800-\udfff]{{1,{ID_LENGTH}}}\Z"
 CLIENT_ID_PATTERN = rf"^[A-Za-z0-9._-]{{1,{CLIENT_ID_LENGTH}}}\Z"
 OFFSET_PATTERN = rf"^[0-9]{{1,{OFFSET_DIGITS}}}\Z"
 
@@ -39,6 +40,7 @@ RESERVED_PREFIX = "hub:"
 
 _ROOM = re.compile(ROOM_PATTERN)
 _EVENT = re.compile(EVENT_PATTERN, re.DOTALL)
+_ID = re.compile(ID_PATTERN, re.DOTALL)
 _CLIENT_ID = re.compile(CLIENT_ID_PATTERN)
 _OFFSET = re.compile(OFFSET_PATTERN, re.ASCII)
 
@@ -57,6 +59,13 @@ def check_event(event: object) -> str:
     if event in RESERVED_EVENTS or event.startswith(RESERVED_PREFIX):
         raise BadRequest(f"event: {event!r} is reserved")
     return event
+
+
+def check_id(id: str) -> str:
+    """Return `id` if it can be an idempotency key; raise BadRequest otherwise."""
+    if not _ID.match(id):
+        raise BadRequest(f"id: 1 to {ID_LENGTH} characters")
+    return id
 
 
 def check_client_id(client_id: object) -> str:

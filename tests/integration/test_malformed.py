@@ -36,7 +36,7 @@ BAD = {
         "event": ['""', "null", "5", "[]", json.dumps("e" * 129), '"hub:x"', '"hub:"', '"connect"',
                   '"connect_error"', '"disconnect"', '"disconnecting"', '"newListener"',
                   '"removeListener"', '"__disconnect_final"', r'"\ud800"'],
-        "id": ['""', "5", "[]", "true", json.dumps("i" * 256)],
+        "id": ['""', "5", "[]", "true", json.dumps("i" * 256), r'"\ud83d"', r'"a\udc00"'],
         "volatile": FLAGS,
         "echo": FLAGS,
         "ttl": ["0", "-1", '"5"', "[]", "true", "1e999", "-1e999", "1e300"],
