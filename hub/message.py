@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
+from math import ceil
 from typing import Any
 
 import msgspec
@@ -38,7 +39,8 @@ def encode(
     if not attachments and not skip and not ttl:
         return b"%d %d %d * 0 *" % until, body
     lengths = ",".join(str(len(part)) for part in attachments) or "*"
-    rest = f" {skip or '*'} {int(ttl * 1e6)} {lengths}"
+    # Rounded up: 0 would be no ttl.
+    rest = f" {skip or '*'} {ceil(ttl * 1e6)} {lengths}"
     return b"%d %d %d" % until + rest.encode(), body + b"".join(attachments)
 
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import functools
 import json
-import re
 from typing import Annotated, Any
 
 import msgspec
 from msgspec import Meta, Raw, Struct
 
+from hub import nesting
 from hub.errors import BadRequest
-from hub.model import HISTORY_LIMIT, OFFSET_PATTERN, check_event, check_room
+from hub.model import HISTORY_LIMIT, OFFSET_PATTERN, check_event, check_id, check_room
 
 Offset = Annotated[str, Meta(pattern=OFFSET_PATTERN)]
 
@@ -53,7 +53,7 @@ class Publish(Verb):
     # JSON as it came; with attachments: JSON with placeholders.
     data: Raw
     # Idempotency key.
-    id: Annotated[str, Meta(min_length=1, max_length=255)] | None = None
+    id: str | None = None
     volatile: bool = False
     # Seconds; up to ten years.
     ttl: Annotated[float, Meta(gt=0, le=315_360_000)] | None = None
@@ -62,6 +62,8 @@ class Publish(Verb):
     def check(self) -> None:
         _check_room(self.room)
         _check_event(self.event)
+        if self.id is not None:
+            check_id(self.id)
 
 
 class History(Verb):
@@ -180,6 +182,8 @@ def decode(verb: str, arguments: list[Raw], attachments: int, depth: int = DEPTH
 # take up to five times as long.
 _FLAT = bytes.maketrans(b"123456789E", b"000000000e")
 _LONG_NUMBER = b"0" * 300
+# How each escape begins that a letter of `_placeholder` can be spelt as.
+_SPELT = (b"\\u005", b"\\u006", b"\\u007")
 
 
 def _is_suspicious(text: bytes) -> bool:
@@ -188,7 +192,7 @@ def _is_suspicious(text: bytes) -> bool:
     # `in` takes twice as long.
     return (
         text.find(b"_placeholder") >= 0
-        or text.find(b"\\u00") >= 0
+        or any(text.find(spelt) >= 0 for spelt in _SPELT)
         or flat.find(b"e000") >= 0
         or flat.find(b"e+000") >= 0
         or flat.find(_LONG_NUMBER) >= 0
@@ -200,7 +204,7 @@ def check_data(data: Raw, attachments: int, depth: int = DEPTH) -> None:
     text = bytes(data)
     if text.startswith(b'"'):
         return  # nothing nests in a string, and it is no number
-    if text.count(b"[") + text.count(b"{") > depth and _depth(text) > depth:
+    if text.count(b"[") + text.count(b"{") > depth and _deeper(text, depth):
         raise BadRequest(f"data: nested deeper than {depth}")
     if _is_suspicious(text):
         try:
@@ -210,19 +214,20 @@ def check_data(data: Raw, attachments: int, depth: int = DEPTH) -> None:
         _look(value, attachments)
 
 
-_STRINGS = re.compile(rb'"(?:[^"\\]|\\.)*"')
-
-
-def _depth(text: bytes) -> int:
-    """Return how deep the brackets of valid JSON nest."""
-    deepest = depth = 0
-    for byte in _STRINGS.sub(b"", text):
-        if byte in b"[{":
-            depth += 1
-            deepest = max(deepest, depth)
-        elif byte in b"]}":
-            depth -= 1
-    return deepest
+def _deeper(text: bytes, depth: int) -> bool:
+    """Tell whether valid JSON nests deeper."""
+    try:
+        value = msgspec.json.decode(text)
+    except RecursionError:
+        return True
+    except (msgspec.DecodeError, UnicodeError):  # half a surrogate pair, or a number out of range
+        try:
+            value = json.loads(text)
+        except RecursionError:
+            return True
+        except ValueError:
+            return False  # for another reason, said elsewhere
+    return nesting.depth(value) > depth
 
 
 def _look(value: Any, attachments: int) -> None:
@@ -245,14 +250,10 @@ def _look(value: Any, attachments: int) -> None:
 
 def renumber(data: Raw, first: int) -> bytes:
     """Return JSON whose placeholders count from `first`, to stand in a packet behind other attachments."""
-    return json.dumps(_renumber(json.loads(bytes(data)), first)).encode()
 
+    def moved(found: dict[str, Any]) -> dict[str, Any]:
+        if found.get("_placeholder") is True:
+            found["num"] += first
+        return found
 
-def _renumber(value: Any, first: int) -> Any:
-    if isinstance(value, dict):
-        if value.get("_placeholder") is True:
-            return {"_placeholder": True, "num": value["num"] + first}
-        return {key: _renumber(item, first) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_renumber(item, first) for item in value]
-    return value
+    return json.dumps(json.loads(bytes(data), object_hook=moved)).encode()

@@ -10,6 +10,7 @@ import msgspec
 from socketio import packet as sio
 
 from hub.engine import Frame, ProtocolError
+from hub.nesting import depth
 
 # Names that stock clients and servers use themselves; a client that sends one is refused (PROTOCOL §3).
 RESERVED = frozenset(
@@ -26,9 +27,12 @@ RESERVED = frozenset(
 
 # The longest acknowledgement id: stock clients count from 0, JavaScript numbers end at 16 digits.
 _ID_DIGITS = 15
-# A text event of "/", `2[…]` or `2<id>[…]`: the match ends behind the bracket.
-plain_event = re.compile(rf"2[0-9]{{0,{_ID_DIGITS}}}\[").match
-_BINARY_EVENT = re.compile(rf"5([0-9]{{1,9}})-[0-9]{{0,{_ID_DIGITS}}}\[")
+# What stands between an event's type and its JSON: "/" may be named, and blanks are JSON's.
+_HEAD = rf"(?:/,)?([0-9]{{0,{_ID_DIGITS}}})[ \t\r\n]*\["
+# An event of "/", `2[…]` or `2<id>[…]`: its id, and the match ends behind the bracket.
+plain_event = re.compile("2" + _HEAD).match
+# The same with attachments, `5<count>-…`: how many, and its id.
+binary_event = re.compile("5([0-9]{1,9})-" + _HEAD).match
 
 
 class Packet(sio.Packet):  # type: ignore[misc]
@@ -123,7 +127,7 @@ def parse_json(text: str, max_depth: int) -> Any:
         data = _parse_lenient(text)
     except UnicodeEncodeError:
         raise ProtocolError("invalid JSON") from None
-    if text.count("[") + text.count("{") > max_depth and _depth(data) > max_depth:
+    if text.count("[") + text.count("{") > max_depth and depth(data) > max_depth:
         raise ProtocolError("JSON nested too deep")
     return data
 
@@ -149,21 +153,6 @@ def _finite(text: str) -> float:
     return value
 
 
-def _depth(data: Any) -> int:
-    """Return how deep arrays and objects are nested, level by level (no recursion)."""
-    depth = 0
-    level = [data] if type(data) in (list, dict) else []
-    while level:
-        depth += 1
-        level = [
-            item
-            for parent in level
-            for item in (parent.values() if type(parent) is dict else parent)
-            if type(item) is list or type(item) is dict
-        ]
-    return depth
-
-
 def frame_of(packet: sio.Packet) -> Frame:
     """Return a packet and its attachments as one frame."""
     encoded = packet.encode()
@@ -173,17 +162,18 @@ def frame_of(packet: sio.Packet) -> Frame:
 class Undecoded:
     """A binary event of "/" for the binary lane, as it came; its attachments are still coming."""
 
-    def __init__(self, text: str, attachment_count: int) -> None:
-        self.text = text
-        self.attachment_count = attachment_count
+    def __init__(self, found: re.Match[str]) -> None:
+        self.packet = found.string
+        self.attachment_count = int(found[1])
+        self.ack = found[2]
+        self._bracket = found.end() - 1
         self.attachments: list[bytes] = []
+
+    @property
+    def text(self) -> str:
+        """Its JSON."""
+        return self.packet[self._bracket :]
 
     def add_attachment(self, data: bytes) -> bool:
         self.attachments.append(data)
         return len(self.attachments) == self.attachment_count
-
-
-def attachments_of(text: str) -> int:
-    """Return how many attachments `5<count>-[…]` or `5<count>-<digits>[…]` announces; else 0."""
-    found = _BINARY_EVENT.match(text)
-    return int(found[1]) if found else 0

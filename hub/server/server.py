@@ -24,9 +24,9 @@ from socketio import packet as sio
 from socketio.exceptions import ConnectionRefusedError as Refused
 
 from hub.engine import Connection, EngineServer, Frame, Goodbye, ProtocolError, Reason
-from hub.errors import Unavailable
+from hub.errors import RateLimited, Unavailable
 from hub.server.manager import Manager
-from hub.server.packet import Packet, Undecoded, attachments_of, frame_of, plain_event
+from hub.server.packet import Packet, Undecoded, binary_event, frame_of, plain_event
 
 logger = logging.getLogger("hub.server")
 
@@ -156,16 +156,18 @@ class Server(socketio.AsyncServer):  # type: ignore[misc]
             return self._attach(client, data)
         fast_lane = self.fast_lane
         if fast_lane is not None and client.ready and (found := plain_event(data)):
-            bracket = found.end() - 1
-            handled = fast_lane(client.connection, data[1:bracket], data[bracket:])
+            handled = fast_lane(client.connection, found[1], data[found.end() - 1 :])
             if handled is True:
                 return None
             if handled is not False:
                 return handled
-        if self.binary_lane is not None and client.ready and (count := attachments_of(data)):
-            if count > self.eio.options.max_attachments:
+        if self.binary_lane is not None and client.ready and (found := binary_event(data)):
+            undecoded = Undecoded(found)
+            if undecoded.attachment_count > self.eio.options.max_attachments:
                 raise ProtocolError("too many attachments")
-            client.pending = Undecoded(data, count)
+            if not undecoded.attachment_count:
+                return self._undecoded(client, undecoded)
+            client.pending = undecoded
             return None
         if fast_lane is not None:
             client.connection.charge(SLOW_LANE)
@@ -175,11 +177,9 @@ class Server(socketio.AsyncServer):  # type: ignore[misc]
     def _undecoded(self, client: _Client, packet: Undecoded) -> Awaitable[None] | None:
         """Offer a binary event to the binary lane, then take python-socketio's way."""
         assert self.binary_lane is not None
-        dash, bracket = packet.text.index("-"), packet.text.index("[")
-        ack, text = packet.text[dash + 1 : bracket], packet.text[bracket:]
-        if self.binary_lane(client.connection, ack, text, packet.attachments):
+        if self.binary_lane(client.connection, packet.ack, packet.text, packet.attachments):
             return None
-        decoded = self.packet_class(encoded_packet=packet.text)
+        decoded = self.packet_class(encoded_packet=packet.packet)
         for attachment in packet.attachments:
             decoded.add_attachment(attachment)
         return self._dispatch(client, decoded)
@@ -255,7 +255,7 @@ class Server(socketio.AsyncServer):  # type: ignore[misc]
                 self._send(client, sio.CONNECT_ERROR, namespace, Refused().error_args)
         except Refused as refused:
             self._send(client, sio.CONNECT_ERROR, namespace, refused.error_args)
-        except Unavailable:
+        except (RateLimited, Unavailable):
             connection.close(Goodbye.TRY_AGAIN)
         except Exception:
             # Our fault and not the client's: it should come back.

@@ -75,6 +75,8 @@ def test_line_feeds_in_the_data_do_not_end_the_header(body: str) -> None:
 
 def test_the_header_says_for_whom_and_how_long() -> None:
     """The client to skip, and a time in microseconds."""
+    header, _ = encode("e", b"1", b"{}", ttl=1e-9)
+    assert header.split()[4] == b"1"
     header, _ = encode("e", b"1", b"{}", skip="ada", ttl=1.5)
     assert header == b"3 5 8 ada 1500000 *"
     message = stored("e", 1, skip="ada")

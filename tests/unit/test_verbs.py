@@ -140,6 +140,11 @@ def test_depth(opening: bytes, closing: bytes) -> None:
             publish(opening * depth + b"1" + closing * depth)
     publish(b'"' + b"[" * 1000 + b'\\"' + b"{" * 1000 + b'"')
     publish(b"[" + b",".join([b"[]"] * 1000) + b"]")
+    # Where msgspec does not read it.
+    for odd in (b'"\\ud800"', b"1" + b"0" * 300):
+        publish(opening * DEPTH + odd + closing * DEPTH)
+        with pytest.raises(BadRequest, match="nested deeper"):
+            publish(opening * (DEPTH + 1) + odd + closing * (DEPTH + 1))
 
 
 def test_placeholders_have_their_attachments() -> None:
@@ -168,6 +173,11 @@ def test_renumbering(first: int) -> None:
         {"_placeholder": True, "num": first}, {"_placeholder": False, "num": 0},
         {"b": {"_placeholder": True, "num": first + 1}},
     ]  # fmt: skip
+
+
+def test_renumbering_what_is_as_deep_as_may_be_allowed() -> None:
+    data = b"[" * 500 + b'{"_placeholder":true,"num":0}' + b"]" * 500
+    assert json.loads(renumber(msgspec.Raw(data), 1)) == json.loads(data.replace(b"0", b"1"))
 
 
 @pytest.mark.parametrize(
