@@ -63,6 +63,9 @@ class Events:
         if connection is None:
             raise Unavailable("the connection is gone")
         client_id, pid, offset, bare, manual = _identify(auth)
+        lane: Lane | None = connection.data.get("lane")
+        if lane is not None:
+            lane.limits.take("connect")  # it left "/", and comes back over the same connection
         session = await self.node.connect(
             connection,
             connection.sid,
@@ -74,7 +77,8 @@ class Events:
         )
         if session is None:
             raise ConnectionRefusedError("refused")
-        limits = Limits(self.settings, connection, self._loop, self.load)
+        # One for all of a connection's sessions: leaving and coming back renews no limit.
+        limits = lane.limits if lane else Limits(self.settings, connection, self._loop, self.load)
         connection.data["lane"] = self._lanes[sid] = Lane(self, connection, session, limits)
         reply = {"sid": session.taken.sid}
         if not bare:

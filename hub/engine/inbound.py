@@ -16,6 +16,8 @@ CLOSE = wire.CLOSE
 PING = 0x9
 PONG = wire.PONG
 
+# Parts that one message may come in: none need hold a byte, and each is work.
+FRAGMENTS = 10_000
 # First bytes of messages in one frame, uncompressed: most.
 _WHOLE = frozenset({0x80 | TEXT, 0x80 | BINARY})
 # Close codes that may come over the wire (RFC 6455 §7.4).
@@ -37,7 +39,9 @@ Message = str | bytes | tuple[int, bytes]
 class Inbound:
     """Parses what one client sends. Bound: one message of `limit` bytes and what one read brings."""
 
-    __slots__ = ("_buffer", "_compressed", "_deflate", "_limit", "_message", "_opcode", "_position")
+    __slots__ = (
+        "_buffer", "_compressed", "_deflate", "_fragments", "_limit", "_message", "_opcode", "_position",
+    )  # fmt: skip
 
     def __init__(self, limit: int, *, deflate: bool = False) -> None:
         self._limit = limit
@@ -46,6 +50,7 @@ class Inbound:
         self._position = 0
         # The message under way, where it comes in fragments.
         self._message: bytearray | None = None
+        self._fragments = 0
         self._opcode = 0
         self._compressed = False
 
@@ -116,10 +121,14 @@ class Inbound:
         if opcode == CONTINUATION:
             assert self._message is not None
             self._message += payload
+            self._fragments += 1
+            if self._fragments > FRAGMENTS:
+                raise WebSocketError(1009, "too many fragments")
         else:
             self._opcode = opcode
             self._compressed = bool(first & 0x40)
             self._message = bytearray(payload)
+            self._fragments = 1
         if not first & 0x80:
             return None
         payload = bytes(self._message)

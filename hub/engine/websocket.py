@@ -85,21 +85,26 @@ class WebSocket(asyncio.Protocol):
             if not self._transport.is_reading():
                 self._transport.resume_reading()
             if self._connection is None or self._upgrading:
-                # No session has a deadline for it.
-                self._host.wheel.set(self, self._host.clock() + CUT_AFTER)
+                self._cut_later()
 
     def expire(self, now: float) -> None:
-        """Cut a WebSocket that belongs to no session and was said goodbye to: the wheel's call."""
+        """Cut a WebSocket whose end is overdue: the wheel's call."""
         self._transport.abort()
 
     def abort(self) -> None:
         """Cut the TCP connection, or close it where everything has left."""
         self._connection = None
-        if not self._transport.is_closing():
-            if self._close_sent and not self._transport.get_write_buffer_size():
-                self._transport.close()
-            else:
-                self._transport.abort()
+        if self._transport.is_closing():
+            if self._transport.get_write_buffer_size():
+                self._cut_later()  # it waits until all has left: for a peer that reads nothing, for ever
+        elif self._close_sent and not self._transport.get_write_buffer_size():
+            self._transport.close()
+        else:
+            self._transport.abort()
+
+    def _cut_later(self) -> None:
+        """Give the TCP connection a deadline, where no session has one for it."""
+        self._host.wheel.set(self, self._host.clock() + CUT_AFTER)
 
     def pause(self) -> None:
         self._paused = True
@@ -149,6 +154,8 @@ class WebSocket(asyncio.Protocol):
             self._connection.drained()
 
     def eof_received(self) -> bool:
+        if self._transport.get_write_buffer_size():
+            self._cut_later()  # it has gone, and may leave what waits for it unread
         return False
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -174,14 +181,16 @@ class WebSocket(asyncio.Protocol):
         except WebSocketError as error:
             self._broken(error)
             return
+        self._start(pending)
+
+    def _start(self, pending: Awaitable[None] | None) -> None:
         connection = self._connection
         if connection is not None:
             connection.begin()
-        self._task = self._host.wheel.loop.create_task(self._go_on(pending))
+        self._task = self._host.wheel.loop.create_task(self._go_on(connection, pending))
 
-    async def _go_on(self, pending: Awaitable[None] | None) -> None:
+    async def _go_on(self, connection: Connection | None, pending: Awaitable[None] | None) -> None:
         """Go on where `_pump` stopped, message after message, until nothing is left."""
-        connection = self._connection
         turn = 0
         try:
             while connection is not None:
@@ -280,8 +289,12 @@ class WebSocket(asyncio.Protocol):
         if self._upgrading:
             connection.abandon_upgrade(self)
             self._connection = None
-        elif self._task is None:
+        elif self._task is None and not self._inbound.waiting:
             connection.lost(reason)
             self._connection = None
         else:
             connection.mute()
+            if self._task is None:
+                self._start(
+                    None
+                )  # it was not read for a while: what has arrived is handled all the same

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from hub.engine.inbound import FRAGMENTS
 from hub.server import Server
 from tests.conformance.conftest import Peer, Serve, closed, text, until
 from tests.unit.engine.test_inbound import masked
@@ -223,6 +224,29 @@ async def test_a_reader_that_stalls_is_bounded_and_let_go(server_of: Serve) -> N
     writer.transport.abort()
 
 
+@pytest.mark.parametrize("goodbye", ["close frame", "end of file"])
+async def test_a_reader_that_stalls_and_says_goodbye_is_cut(server_of: Serve, goodbye: str) -> None:
+    """What it leaves unread keeps neither its buffer nor its file."""
+    peer, server = await server_of()
+    async with nothing_stays(peer, server):
+        _, writer = await peer.raw_websocket()
+        writer.transport.pause_reading()  # type: ignore[attr-defined]
+        writer.write(masked(0x81, b"40"))
+        await until(lambda: bool(server.manager.rooms))
+        connection = next(iter(server.eio.connections.values()))
+        while not connection.buffered:
+            await server.emit("news", "x" * 100_000)
+            await asyncio.sleep(0)
+        open_files = files()
+        if goodbye == "close frame":
+            writer.write(masked(0x88, b"\x03\xe8"))
+        else:
+            writer.write_eof()
+        await until(lambda: not server.eio.connections, 2)
+        await until(lambda: files() < open_files, 2)
+        writer.transport.abort()
+
+
 async def test_a_ping_flood_is_answered_without_piling_up(server_of: Serve) -> None:
     peer, server = await server_of(buffer_high=10_000, buffer_low=1000)
     _, writer = await peer.raw_websocket()
@@ -267,7 +291,7 @@ async def test_endless_empty_fragments_cost_nothing(server_of: Serve) -> None:
     peer, server = await server_of()
     async with peer.websocket() as other:
         _, writer = await peer.raw_websocket()
-        writer.write(masked(0x01, b"4") + masked(0x00, b"") * 20_000)
+        writer.write(masked(0x01, b"4") + masked(0x00, b"") * (FRAGMENTS - 1))
         await writer.drain()
         await other.send_str("40")
         assert (await text(other)).startswith("40")

@@ -6,9 +6,11 @@ import asyncio
 
 import pytest
 
+from tests.conformance.conftest import upgrade_request
 from tests.support.expect import exactly, flow
 from tests.support.raw import encode
 from tests.support.times import UNIT, eventually
+from tests.unit.engine.test_inbound import masked
 
 both = pytest.mark.parametrize("transport", ["websocket", "polling"])
 
@@ -205,6 +207,56 @@ async def test_a_verb_without_acknowledgement_is_carried_out(hub, raw, room):
     await ask(client, "history", room=room)
     assert client.data() == [1, b"\x01"]
     assert not any(str(packet).startswith(("3[", "61-[")) for packet in client.packets)
+
+
+async def test_what_was_sent_before_the_end_is_carried_out(own_hub, raw, room):
+    """Also where the hub had too much under way to read it: the end is told behind it."""
+    hub = await own_hub(pending_verbs=2)
+    listener = await raw(hub.url)
+    await listener.join(room)
+    reader, writer = await asyncio.open_connection("127.0.0.1", hub.port)
+    writer.write(upgrade_request("socket.io"))
+    await reader.readuntil(b"\r\n\r\n")
+    writer.write(masked(0x81, b"40"))
+    while b"hub:session" not in await reader.read(1000):
+        pass
+    text = '42["publish",{"room":"%s","event":"m","data":%d}]'
+    writer.write(b"".join(masked(0x81, (text % (room, n)).encode()) for n in range(12)))
+    writer.write_eof()
+    await exactly(listener, list(range(12)))
+    writer.close()
+
+
+@both
+async def test_the_main_namespace_may_be_named(hub, raw, room, transport):
+    """And JSON may begin with a blank, a packet say that it has no attachments: other clients than the stock ones do."""
+    client = await raw(hub.url, transport)
+    await client.join(room)
+    fields = '["publish",{"room":"%s","event":"m","data":%d}]'
+    for number, head in enumerate(("42/,901", "42902 ", "450-903", "450-/,904")):
+        await client.send(head + fields % (room, number))
+        assert (await client.answer(901 + number))["ok"] is True
+    await client.send(
+        "451-/,905" + fields.replace("%d", '{"_placeholder":true,"num":0}') % room, b"x"
+    )
+    assert (await client.answer(905))["ok"] is True
+    await exactly(client, [0, 1, 2, 3, b"x"])
+
+
+async def test_leaving_and_coming_back_renews_no_limit(own_hub, raw):
+    """Limits are a connection's, however many sessions it takes one after the other."""
+    hub = await own_hub(verbs_per_second=10)
+    client = await raw(hub.url)
+
+    async def allowed(count: int) -> int:
+        answers = [await client.ask("history", {"room": "r"}) for _ in range(count)]
+        return sum(answer["ok"] for answer in answers)
+
+    assert await allowed(45) == 45
+    await client.send("41")
+    client.reply = None
+    await client.connect()
+    assert await allowed(60) < 30
 
 
 async def test_names_at_their_bounds(hub, raw):

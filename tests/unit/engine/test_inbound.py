@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hub.engine.inbound import Inbound, Message, WebSocketError
+from hub.engine.inbound import FRAGMENTS, Inbound, Message, WebSocketError
 
 
 def masked(first: int, payload: bytes, mask: bytes = b"\x01\x02\x03\x04") -> bytes:
@@ -119,3 +119,12 @@ def test_compressed_messages() -> None:
         with pytest.raises(WebSocketError) as raised:
             everything(Inbound(1000, deflate=True), masked(0xC2, payload))
         assert raised.value.code == code
+
+
+def test_a_message_of_too_many_fragments_is_refused() -> None:
+    """Empty ones are legal, and work."""
+    parts = [masked(0x01, b"a"), *[masked(0x00, b"")] * (FRAGMENTS - 2)]
+    assert everything(Inbound(100), *parts, masked(0x80, b"")) == ["a"]
+    with pytest.raises(WebSocketError, match="fragments") as refused:
+        everything(Inbound(100), *parts, *[masked(0x00, b"")] * 2)
+    assert refused.value.code == 1009
