@@ -80,8 +80,10 @@ async def post(
     if not connection.post(abort):
         return bad_request("Bad request", 3)
     try:
-        body = await _read(request, host.options.max_payload)
-        reading = False
+        try:
+            body = await _read(request, host.options.max_payload)
+        finally:
+            reading = False
         if body is None:
             connection.fail("payload too big")
             return _too_large()
@@ -105,7 +107,6 @@ async def post(
         connection.fail("malformed body")
         return bad_request("Bad request", 3)
     finally:
-        reading = False
         connection.posted()
     if connection.failed:
         return bad_request("Bad request", 3)

@@ -180,6 +180,14 @@ class TestPolling:
         assert await first == (200, "1")
         assert (await peer.poll(sid))[0] == 400
 
+    async def test_a_body_that_is_not_compressed_as_it_says(self, peer: Peer) -> None:
+        """It is answered, and the session ends."""
+        sid = await peer.open()
+        garbage, headers = b"4" + bytes(100), {"Content-Encoding": "gzip"}
+        async with peer.http.post(peer.url("polling", sid), data=garbage, headers=headers) as said:
+            assert said.status == 400
+        assert (await peer.poll(sid))[0] == 400
+
     async def test_two_posts_at_once_close_the_session(self, peer: Peer) -> None:
         sid = await peer.open()
 
