@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
 from ipaddress import IPv4Address, IPv6Address, ip_address
 
 from aiohttp import web
+from multidict import CIMultiDictProxy
 
 from hub.engine.options import EngineOptions, Network
 
@@ -38,17 +38,20 @@ def _trusted(address: Address | None, proxies: tuple[Network, ...]) -> bool:
     return address is not None and any(address in network for network in proxies)
 
 
-def _forwarded(headers: Mapping[str, str]) -> list[str]:
-    """Return the chain of addresses that proxies noted, the client first (RFC 7239 or de facto)."""
-    if (forwarded := headers.get("Forwarded")) is not None:
-        chain = []
-        for element in forwarded.split(","):
-            for pair in element.split(";"):
-                name, _, value = pair.partition("=")
-                if name.strip().lower() == "for":
-                    chain.append(value)
-        return chain
-    return headers.get("X-Forwarded-For", "").split(",")
+def _forwarded(headers: CIMultiDictProxy[str]) -> list[str]:
+    """Return the chain of addresses that proxies noted, the client first (de facto, or RFC 7239).
+
+    Proxies that write `X-Forwarded-For` pass a client's own `Forwarded` on as it is; and some begin a line of their own.
+    """
+    if lines := headers.getall("X-Forwarded-For", ()):
+        return ",".join(lines).split(",")
+    chain = []
+    for element in ",".join(headers.getall("Forwarded", ())).split(","):
+        for pair in element.split(";"):
+            name, _, value = pair.partition("=")
+            if name.strip().lower() == "for":
+                chain.append(value)
+    return chain
 
 
 def remote_address(request: web.BaseRequest, options: EngineOptions) -> str:

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from aiohttp.test_utils import make_mocked_request
+from multidict import CIMultiDict
 
 from hub.engine.options import EngineOptions
 from hub.engine.peers import cors_headers, is_loopback, remote_address
@@ -32,7 +33,8 @@ def request(peer: str, **headers: str) -> Any:
         ("10.0.0.1", {"X_Forwarded_For": "unknown"}, "10.0.0.1"),
         ("10.0.0.1", {"X_Forwarded_For": "x, 10.0.0.7"}, "10.0.0.7"),
         ("::1", {"Forwarded": 'for="[2001:db8::7]:80";proto=http, for=10.2.3.4'}, "2001:db8::7"),
-        ("::1", {"Forwarded": "For=5.6.7.8", "X_Forwarded_For": "1.1.1.1"}, "5.6.7.8"),
+        # A client's own, which proxies that write the other one pass on.
+        ("::1", {"Forwarded": "For=127.0.0.1", "X_Forwarded_For": "1.1.1.1"}, "1.1.1.1"),
         ("::ffff:10.0.0.1", {"X_Forwarded_For": "::ffff:5.6.7.8"}, "5.6.7.8"),
     ],
 )
@@ -40,6 +42,16 @@ def test_the_nearest_address_that_is_no_trusted_proxy(
     peer: str, headers: dict[str, str], expected: str
 ) -> None:
     assert remote_address(request(peer, **headers), PROXY) == expected
+
+
+def test_a_proxy_may_begin_a_line_of_its_own() -> None:
+    for name, client, proxy in (
+        ("X-Forwarded-For", "9.9.9.9", "5.6.7.8"),
+        ("Forwarded", "for=9.9.9.9", "for=5.6.7.8"),
+    ):
+        headers = CIMultiDict([(name, client), (name, proxy)])
+        asked = make_mocked_request("GET", "/", headers=headers).clone(remote="10.0.0.1")
+        assert remote_address(asked, PROXY) == "5.6.7.8"
 
 
 def test_loopback() -> None:
