@@ -38,6 +38,8 @@ PARK_TIMEOUT = 3.0
 SHUTDOWN_TIMEOUT = 2.0
 # Seconds that an idle HTTP connection, or a request head that does not end, is kept; aiohttp's default is an hour.
 IDLE_TIMEOUT = 75.0
+# Seconds, at least, that a peer may take nothing of what was written to it; a session's pings end it no later.
+LEAST_PATIENCE = 30.0
 # Seconds that the rest of a refused body is read and thrown away, so that its sender sees the answer.
 LINGERING_TIME = 0.5
 
@@ -181,7 +183,8 @@ async def serve(settings: Settings, *, announce: Callable[[str], None]) -> None:
         await runner.setup()
         stack.push_async_callback(runner.cleanup)
         assert runner.server is not None
-        address = await listen(stack, runner.server, settings.host, settings.port)
+        patience = max(settings.ping_interval + settings.ping_timeout, LEAST_PATIENCE)
+        address = await listen(stack, runner.server, settings.host, settings.port, patience)
         announce(_url(settings.host, address[1]))
         waiting: asyncio.Future[Any] = asyncio.ensure_future(stopped.wait())
         await asyncio.wait([waiting, hub.failed], return_when=asyncio.FIRST_COMPLETED)

@@ -17,6 +17,11 @@ def kept_alive(transport: asyncio.BaseTransport) -> bool:
     return bool(accepted.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE))
 
 
+def patience(transport: asyncio.BaseTransport) -> int:
+    accepted = transport.get_extra_info("socket")
+    return accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT)
+
+
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
 def test_clients_that_come_together_are_accepted_together(host):
     accepted: list[asyncio.BaseTransport] = []
@@ -27,13 +32,14 @@ def test_clients_that_come_together_are_accepted_together(host):
 
     async def main() -> None:
         async with contextlib.AsyncExitStack() as stack:
-            address = await listen(stack, Protocol, host, 0)
+            address = await listen(stack, Protocol, host, 0, 30.0)
             for _ in range(AT_ONCE):  # the kernel connects them; the loop stands still meanwhile
                 stack.enter_context(socket.create_connection((host, address[1])))
             for _ in range(3):
                 await asyncio.sleep(0)
             assert len(accepted) == AT_ONCE
             assert all(map(kept_alive, accepted))
+            assert set(map(patience, accepted)) == {30_000}
         with pytest.raises(ConnectionRefusedError):
             socket.create_connection((host, address[1]))
 
