@@ -170,6 +170,7 @@ class Node:
         )
         self.sessions[taken.client_id] = session
         self._by_connection[connection] = session
+        self._replayer.admitted(session)
         for name, join in taken.rooms.items():
             room = self._rooms.want(name)
             room.members[session] = join
@@ -357,6 +358,7 @@ class Node:
         self._losses += 1
         self.store.seen.freeze()
         self._rooms.deaf()
+        self._replayer.lost_bus(self.sessions.values())
         for session in self.sessions.values():
             session.stale = True
             session.go_away()

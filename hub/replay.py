@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterable
 from typing import Any
 
 from hub.errors import Unavailable
@@ -21,6 +21,8 @@ from hub.store.store import Store
 
 log = logging.getLogger("hub.replay")
 
+# Seconds behind a loss of the bus in which another node may notice that Redis has forgotten something.
+NOTICED = 60.0
 # Rooms of one session above which it is not asked what they remember.
 MANY_ROOMS = 32
 
@@ -49,6 +51,25 @@ class Replayer:
         self._failed = failed
         # Replays at a time: a burst of returning clients must not starve the others.
         self._turns = asyncio.Semaphore(64)
+        self._clock = asyncio.get_running_loop().time
+        # Until then it may be told that Redis has forgotten what sessions should have got before the last loss of the bus.
+        self._doubtful_until = 0.0
+
+    def lost_bus(self, sessions: Iterable[Session]) -> None:
+        """Note where everybody is: what comes behind may have been forgotten, and others gone on before that is told."""
+        now = self._clock()
+        for session in sessions:
+            if session.doubtful is None or now > self._doubtful_until:
+                session.doubtful = session.sent
+        self._doubtful_until = now + NOTICED
+
+    def admitted(self, session: Session) -> None:
+        """Note where a session begins that comes in such a time."""
+        if self._clock() <= self._doubtful_until:
+            session.doubtful = session.sent
+
+    def _doubtful(self, session: Session) -> int | None:
+        return session.doubtful if self._clock() <= self._doubtful_until else None
 
     def catch_up(self, session: Session) -> None:
         """Replay a session until it is live; at most one task a session does so."""
@@ -110,7 +131,9 @@ class Replayer:
             session.begin_batch()
             after = session.sent
             lows = self._rooms.lows(session) if len(session.joins) <= MANY_ROOMS else {}
-            batch = await self._store.replay(session.client_id, session.connection, after, lows)
+            batch = await self._store.replay(
+                session.client_id, session.connection, after, lows, doubtful=self._doubtful(session)
+            )
         # The answer to a subscription comes before the room's messages.
         await session.freed()
         if session.closed:
@@ -119,6 +142,9 @@ class Replayer:
             self._from_memory(session, lows, batch.now)
             return True
         session.write_batch(batch)
+        for gap in batch.gaps:
+            if gap.reason == "reset" and session.doubtful is not None:
+                session.doubtful = max(session.doubtful, gap.before - 1)  # told, once
         if batch.live_from is not None:
             session.go_live(batch.live_from)
         if batch.whole and not session.stale:

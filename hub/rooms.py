@@ -128,8 +128,8 @@ class Rooms:
         seen = self._store.seen
         seen.newest = max(seen.newest, last)
         self._heard = max(self._heard, last)
-        if message.n:
-            seen.witness = (room.name, last)
+        if message.n and last > seen.witness[1]:
+            seen.witness = room.name, last
         for session, join in room.members.items():
             if plain and session.direct and session.sent < first and join < first:
                 session.sent = last

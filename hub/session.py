@@ -63,6 +63,7 @@ class Session:
         "data",
         "direct",
         "dirty",
+        "doubtful",
         "held",
         "holding",
         "joins",
@@ -114,6 +115,8 @@ class Session:
         self.proven = taken.position
         self.dirty = False
         self._at_ping = taken.position
+        # Where it was when Redis may have forgotten something of which this node is told late; None: no such time.
+        self.doubtful: int | None = None
         # Something may have been missed: be replayed again before going live.
         self.stale = False
         # Its buffer was full: it is to be parked before it is replayed.

@@ -46,8 +46,6 @@ class Upkeep:
         self._probe = probe
         self._spawn = spawn
         self._failed = failed
-        # Changes of Redis that are not dealt with yet.
-        self._changes = 0
 
     @contextlib.asynccontextmanager
     async def run(self) -> AsyncIterator[None]:
@@ -85,7 +83,7 @@ class Upkeep:
         """Renew the lease. Where it had lapsed others parked the sessions: replay them. Raises Unavailable."""
         heard = self._store.bus.up
         held = await self._store.renew()
-        if heard and not self._changes:
+        if heard:
             self._store.seen.thaw()  # the bus is back, and the server is still the one it was
         if not held:
             log.warning("the lease had lapsed")
@@ -133,25 +131,19 @@ class Upkeep:
     # -- a change of Redis
 
     def redis_changed(self) -> None:
-        """Redis was restarted or replaced: say so where it has forgotten something, and read everything anew."""
+        """Redis was restarted or replaced: take the lease anew, and read everything anew."""
         self._spawn(self._after_change()).add_done_callback(self._vital)
 
     async def _after_change(self) -> None:
-        """Insist: what Redis forgot is told by whoever had seen it, or by nobody."""
-        self._changes += 1
         delay = 0.05
-        try:
-            while True:
-                try:
-                    await self._store.rollback()
-                    await self.renew()
-                    await self.touch()
-                    break
-                except Unavailable:  # it went away again, or is full
-                    await asyncio.sleep(delay * random.uniform(0.5, 1.0))
-                    delay = min(2 * delay, 2.0)
-        finally:
-            self._changes -= 1
+        while True:
+            try:
+                await self.renew()
+                await self.touch()
+                break
+            except Unavailable:  # it went away again, or is full
+                await asyncio.sleep(delay * random.uniform(0.5, 1.0))
+                delay = min(2 * delay, 2.0)
         self._replay_all(self._sessions.values())
 
     def _vital(self, task: asyncio.Task[None]) -> None:

@@ -27,40 +27,46 @@ _packed_word = functools.lru_cache(4096)(packed_part)
 class Group:
     """Messages that wait for the end of the turn. `pack` makes a command of them."""
 
-    __slots__ = ("_callbacks", "_pack", "_parts", "_size")
+    __slots__ = ("_callbacks", "_pack", "_parts", "_rooms", "_size")
 
     def __init__(self, pack: Callable[[list[bytes]], bytes]) -> None:
         self._pack = pack
         self._parts: list[bytes] = []
         self._callbacks: list[Callback] = []
+        # Into whose log each of them goes; a volatile one into none.
+        self._rooms: list[str] = []
         self._size = 0
 
     @property
     def full(self) -> bool:
         return len(self._parts) >= MESSAGES or self._size >= BYTES
 
-    def add(self, message: bytes, callback: Callback) -> None:
-        """Take a message, packed as five words of the script's arguments."""
+    def add(self, message: bytes, room: str, callback: Callback) -> None:
+        """Take a message, packed as five words of the script's arguments; `room`: into whose log it goes, or empty."""
         self._parts.append(message)
+        self._rooms.append(room)
         self._callbacks.append(callback)
         self._size += len(message)
 
     def packed(self) -> bytes:
         return self._pack(self._parts)
 
-    def answer(self, reply: Any) -> int:
-        """Tell everybody the script's answer, or the HubError that came instead; return the newest offset in it."""
-        newest = 0
+    def answer(self, seen: Seen, reply: Any) -> None:
+        """Tell everybody the script's answer, or the HubError that came instead."""
         if isinstance(reply, HubError):
             for callback in self._callbacks:
                 callback(reply, False)
-            return newest
-        for callback, answer in zip(self._callbacks, reply, strict=True):
+            return
+        newest, room, logged = 0, "", 0
+        for callback, into, answer in zip(self._callbacks, self._rooms, reply, strict=True):
             duplicate = answer[:1] == b"="
             offset = int(answer[1:] if duplicate else answer)
             newest = max(newest, offset)
+            if into and not duplicate:
+                room, logged = into, offset
             callback(offset, duplicate)
-        return newest
+        seen.answered(newest)
+        seen.answered(logged, room)
 
 
 class Publisher:
@@ -106,15 +112,13 @@ class Publisher:
             key,
         )
         group = self._commands.growing
+        logged = "" if volatile else room
         if isinstance(group, Group) and not group.full:
-            group.add(message, callback)
+            group.add(message, logged, callback)
         else:
             group = Group(self._pack)
-            group.add(message, callback)
-            self._commands.send(group, functools.partial(self._published, group))
-
-    def _published(self, group: Group, reply: Any) -> None:
-        self._seen.newest = max(self._seen.newest, group.answer(reply))
+            group.add(message, logged, callback)
+            self._commands.send(group, functools.partial(group.answer, self._seen))
 
     @functools.cached_property
     def _begin(self) -> bytes:

@@ -80,13 +80,17 @@ class Store:
         """Check the server; notice whether it is another one than before, or has forgotten something."""
         identity = await identify(self.commands, self.keys)
         self.connected_at = asyncio.get_running_loop().time()
-        known, self._identity = self._identity, identity
-        changed = known is not None and identity != known
+        known = self._identity
         if known is not None and identity[0] == known[0]:
             await self.commands.silence_previous()
-        if changed:
-            log.warning("Redis was restarted or replaced")
-            self._on_changed()
+        if known is None or identity == known:
+            self._identity = identity
+            return
+        log.warning("Redis was restarted or replaced")
+        # Before anybody else is let in: whatever is published hides what was forgotten.
+        await self.rollback()
+        self._identity = identity
+        self._on_changed()
 
     # -- logs
 
@@ -138,7 +142,7 @@ class Store:
         how, client, generation, serial, sid, position, head, missed, takes = (
             part.decode() for part in reply[:9]
         )
-        self.seen.newest = max(self.seen.newest, int(head))
+        self.seen.answered(int(head))
         names, joins = reply[9::2], reply[10::2]
         return Taken(
             how,
@@ -153,11 +157,18 @@ class Store:
         )
 
     async def replay(
-        self, client: str, connection: str, after: int, lows: Mapping[str, int] | None = None
+        self,
+        client: str,
+        connection: str,
+        after: int,
+        lows: Mapping[str, int] | None = None,
+        *,
+        doubtful: int | None = None,
     ) -> Batch:
         """Hand out the next batch after an offset. Raises NotOwner, Unavailable.
 
-        `lows`: of these rooms the node remembers every message behind the offset.
+        `lows`: of these rooms the node remembers every message behind the offset. `doubtful`: an earlier offset, up to
+        which the client was before Redis may have forgotten something.
         """
         settings = self.settings
         known = [str(word) for room in (lows or {}).items() for word in room]
@@ -166,13 +177,14 @@ class Store:
             (self.keys.clock,),
             (
                 client, self.owner(connection), str(after), str(settings.replay_count),
-                str(settings.replay_bytes), str(int(settings.log_age * 1e6)), *known,
+                str(settings.replay_bytes), str(int(settings.log_age * 1e6)),
+                str(after if doubtful is None else min(doubtful, after)), *known,
             ),
         )  # fmt: skip
         if isinstance(reply, bytes):
             raise NotOwner(reply)
         live_from, position, gaps, messages, how, now = reply
-        self.seen.newest = max(self.seen.newest, int(live_from or position))
+        self.seen.answered(int(live_from or position))
         return Batch(
             int(live_from) if live_from else None,
             int(position),
@@ -273,16 +285,13 @@ class Store:
 
     async def rollback(self) -> bool:
         """Tell everybody where Redis has forgotten what this node had seen; return whether it has."""
-        newest, witness = self.seen.past
-        keep = str(int(self.settings.longest_life * 1e3))
-        reply = await self.commands.ask(
-            "rollback",
-            (self.keys.clock,),
-            (
-                str(newest), keep, self.keys.all_nodes_channel,
-                *(("", "") if witness is None else (witness[0], str(witness[1]))),
-                str(int(self.settings.numbers_life * 1e6)),
-            ),
+        newest, (room, offset) = self.seen.past
+        settings = self.settings
+        # Not by `ask`: it is done while the connection is being made.
+        reply = await self.commands.call(
+            "EVALSHA", self.commands.scripts["rollback"].sha, "1", self.keys.clock,
+            str(newest), str(int(settings.longest_life * 1e3)), self.keys.all_nodes_channel,
+            room, str(offset), str(int(settings.numbers_life * 1e6)),
         )  # fmt: skip
         self.seen.thaw()
         return bool(reply == b"1")

@@ -10,7 +10,7 @@ import pytest
 from hub.errors import Unavailable
 from hub.node import Node
 from hub.settings import Settings
-from hub.store.seen import Seen
+from hub.store.store import Store
 from tests.support.hubs import Hub
 from tests.support.raw import Raw
 from tests.support.times import eventually
@@ -28,32 +28,39 @@ async def node():
     await asyncio.gather(*node._tasks, return_exceptions=True)
 
 
-async def test_what_redis_forgot_is_told_in_the_end(node, monkeypatch):
-    """A Redis that came back without its end, and is full or goes away again, is asked until it answers."""
+async def test_what_redis_forgot_is_told_before_anything_else(redis_server, monkeypatch):
+    """A Redis that has changed is asked until it answers; nobody is let in before, as what is published hides it."""
+    changed = []
+    store = Store(
+        Settings(prefix="changed"), redis_server.url, on_messages=print, on_bus_lost=print,
+        on_bus_back=print, on_changed=lambda: changed.append(len(tries)),
+    )  # fmt: skip
     tries = []
+    rollback = store.rollback
 
-    async def rollback():
-        tries.append("rollback")
+    async def refused():
+        tries.append(store.commands.up)
         if len(tries) < 3:
-            raise Unavailable("Redis refuses: OOM")
-        return True
+            raise Unavailable("Redis went away again")
+        return await rollback()
 
-    async def renew(**_):
-        return True
-
-    thawed = []
-    monkeypatch.setattr(node.store, "rollback", rollback)
-    monkeypatch.setattr(node.store, "renew", renew)
-    monkeypatch.setattr(Seen, "thaw", lambda _: thawed.append(len(tries)))
-    node.store.bus.up = True
-    node.upkeep.redis_changed()
-    await eventually(lambda: tries)
-    # Meanwhile the upkeep's renewal succeeds; what was known before stays known.
-    await node.upkeep.renew()
-    assert thawed == []
-    await eventually(lambda: len(tries) == 3)
-    await node.upkeep.renew()
-    assert thawed == [3]
+    monkeypatch.setattr(store, "rollback", refused)
+    await store.start()
+    store._identity = ("another", "run")
+    store.seen.answered(7)
+    store.seen.freeze()
+    store.commands.cut()
+    await eventually(lambda: store.commands.up)
+    assert tries == [False] * 3
+    assert changed == [3]
+    # Told: the clock is past what was seen.
+    assert await store.clock() >= 7
+    # Made anew on the same server there is nothing to ask.
+    store.commands.cut()
+    await eventually(lambda: not store.commands.up)
+    await eventually(lambda: store.commands.up)
+    assert len(tries) == 3
+    await store.stop()
 
 
 async def test_a_proof_that_could_not_be_written_back_is_written_back_later(node, monkeypatch):

@@ -108,3 +108,39 @@ def test_a_restart_that_forgets_nothing_tells_nothing(scene: Scene) -> None:
     if scene.js1.gaps or scene.js2.gaps:
         raise Bad(f"gaps where nothing is lost: {scene.js1.gaps} {scene.js2.gaps}")
     scene.end()
+
+
+@pytest.mark.parametrize("late", ["before", "after"])
+def test_what_another_node_knows_is_told_to_those_who_went_on(scene: Scene, late: str) -> None:
+    """One node has heard what the other has not, and finds out last that Redis has forgotten it.
+
+    By then a client of the other one has got newer messages, over its connection or a new one.
+    """
+    scene.come(scene.js1, scene.n0)
+    scene.come(scene.js2, scene.n1)
+    scene.join(scene.js1, "A", "B")
+    scene.join(scene.js2, "A", "B")
+    scene.hear("A")
+    past = remember(scene)
+    scene.hear("A", kept=("n1 bus",))
+    lost = scene.stored[-1].offset
+    forget(scene, past)
+    scene.lab.do(lambda: scene.publish("A", volatile=False))
+    newer = scene.stored[-1].offset
+    slow = ("n0 commands", "n0 replies")
+    if late == "after":
+        scene.go(scene.js2, noticed=False)
+    restart(scene)
+    scene.later(0.2)
+    scene.flow(*slow)
+    if late == "after":
+        scene.come(scene.js2, scene.n1, *slow)
+    scene.hear("B", kept=slow)
+    assert scene.js2.offset > newer
+    assert not scene.js2.gaps
+    scene.later(1.0)
+    scene.flow()
+    assert [
+        (gap[0], gap[4], gap[1] < lost < gap[2]) for gap in scene.js2.gaps if gap[0] == "A"
+    ] == [("A", "reset", True)]
+    scene.end()

@@ -2,7 +2,8 @@
 --
 -- KEYS  1 clock
 -- ARGV  1 client id   2 owner   3 after: the position up to which it was handed out   4 messages, 5 bytes at most
---       6 log age in microseconds   7, 8, ... rooms of which the node remembers everything, each and behind which offset
+--       6 log age in microseconds   7 up to where the client was before Redis may have forgotten something, or `after`
+--       8, 9, ... rooms of which the node remembers everything, each and behind which offset
 -- Answer: 'gone', 'replaced', or {live-from offset or '', position, gaps, messages, how, microseconds now}
 --         a gap is {room, reason, after, before, dropped or ''}, to be told in front of the messages;
 --         a message is {room, offset, n, header, body};
@@ -16,7 +17,7 @@
 local session, refusal = owned(ARGV[1], ARGV[2])
 if not session then return refusal end
 local key = session_key(session.client)
-local after, limit, bytes = tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
+local after, limit, bytes, doubtful = tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[7])
 local head = clock()
 
 -- away -> live, from exactly this value of the clock on.
@@ -43,11 +44,13 @@ local resets = { session.reset or '', redis.call('GET', base .. 'reset') or '' }
 -- Where the node remembers everything that came behind the position in each room, nothing is read; unless a gap that
 -- was told reaches behind it: what was counted as lost does not come after all.
 local told = tonumber(session.told or '0')
-local remembered = #ARGV > 6 and after >= told
+local remembered = #ARGV > 7 and after >= told
 local low = {}
-for i = 7, #ARGV, 2 do low[ARGV[i]] = tonumber(ARGV[i + 1]) end
-for _, reset in ipairs(resets) do
-  if reset ~= '' and after < select(2, split(reset)) then remembered = false end
+for i = 8, #ARGV, 2 do low[ARGV[i]] = tonumber(ARGV[i + 1]) end
+-- From where each counts: its own from its position, that for all of them from where it is in doubt.
+local since = { after, doubtful }
+for i, reset in ipairs(resets) do
+  if reset ~= '' and since[i] < select(2, split(reset)) then remembered = false end
 end
 for room, joined in pairs(session.rooms) do
   if not remembered then break end
@@ -119,16 +122,17 @@ end
 
 -- What Redis itself forgot: told for the whole session, and for all of them where a node saw it. What it remembers
 -- of a room from before is not lost.
--- A client that has seen more than there is gets told in any case, all others where an offset is missing.
+-- A client that has seen more than there is gets told in any case, all others where an offset is missing: between where
+-- they were before and what was forgotten, even if they have gone live since, as that may be noticed late.
 for i, reset in ipairs(resets) do
   if reset ~= '' then
     local from, before = split(reset)
     local name = '\n' .. text(before)                             -- no room's name
     local spare = i - 1
-    if after < before - spare and not progress[name] then
+    if since[i] < before - spare and not progress[name] then
       for room, joined in pairs(session.rooms) do
         local kept = redis.call('XREVRANGE', log_key(room), text(before - 1), '-', 'COUNT', 1)[1]
-        local start = math.max(from, after, joined.join, kept and tonumber(string.match(kept[1], '^%d+')) or 0)
+        local start = math.max(from, since[i], joined.join, kept and tonumber(string.match(kept[1], '^%d+')) or 0)
         if start < before - spare then
           gaps[#gaps + 1] = { room, 'reset', text(start), text(before), '' }
           how = 'part'

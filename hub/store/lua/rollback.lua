@@ -2,7 +2,7 @@
 --
 -- KEYS  1 clock
 -- ARGV  1 newest offset that the node has seen   2 milliseconds to remember it   3 the bus channel of all nodes
---       4 room and 5 offset of the newest message in a log that the node has seen ('': none)
+--       4 room and 5 offset of the newest message that the node knows to lie in a log ('': none)
 --       6 microseconds after which a room may be forgotten
 -- Answer: '1' where something was forgotten
 --
@@ -28,6 +28,7 @@ if known then
   local a, b = split(known)
   from, before = math.min(from, a), math.max(before, b)
 end
+redis.call('DEL', base .. 'reset')                                -- a removal first: passes when Redis is full
 redis.call('SET', base .. 'reset', text(from) .. ':' .. text(before), 'PX', ARGV[2])
 if seen > head then redis.call('SET', KEYS[1], text(seen)) end
 redis.call('PUBLISH', ARGV[3], 'reset')

@@ -203,7 +203,7 @@ class Session(RuleBasedStateMachine):
     def ask(self, silent: set[str], *, lost: bool) -> None:
         lows = {room: self.memory[room][0] for room in sorted(set(self.memory) - silent)}
         reply = self.run(
-            "replay", self.client, self.owner, self.sent, self.batch, 10**6, AGE * 10**6,
+            "replay", self.client, self.owner, self.sent, self.batch, 10**6, AGE * 10**6, self.sent,
             *[word for pair in lows.items() for word in pair],
         )  # fmt: skip
         if lost:
