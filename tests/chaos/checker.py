@@ -46,8 +46,13 @@ class Violation:
         return f"{self.rule}: {self.client}: {self.what}"
 
 
-def check(history: History, reasons: Collection[str] = ("overflow",)) -> list[Violation]:
-    """Return every violation; `reasons` are those for which gaps may be told in this story."""
+def check(
+    history: History, reasons: Collection[str] = ("overflow",), *, remembered: bool = False
+) -> list[Violation]:
+    """Return every violation; `reasons` are those for which gaps may be told in this story.
+
+    `remembered`: every hub that acknowledged what a lost primary took with it lives on, and so has to tell of it.
+    """
     known = Known(history)
     found = [*_unique(history), *_real_time(history)]
     for record in history.records:
@@ -55,6 +60,8 @@ def check(history: History, reasons: Collection[str] = ("overflow",)) -> list[Vi
         found += _written_back(history, record)
         found += _only_acks_move(history, record)
         found += _not_meant(history, record)
+        if remembered:
+            found += _untold(history, record)
     return found
 
 
@@ -196,6 +203,26 @@ def _not_meant(history: History, record: Record) -> Iterator[Violation]:
         past = _past(publication)
         if past is not None and past < asked:
             yield Violation("expired", record.name, f"{event.key} came {asked - past:.1f} s late")
+
+
+def _untold(history: History, record: Record) -> Iterator[Violation]:
+    """What was acknowledged and is forgotten was received all the same, or is told as a gap."""
+    if not record.stayed:
+        return
+    joined = {e.room: e.offset for e in reversed(record.events) if isinstance(e, Joined)}
+    left = {e.room for e in record.events if isinstance(e, Leaving)}
+    got = {e.key for e in record.events if isinstance(e, Got)}
+    gaps = [e for e in record.events if isinstance(e, Gap)]
+    for publication in history.publications.values():
+        room, offset = publication.room, publication.offset
+        if offset is None or not history.forgot(offset) or publication.key in got:
+            continue
+        if publication.volatile or publication.ttl or publication.skip == record.name:
+            continue
+        if room in left or offset <= joined.get(room, offset):
+            continue
+        if not any(gap.holds(room, offset) for gap in gaps):
+            yield Violation("untold", record.name, f"{publication.key} ({offset}) is forgotten")
 
 
 def _past(publication: Publication) -> float | None:

@@ -16,7 +16,7 @@ from typing import Any
 from tests.chaos.checker import Violation, check
 from tests.chaos.cluster import Cluster
 from tests.chaos.crowd import ROOMS, Crowd
-from tests.chaos.faults import ALL, Fault
+from tests.chaos.faults import ALL, FailedOver, Fault
 from tests.chaos.history import Gap, Proved
 from tests.chaos.member import Member
 from tests.support.times import SOON
@@ -132,7 +132,9 @@ class Storm:
             for who in self.crowd.present()
             if who.fault is not None
         ]
-        return [*found, *check(self.history, REASONS)]
+        # Where nothing else strikes, every hub that has acknowledged something lives to tell.
+        alone = [type(fault) for fault in self.faults] == [FailedOver]
+        return [*found, *check(self.history, REASONS, remembered=alone)]
 
     def _by_record(self) -> dict[int, list[Member]]:
         """Return the members of each record, by the record's place in the history."""

@@ -153,6 +153,24 @@ def test_a_failover_takes_back_what_was_trimmed_behind_an_earlier_gap():
     assert found(*got(1, 2), events[3], reset, *got(4, 5, 6, 7, 8, 9, 10)) == {"false gap"}
 
 
+def test_what_a_lost_primary_took_with_it_is_told():
+    """Where those who acknowledged it live on: to whoever has not received it, and was in the room."""
+    history, record = story(*got(1, 2), *got(6, 7, 8, 9, 10))
+    history.forgotten.append(Forgotten(102, 105, 0.0, 99.0))
+
+    def found() -> list[str]:
+        violations = check(history, ["reset"], remembered=True)
+        return [f"{violation.rule} {violation.what.split()[0]}" for violation in violations]
+
+    assert check(history, ["reset"]) == []
+    assert found() == ["untold a3", "untold a4", "untold a5"]
+    record.events.insert(5, Gap("a", "reset", 102, 105, None))
+    assert found() == ["untold a5"]
+    record.events[2] = Joined("a", 105)
+    del record.events[3:5]
+    assert found() == []
+
+
 def test_a_gap_for_no_good_reason():
     """Nothing expired, and Redis forgot nothing, in this story."""
     history, _ = story(*got(1, 2), Gap("a", "reset", 102, 110, None), *got(10))
