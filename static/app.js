@@ -103,8 +103,8 @@ class Pane {
     } else {
       this.say(this.greeted ? "Back with a new session: the old one has ended." : "Connected.");
       if (!this.greeted) this.rooms.add(FIRST_ROOM);
-      for (const room of this.rooms) this.join(room);
     }
+    for (const room of this.rooms) if (!rooms.includes(room)) this.join(room);
     this.greeted = true;
     this.showRooms();
   }
@@ -128,36 +128,38 @@ class Pane {
 
   // ----------------------------------------------------------------------------- the verbs
 
-  /** Call a verb; returns its answer, or null after saying what went wrong. */
+  /** Call a verb and say what went wrong; returns its answer, or null where none came. */
   async call(verb, fields) {
     try {
       const answer = await this.socket.timeout(PATIENCE).emitWithAck(verb, fields);
-      if (answer.ok) return answer;
-      this.say(`${verb}: ${answer.error.message}`, "error");
+      if (!answer.ok) this.say(`${verb}: ${answer.error.message}`, "error");
+      return answer;
     } catch {
       this.say(`${verb}: no answer.`, "error");
+      return null;
     }
-    return null;
   }
 
   /** Subscribe: the first time with some history, later with all since what was seen. */
   async join(room) {
+    this.rooms.add(room); // where no answer comes, the next connection asks again
     const since = this.seen.get(room);
     const answer = await this.call("subscribe", since ? { room, since } : { room, history: HISTORY });
-    if (answer === null) {
-      this.rooms.delete(room);
-    } else {
-      this.rooms.add(room);
+    if (answer?.ok === false) this.rooms.delete(room);
+    if (answer?.ok) {
       this.seen.set(room, answer.offset);
       if (since && answer.gap) this.say(`${room}: some messages are no longer kept.`, "gap");
       for (const old of answer.messages) this.add({ ...old, kind: "past" });
+      if (since && answer.more) {
+        this.say(`${room}: more was missed than one answer holds; the rest is not shown.`, "gap");
+      }
       this.say(`Joined ${room}.`);
     }
     this.showRooms();
   }
 
   async part(room) {
-    if ((await this.call("unsubscribe", { room })) === null) return;
+    if (!(await this.call("unsubscribe", { room }))?.ok) return;
     this.rooms.delete(room);
     this.seen.delete(room);
     this.say(`Left ${room}.`);
@@ -200,7 +202,7 @@ class Pane {
       const message = text.value;
       text.value = "";
       // What could not be published goes back where it was typed.
-      if ((await this.publish(room.value, message)) === null && !text.value) text.value = message;
+      if (!(await this.publish(room.value, message))?.ok && !text.value) text.value = message;
     });
     parent.append(pane);
   }

@@ -27,6 +27,7 @@ class Client:
         self.log = self.pane.get_by_role("log")
         self.message = self.pane.get_by_label("Message")
         self.room = self.pane.get_by_label("Room", exact=True)
+        self.rooms = self.pane.get_by_role("list", name="Rooms joined").get_by_role("listitem")
 
     def entries(self, kind: str) -> Locator:
         return self.log.locator(f".{kind} .body")
@@ -54,6 +55,18 @@ async def visit(page: Page, hub: Hub) -> tuple[Client, Client]:
         await expect(client.log).to_contain_text("Joined lobby.")
         await expect(client.status).to_have_text("live")
     return clients
+
+
+async def session_ended(hub: Hub) -> None:
+    """Wait until only one of the page's two clients has a session left."""
+    with redis.Redis(unix_socket_path=str(hub.settings["data_dir"] / "redis.sock")) as store:
+        await eventually(lambda: len(store.keys("*:session:*")) == 1, what="the session's end")
+
+
+def excuse_refused_connections(complaints: list[str]) -> None:
+    """The browser's own complaints about a server that is not there are in order."""
+    refused = ("ERR_CONNECTION_REFUSED", "ERR_EMPTY_RESPONSE", "ERR_CONNECTION_RESET")
+    complaints[:] = [text for text in complaints if not any(word in text for word in refused)]
 
 
 async def test_what_was_missed_arrives_as_replay_once_and_in_order(page, start_hub):
@@ -115,9 +128,7 @@ async def test_a_killed_hub_is_recovered_from(page, start_hub, complaints):
     await expect(a.log).to_contain_text("Back: session recovered")
     await b.press("Come back")
     await expect(b.entries("replay")).to_have_text(["kept"])
-    # The browser's own complaints about a server that is not there are in order here.
-    refused = ("ERR_CONNECTION_REFUSED", "ERR_EMPTY_RESPONSE", "ERR_CONNECTION_RESET")
-    complaints[:] = [text for text in complaints if not any(word in text for word in refused)]
+    excuse_refused_connections(complaints)
 
 
 async def test_a_gap_is_told(page, start_hub):
@@ -139,11 +150,45 @@ async def test_a_session_that_has_ended_begins_anew_and_catches_up(page, start_h
     await expect(b.entries("live")).to_have_text(["seen"])
     await b.press("Cut connection")
     await a.publish("unseen")
-    with redis.Redis(unix_socket_path=str(hub.settings["data_dir"] / "redis.sock")) as store:
-        await eventually(lambda: len(store.keys("*:session:*")) == 1, what="the session's end")
+    await session_ended(hub)
     await b.press("Come back")
     await expect(b.log).to_contain_text("Back with a new session: the old one has ended.")
     await expect(b.entries("past")).to_have_text(["unseen"])
+
+
+async def test_more_than_one_answer_holds_is_told(page, start_hub):
+    """A new session's first answer is the beginning of what was missed; that it has an end is said."""
+    hub = start_hub(anonymous_life=1, replay_bytes=1024)
+    a, b = await visit(page, hub)
+    await a.publish("seen")
+    await expect(b.entries("live")).to_have_text(["seen"])
+    await b.press("Cut connection")
+    for n in range(3):
+        await a.publish(f"{n}" * 900)
+    await session_ended(hub)
+    await b.press("Come back")
+    await expect(b.entries("gap")).to_have_text(
+        ["lobby: more was missed than one answer holds; the rest is not shown."]
+    )
+    assert await b.entries("past").count() < 3
+
+
+async def test_a_room_whose_join_was_not_answered_is_joined_at_the_next_connection(
+    page, start_hub, complaints
+):
+    hub = start_hub()
+    a, b = await visit(page, hub)
+    hub.freeze()
+    await a.room.fill("news")
+    await a.press("Join")
+    hub.kill()
+    await expect(a.entries("error").first).to_have_text("subscribe: no answer.")
+    hub.start()
+    await expect(a.log).to_contain_text("Joined news.")
+    await expect(a.rooms).to_have_text(["lobby×", "news×"])
+    await b.publish("heard")
+    await expect(a.entries("live")).to_have_text(["heard"])
+    excuse_refused_connections(complaints)
 
 
 async def test_rooms_are_joined_with_their_history_and_left(page, start_hub):
