@@ -6,6 +6,7 @@ const FIRST_ROOM = "lobby";
 const HISTORY = 10; // earlier messages shown on joining
 const PATIENCE = 10_000; // milliseconds for the answer to a verb
 const ENTRIES = 500; // lines a log keeps
+const LENGTH = 2000; // characters of a message that it shows
 
 class Pane {
   constructor(name, parent) {
@@ -256,8 +257,9 @@ class Pane {
   add({ event, data, meta, offset, kind }) {
     const tag = { replay: "replay", past: "earlier" }[kind];
     const ours = event === "message" && typeof data?.text === "string";
-    const body = ours ? data.text : `${event} ${render(data)}`;
-    const from = (ours && data.by) || meta?.from || "";
+    const body = ours ? cut(data.text) : `${event} ${render(data)}`;
+    // Anybody may publish anything as `by`.
+    const from = (ours && typeof data.by === "string" && cut(data.by)) || meta?.from || "";
     this.entry({ kind, tag, room: meta?.room, from, body, when: Number(offset) / 1000 });
   }
 
@@ -294,7 +296,12 @@ function render(data) {
   const text = JSON.stringify(data, (_, value) =>
     value instanceof ArrayBuffer ? `(${plural(value.byteLength, "byte")})` : value,
   );
-  return text.length > 2000 ? `${text.slice(0, 2000)}…` : text;
+  return cut(text);
+}
+
+/** What is kept of a long text: a log of whole ones could fill the memory. */
+function cut(text) {
+  return text.length > LENGTH ? `${text.slice(0, LENGTH)}…` : text;
 }
 
 if (typeof io === "undefined") {

@@ -222,6 +222,24 @@ async def test_messages_are_text_whatever_is_in_them(page, start_hub):
     await expect(b.log.locator("img, b")).to_have_count(0)
 
 
+async def test_of_long_messages_the_beginning_is_kept_and_strange_ones_do_not_get_lost(
+    page, start_hub
+):
+    _, b = await visit(page, start_hub())
+    await page.evaluate(
+        """async () => {
+            const socket = io({ forceNew: true });
+            for (const by of [{ toString: 1 }, "n".repeat(100_000)]) {
+                const data = { text: "w".repeat(100_000), by };
+                await socket.emitWithAck("publish", { room: "lobby", event: "message", data });
+            }
+            socket.disconnect();
+        }"""
+    )
+    await expect(b.entries("live")).to_have_text(["w" * 2000 + "…"] * 2)
+    await expect(b.log.locator(".live .from").last).to_have_text("n" * 2000 + "…:")
+
+
 async def test_it_can_be_used_by_keyboard_alone(page, start_hub):
     a, b = await visit(page, start_hub())
     await a.message.focus()
