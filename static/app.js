@@ -12,6 +12,7 @@ class Pane {
   constructor(name, parent) {
     this.name = name;
     this.rooms = new Set(); // those the user joined, whatever the session still knows
+    this.shown = new Map(); // room → its chip and its option
     this.id = ""; // the hub's name for it
     this.seen = new Map(); // room → offset up to which the log shows it
     this.cut = false; // away until the button is pressed
@@ -186,19 +187,25 @@ class Pane {
     this.button = find(".cut");
     this.chips = find(".rooms");
     this.log = find(".log");
+    this.lines = this.log.firstElementChild;
     this.log.setAttribute("aria-label", `What ${this.name} received`);
     this.select = find("select");
     this.forms = [find(".join"), find(".publish")];
 
-    this.button.addEventListener("click", () => (this.cut ? this.comeBack() : this.leave()));
+    this.button.addEventListener("click", () => {
+      if (this.cut) this.comeBack();
+      else if (this.socket.connected) this.leave();
+    });
     this.forms[0].addEventListener("submit", (event) => {
       event.preventDefault();
+      if (!this.socket.connected) return;
       const field = event.target.elements.room;
       if (field.value.trim()) this.join(field.value.trim());
       field.value = "";
     });
     this.forms[1].addEventListener("submit", async (event) => {
       event.preventDefault();
+      if (!this.socket.connected) return;
       const { room, text } = event.target.elements;
       const message = text.value;
       text.value = "";
@@ -225,32 +232,43 @@ class Pane {
       ? `Known to the hub as ${this.id}${connected ? `, connected by ${transport}` : ""}`
       : "";
     this.button.textContent = this.cut ? "Come back" : "Cut connection";
-    this.button.disabled = !this.cut && !connected;
-    for (const form of this.forms) {
-      for (const field of form.elements) field.disabled = !connected;
+    for (const control of this.pane.querySelectorAll("input, button")) {
+      enable(control, connected || (this.cut && control === this.button));
     }
-    for (const button of this.chips.querySelectorAll("button")) button.disabled = !connected;
   }
 
+  /** Add and remove what has changed: what stays keeps the keyboard's focus and the choice. */
   showRooms() {
-    const chosen = this.select.value;
-    this.chips.replaceChildren();
-    this.select.replaceChildren();
     for (const room of this.rooms) {
-      const chip = document.createElement("li");
-      const name = document.createElement("span");
-      name.textContent = room;
-      const leave = document.createElement("button");
-      leave.type = "button";
-      leave.textContent = "×";
-      leave.setAttribute("aria-label", `Leave ${room}`);
-      leave.addEventListener("click", () => this.part(room));
-      chip.append(name, leave);
-      this.chips.append(chip);
-      this.select.append(new Option(room, room));
+      if (!this.shown.has(room)) this.showRoom(room);
     }
-    if (this.rooms.has(chosen)) this.select.value = chosen;
+    for (const [room, { chip, option }] of this.shown) {
+      if (this.rooms.has(room)) continue;
+      const next = chip.nextElementSibling ?? chip.previousElementSibling;
+      if (chip.contains(document.activeElement)) {
+        (next?.querySelector("button") ?? this.forms[0].elements.room).focus();
+      }
+      chip.remove();
+      option.remove();
+      this.shown.delete(room);
+    }
     this.show();
+  }
+
+  showRoom(room) {
+    const chip = document.createElement("li");
+    const name = document.createElement("span");
+    name.textContent = room;
+    const leave = document.createElement("button");
+    leave.type = "button";
+    leave.textContent = "×";
+    leave.setAttribute("aria-label", `Leave ${room}`);
+    leave.addEventListener("click", () => this.socket.connected && this.part(room));
+    chip.append(name, leave);
+    this.chips.append(chip);
+    const option = new Option(room, room);
+    this.select.append(option);
+    this.shown.set(room, { chip, option });
   }
 
   /** Add a message to the log. */
@@ -281,10 +299,16 @@ class Pane {
     line.querySelector(".body").textContent = body;
     const { scrollTop, scrollHeight, clientHeight } = this.log;
     const atEnd = scrollHeight - scrollTop - clientHeight < 40;
-    this.log.append(line);
-    while (this.log.childElementCount > ENTRIES) this.log.firstElementChild.remove();
+    this.lines.append(line);
+    while (this.lines.childElementCount > ENTRIES) this.lines.firstElementChild.remove();
     if (atEnd) this.log.scrollTop = this.log.scrollHeight;
   }
+}
+
+/** Say whether a control is of use now. `disabled` would take the keyboard's focus from it. */
+function enable(control, useful) {
+  control.setAttribute("aria-disabled", !useful);
+  if (control instanceof HTMLInputElement) control.readOnly = !useful;
 }
 
 function plural(count, noun) {
