@@ -141,6 +141,17 @@ def test_the_constraints_pin_every_requirement_within_its_range():
             assert wanted.specifier.contains(pins[name]), text
 
 
+def test_what_the_hub_reaches_into_is_pinned_to_its_minor_version():
+    pinned = {"python-socketio", "python-engineio", "aiohttp"}
+    for text in metadata.requires("socketio-hub") or []:
+        wanted = Requirement(text)
+        if wanted.name in pinned and wanted.marker is None:
+            pinned.remove(wanted.name)
+            major, minor = map(int, metadata.version(wanted.name).split(".")[:2])
+            assert not wanted.specifier.contains(f"{major}.{minor + 1}.0"), text
+    assert not pinned
+
+
 def test_the_makefile_has_what_the_contract_names():
     makefile = (ROOT / "Makefile").read_text()
     for target in ("setup", "run", "test", "lint"):
