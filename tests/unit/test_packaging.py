@@ -27,7 +27,7 @@ import yaml
 from packaging.requirements import Requirement
 
 import hub
-from hub import static_files
+from hub import settings, static_files
 from hub.errors import NotFound
 from hub.settings import Settings
 from tests.support.redis import RedisServer
@@ -358,6 +358,15 @@ def test_its_parts_fit_together(compose):
 def interpolate(value: str) -> str:
     """Do as Compose does with ${NAME:-default}, in an empty environment."""
     return re.sub(r"\$\{\w+:-([^}]*)\}", r"\1", value)
+
+
+def test_its_clients_are_not_counted_by_an_address_that_all_of_them_share(compose):
+    """A connection to a published port comes from the network's gateway."""
+    given = compose["services"]["hub"]["environment"]
+    environ = {name: interpolate(value) for name, value in given.items()}
+    chosen = settings.load(environ)
+    assert not chosen.proxies, "no proxy of its own, and so nobody says who calls"
+    assert chosen.connections_per_address == chosen.newcomers_per_address == 0
 
 
 def test_the_hub_runs_with_its_environment_on_its_redis(compose, short):
