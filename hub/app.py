@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ipaddress
 import itertools
 import logging
 import signal
@@ -17,7 +16,7 @@ from aiohttp import web
 from hub import open_files, static_files
 from hub.embedded import EmbeddedServer
 from hub.engine import Goodbye
-from hub.errors import BadRequest, HubError, Unavailable
+from hub.errors import HubError, Unavailable
 from hub.events import Events
 from hub.listening import listen
 from hub.node import Node
@@ -81,8 +80,8 @@ class Hub:
             events_per_second=settings.events_per_second,
             max_packets=settings.max_packets,
             max_depth=settings.max_depth,
-            cors=tuple(_words(settings.cors)),
-            trusted_proxies=tuple(_network(word) for word in _words(settings.trusted_proxies)),
+            cors=settings.origins,
+            trusted_proxies=settings.proxies,
         )
         self.events = Events(self.node, self.server)
         self.app = web.Application()
@@ -208,14 +207,3 @@ def _file(path: Path) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
         return web.FileResponse(path, headers=_PAGE_HEADERS)
 
     return handler
-
-
-def _words(text: str) -> list[str]:
-    return [word.strip() for word in text.split(",") if word.strip()]
-
-
-def _network(text: str) -> Any:
-    try:
-        return ipaddress.ip_network(text, strict=False)
-    except ValueError:
-        raise BadRequest(f"trusted_proxies: {text!r} is no address or network") from None

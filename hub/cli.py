@@ -108,16 +108,19 @@ def _fields() -> tuple[inspect.Field, ...]:
 def load(environ: Mapping[str, str], given: Mapping[str, Any]) -> settings.Settings:
     """Return the settings; a variable that is set but empty counts as not set.
 
+    So does an empty option, unless empty is what overrules a variable: an empty host would be every address there is.
     Raises UsageError with a sentence that names the option or variable.
     """
     filled = {key: value for key, value in environ.items() if value != ""}
+    given = {
+        key: value for key, value in given.items() if value != "" or not getattr(DEFAULTS, key)
+    }
     try:
         chosen = settings.load(filled, **given)
     except BadRequest as error:
-        what, _, where = error.message.removeprefix("settings: ").partition(" - at `$.")
-        field = where.rstrip("`")
-        if not field:
-            raise click.UsageError(f"{what}.") from None
+        field, _, what = error.message.partition(": ")
+        if not what:
+            raise click.UsageError(f"{field}.") from None
         raise click.UsageError(_invalid(_source(field, given), RULES.get(field, what))) from None
     if chosen.redis_url and urlsplit(chosen.redis_url).scheme not in SCHEMES:
         raise click.UsageError(_invalid(_source("redis_url", given), RULES["redis_url"]))
@@ -249,9 +252,10 @@ def _loop_factory() -> Any:
 
 
 def _without_password(url: str) -> str:
-    """Return the URL with its password blotted out."""
+    """Return the URL with its password blotted out, before the host or in the query."""
     password = urlsplit(url).password
-    return url.replace(f":{password}@", ":***@") if password else url
+    url = url.replace(f":{password}@", ":***@") if password else url
+    return re.sub(r"(?<=password=)[^&#]*", "***", url)
 
 
 if __name__ == "__main__":

@@ -5,7 +5,10 @@ Each field is an environment variable too: `HUB_` and the field's name in capita
 
 from __future__ import annotations
 
+import ipaddress
+import re
 from collections.abc import Mapping
+from ipaddress import IPv4Network, IPv6Network
 from typing import Annotated, Any
 
 import msgspec
@@ -16,6 +19,11 @@ from hub.errors import BadRequest
 Count = Annotated[int, Meta(ge=1, le=1_000_000)]
 Bytes = Annotated[int, Meta(ge=1024, le=1 << 30)]
 Seconds = Annotated[float, Meta(gt=0, le=10 * 365 * 86400)]
+
+# Scheme, host and port; the slash that people like to write behind it is no part of an origin.
+_ORIGIN = re.compile(
+    r"([a-z][a-z0-9+.-]*)://([a-z0-9._-]+|\[[0-9a-f:.]+\])(?::(\d{1,5}))?/?", re.ASCII
+)
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
@@ -31,7 +39,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     prefix: Annotated[str, Meta(pattern=r"^[^{}\s]{1,64}$")] = "hub"
     # How often the embedded server's append-only file reaches the disk.
     fsync: Annotated[str, Meta(pattern=r"^(everysec|always)$")] = "everysec"
-    # Origins of pages that may connect, comma-separated; "*" for all; empty: same origin only.
+    # Origins of pages that may connect, scheme://host[:port], comma-separated; "*" for all; empty: same origin only.
     cors: str = ""
     # Addresses or networks of proxies whose Forwarded / X-Forwarded-For is believed, comma-separated.
     trusted_proxies: str = ""
@@ -103,6 +111,17 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         if self.buffer_low >= self.buffer_high:
             raise ValueError("buffer_low must be below buffer_high")
+        _ = self.origins, self.proxies  # now, and not when half of the hub has been started
+
+    @property
+    def origins(self) -> tuple[str, ...]:
+        """`cors` as browsers name origins. Raises ValueError."""
+        return tuple(_origin(word) for word in _words(self.cors))
+
+    @property
+    def proxies(self) -> tuple[IPv4Network | IPv6Network, ...]:
+        """`trusted_proxies` as networks. Raises ValueError."""
+        return tuple(_network(word) for word in _words(self.trusted_proxies))
 
     @property
     def longest_life(self) -> float:
@@ -120,6 +139,29 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         return max(self.log_age, 2 * life) + life + min(life, 60.0)
 
 
+def _words(text: str) -> list[str]:
+    return [word.strip() for word in text.split(",") if word.strip()]
+
+
+def _origin(text: str) -> str:
+    if text == "*":
+        return text
+    found = _ORIGIN.fullmatch(text.lower())
+    if found is None:
+        raise ValueError(f"cors: {text!r} is neither * nor scheme://host[:port]")
+    scheme, host, port = found.groups()
+    # Browsers leave out the scheme's own port.
+    own = {"http": "80", "https": "443"}.get(scheme)
+    return f"{scheme}://{host}" + (f":{port}" if port and port != own else "")
+
+
+def _network(text: str) -> IPv4Network | IPv6Network:
+    try:
+        return ipaddress.ip_network(text, strict=False)
+    except ValueError:
+        raise ValueError(f"trusted_proxies: {text!r} is no address or network") from None
+
+
 def load(environ: Mapping[str, str], **given: Any) -> Settings:
     """Return the settings: `given` (None: not given) wins over `HUB_*` variables, those over defaults.
 
@@ -134,4 +176,5 @@ def load(environ: Mapping[str, str], **given: Any) -> Settings:
     try:
         return msgspec.convert(values, Settings, strict=False)
     except msgspec.ValidationError as error:
-        raise BadRequest(f"settings: {error}") from None
+        what, _, where = str(error).partition(" - at `$.")
+        raise BadRequest(f"{where.rstrip('`')}: {what}" if where else what) from None

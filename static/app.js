@@ -6,11 +6,13 @@ const FIRST_ROOM = "lobby";
 const HISTORY = 10; // earlier messages shown on joining
 const PATIENCE = 10_000; // milliseconds for the answer to a verb
 const ENTRIES = 500; // lines a log keeps
+const LENGTH = 2000; // characters of a message that it shows
 
 class Pane {
   constructor(name, parent) {
     this.name = name;
     this.rooms = new Set(); // those the user joined, whatever the session still knows
+    this.shown = new Map(); // room → its chip and its option
     this.id = ""; // the hub's name for it
     this.seen = new Map(); // room → offset up to which the log shows it
     this.cut = false; // away until the button is pressed
@@ -103,8 +105,8 @@ class Pane {
     } else {
       this.say(this.greeted ? "Back with a new session: the old one has ended." : "Connected.");
       if (!this.greeted) this.rooms.add(FIRST_ROOM);
-      for (const room of this.rooms) this.join(room);
     }
+    for (const room of this.rooms) if (!rooms.includes(room)) this.join(room);
     this.greeted = true;
     this.showRooms();
   }
@@ -128,36 +130,38 @@ class Pane {
 
   // ----------------------------------------------------------------------------- the verbs
 
-  /** Call a verb; returns its answer, or null after saying what went wrong. */
+  /** Call a verb and say what went wrong; returns its answer, or null where none came. */
   async call(verb, fields) {
     try {
       const answer = await this.socket.timeout(PATIENCE).emitWithAck(verb, fields);
-      if (answer.ok) return answer;
-      this.say(`${verb}: ${answer.error.message}`, "error");
+      if (!answer.ok) this.say(`${verb}: ${answer.error.message}`, "error");
+      return answer;
     } catch {
       this.say(`${verb}: no answer.`, "error");
+      return null;
     }
-    return null;
   }
 
   /** Subscribe: the first time with some history, later with all since what was seen. */
   async join(room) {
+    this.rooms.add(room); // where no answer comes, the next connection asks again
     const since = this.seen.get(room);
     const answer = await this.call("subscribe", since ? { room, since } : { room, history: HISTORY });
-    if (answer === null) {
-      this.rooms.delete(room);
-    } else {
-      this.rooms.add(room);
+    if (answer?.ok === false) this.rooms.delete(room);
+    if (answer?.ok) {
       this.seen.set(room, answer.offset);
       if (since && answer.gap) this.say(`${room}: some messages are no longer kept.`, "gap");
       for (const old of answer.messages) this.add({ ...old, kind: "past" });
+      if (since && answer.more) {
+        this.say(`${room}: more was missed than one answer holds; the rest is not shown.`, "gap");
+      }
       this.say(`Joined ${room}.`);
     }
     this.showRooms();
   }
 
   async part(room) {
-    if ((await this.call("unsubscribe", { room })) === null) return;
+    if (!(await this.call("unsubscribe", { room }))?.ok) return;
     this.rooms.delete(room);
     this.seen.delete(room);
     this.say(`Left ${room}.`);
@@ -183,24 +187,30 @@ class Pane {
     this.button = find(".cut");
     this.chips = find(".rooms");
     this.log = find(".log");
+    this.lines = this.log.firstElementChild;
     this.log.setAttribute("aria-label", `What ${this.name} received`);
     this.select = find("select");
     this.forms = [find(".join"), find(".publish")];
 
-    this.button.addEventListener("click", () => (this.cut ? this.comeBack() : this.leave()));
+    this.button.addEventListener("click", () => {
+      if (this.cut) this.comeBack();
+      else if (this.socket.connected) this.leave();
+    });
     this.forms[0].addEventListener("submit", (event) => {
       event.preventDefault();
+      if (!this.socket.connected) return;
       const field = event.target.elements.room;
       if (field.value.trim()) this.join(field.value.trim());
       field.value = "";
     });
     this.forms[1].addEventListener("submit", async (event) => {
       event.preventDefault();
+      if (!this.socket.connected) return;
       const { room, text } = event.target.elements;
       const message = text.value;
       text.value = "";
       // What could not be published goes back where it was typed.
-      if ((await this.publish(room.value, message)) === null && !text.value) text.value = message;
+      if (!(await this.publish(room.value, message))?.ok && !text.value) text.value = message;
     });
     parent.append(pane);
   }
@@ -222,40 +232,52 @@ class Pane {
       ? `Known to the hub as ${this.id}${connected ? `, connected by ${transport}` : ""}`
       : "";
     this.button.textContent = this.cut ? "Come back" : "Cut connection";
-    this.button.disabled = !this.cut && !connected;
-    for (const form of this.forms) {
-      for (const field of form.elements) field.disabled = !connected;
+    for (const control of this.pane.querySelectorAll("input, button")) {
+      enable(control, connected || (this.cut && control === this.button));
     }
-    for (const button of this.chips.querySelectorAll("button")) button.disabled = !connected;
   }
 
+  /** Add and remove what has changed: what stays keeps the keyboard's focus and the choice. */
   showRooms() {
-    const chosen = this.select.value;
-    this.chips.replaceChildren();
-    this.select.replaceChildren();
     for (const room of this.rooms) {
-      const chip = document.createElement("li");
-      const name = document.createElement("span");
-      name.textContent = room;
-      const leave = document.createElement("button");
-      leave.type = "button";
-      leave.textContent = "×";
-      leave.setAttribute("aria-label", `Leave ${room}`);
-      leave.addEventListener("click", () => this.part(room));
-      chip.append(name, leave);
-      this.chips.append(chip);
-      this.select.append(new Option(room, room));
+      if (!this.shown.has(room)) this.showRoom(room);
     }
-    if (this.rooms.has(chosen)) this.select.value = chosen;
+    for (const [room, { chip, option }] of this.shown) {
+      if (this.rooms.has(room)) continue;
+      const next = chip.nextElementSibling ?? chip.previousElementSibling;
+      if (chip.contains(document.activeElement)) {
+        (next?.querySelector("button") ?? this.forms[0].elements.room).focus();
+      }
+      chip.remove();
+      option.remove();
+      this.shown.delete(room);
+    }
     this.show();
+  }
+
+  showRoom(room) {
+    const chip = document.createElement("li");
+    const name = document.createElement("span");
+    name.textContent = room;
+    const leave = document.createElement("button");
+    leave.type = "button";
+    leave.textContent = "×";
+    leave.setAttribute("aria-label", `Leave ${room}`);
+    leave.addEventListener("click", () => this.socket.connected && this.part(room));
+    chip.append(name, leave);
+    this.chips.append(chip);
+    const option = new Option(room, room);
+    this.select.append(option);
+    this.shown.set(room, { chip, option });
   }
 
   /** Add a message to the log. */
   add({ event, data, meta, offset, kind }) {
     const tag = { replay: "replay", past: "earlier" }[kind];
     const ours = event === "message" && typeof data?.text === "string";
-    const body = ours ? data.text : `${event} ${render(data)}`;
-    const from = (ours && data.by) || meta?.from || "";
+    const body = ours ? cut(data.text) : `${event} ${render(data)}`;
+    // Anybody may publish anything as `by`.
+    const from = (ours && typeof data.by === "string" && cut(data.by)) || meta?.from || "";
     this.entry({ kind, tag, room: meta?.room, from, body, when: Number(offset) / 1000 });
   }
 
@@ -277,10 +299,16 @@ class Pane {
     line.querySelector(".body").textContent = body;
     const { scrollTop, scrollHeight, clientHeight } = this.log;
     const atEnd = scrollHeight - scrollTop - clientHeight < 40;
-    this.log.append(line);
-    while (this.log.childElementCount > ENTRIES) this.log.firstElementChild.remove();
+    this.lines.append(line);
+    while (this.lines.childElementCount > ENTRIES) this.lines.firstElementChild.remove();
     if (atEnd) this.log.scrollTop = this.log.scrollHeight;
   }
+}
+
+/** Say whether a control is of use now. `disabled` would take the keyboard's focus from it. */
+function enable(control, useful) {
+  control.setAttribute("aria-disabled", !useful);
+  if (control instanceof HTMLInputElement) control.readOnly = !useful;
 }
 
 function plural(count, noun) {
@@ -292,7 +320,12 @@ function render(data) {
   const text = JSON.stringify(data, (_, value) =>
     value instanceof ArrayBuffer ? `(${plural(value.byteLength, "byte")})` : value,
   );
-  return text.length > 2000 ? `${text.slice(0, 2000)}…` : text;
+  return cut(text);
+}
+
+/** What is kept of a long text: a log of whole ones could fill the memory. */
+function cut(text) {
+  return text.length > LENGTH ? `${text.slice(0, LENGTH)}…` : text;
 }
 
 if (typeof io === "undefined") {

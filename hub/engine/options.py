@@ -14,7 +14,10 @@ _NOT_OURS = frozenset({"async_handlers", "async_mode", "json", "logger", "monito
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineOptions:
-    """The engine's settings. Times are seconds, sizes bytes; 0 in a limit means none."""
+    """The engine's settings. Times are seconds, sizes bytes.
+
+    0 is no limit in what decides who may come in, in connect_timeout and in events_per_second.
+    """
 
     # -- heartbeat
     ping_interval: float = 25.0

@@ -68,7 +68,19 @@ async def complaints() -> list[str]:
 
 
 @pytest_asyncio.fixture(loop_scope="module")
-async def page(browser: Browser, complaints: list[str]) -> AsyncIterator[Page]:
+async def excused() -> list[str]:
+    """What may be in complaints, and when is not for the test to say: words of them."""
+    return []
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def hub_goes(excused: list[str]) -> None:
+    """The browser's own complaints about a server that is not there, or only just, are in order."""
+    excused += ["ERR_CONNECTION_REFUSED", "ERR_EMPTY_RESPONSE", "ERR_CONNECTION_RESET", "503"]
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def page(browser: Browser, complaints: list[str], excused: list[str]) -> AsyncIterator[Page]:
     """A page of its own; whatever it complained of in the end fails the test."""
     page = await browser.new_page(viewport={"width": 1200, "height": 900})
     page.set_default_timeout(15_000)
@@ -85,4 +97,4 @@ async def page(browser: Browser, complaints: list[str]) -> AsyncIterator[Page]:
     page.on("request", look)
     yield page
     await page.close()
-    assert complaints == []
+    assert [text for text in complaints if not any(word in text for word in excused)] == []

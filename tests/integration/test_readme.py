@@ -99,10 +99,16 @@ async def test_the_first_page(tmp_path):
         await asyncio.to_thread(hub.close)
 
 
-def test_every_file_that_the_readme_names_is_there():
-    """No command and no link of the README leads nowhere."""
-    names = set(re.findall(r"(?:examples|docs)/[\w.]+|\]\(([\w./]+)\)", README))
-    names |= set(re.findall(r"examples/[\w.]+", README))
-    assert names
-    missing = [name for name in names if name and not (ROOT / name).exists()]
-    assert missing == []
+@pytest.mark.parametrize(
+    "page", [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))], ids=lambda page: page.name
+)
+def test_every_file_that_a_page_names_is_there(page):
+    """No path in a command or a sentence, and no link, leads nowhere."""
+    text = page.read_text()
+    named = re.findall(
+        r"(?<![\w./])(?:bench|docs|examples|hub|static|tests)(?:/\w+)+(?:\.\w+)?", text
+    )
+    links = re.findall(r"\]\(([\w./]+)\)", text)
+    found = [ROOT / name for name in named] + [page.parent / link for link in links]
+    assert found
+    assert [path for path in found if not path.exists()] == []

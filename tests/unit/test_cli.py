@@ -87,6 +87,15 @@ def test_an_empty_variable_counts_as_not_set(run, app, monkeypatch):
     assert app.started == [Settings()]
 
 
+def test_an_empty_option_counts_as_not_given_where_empty_says_nothing(run, app, monkeypatch):
+    """An empty host would be every address; no Redis and no origins overrule a variable."""
+    monkeypatch.setenv("HUB_REDIS_URL", "redis://localhost")
+    monkeypatch.setenv("HUB_CORS", "*")
+    monkeypatch.setenv("HUB_DATA_DIR", "/d")
+    run("serve", "--host", "", "--data-dir", "", "--redis-url", "", "--cors", "")
+    assert app.started == [Settings(data_dir="/d")]
+
+
 @pytest.mark.parametrize("flag", FLAGS, ids=lambda flag: flag.field)
 def test_every_option_is_a_setting_and_has_its_help(run, flag):
     assert flag.field in Settings.__struct_fields__
@@ -112,6 +121,14 @@ def test_help_fits_the_terminal(run):
         (["serve", "--fsync", "never"], "Invalid value for --fsync: 'never' is not one of"),
         (["serve", "--prefix", "a{b"], "Invalid value for --prefix: it needs 1 to 64 characters"),
         (["serve", "--redis-url", "localhost:6379"], "Invalid value for --redis-url: it begins"),
+        (
+            ["serve", "--cors", "example.org"],
+            "Invalid value for --cors: 'example.org' is neither *",
+        ),
+        (
+            ["serve", "--trusted-proxies", "x"],
+            "Invalid value for --trusted-proxies: 'x' is no addr",
+        ),
         (["serve", "--port"], "Option '--port' requires an argument."),
         (["serve", "--bogus"], "No such option '--bogus'."),
         (["serve", "more"], "Got unexpected extra argument (more)"),
@@ -133,6 +150,8 @@ def test_a_mistake_gets_one_sentence_and_status_2(run, app, words, sentence):
         ("HUB_LEASE", "0", "Invalid value for HUB_LEASE: Expected `float` > 0.0."),
         ("HUB_PREFIX", "{}", "Invalid value for HUB_PREFIX: it needs 1 to 64 characters"),
         ("HUB_REDIS_URL", "http://x", "Invalid value for HUB_REDIS_URL: it begins with redis://"),
+        ("HUB_CORS", "https://a.org/b", "Invalid value for HUB_CORS: 'https://a.org/b' is neither"),
+        ("HUB_TRUSTED_PROXIES", "::1,a", "Invalid value for HUB_TRUSTED_PROXIES: 'a' is no addr"),
         ("HUB_BUFFER_LOW", "1000000", "buffer_low must be below buffer_high."),
     ],
 )
@@ -205,6 +224,19 @@ def test_settings_lists_all_in_effect_without_the_password(run, monkeypatch):
     assert "HUB_REDIS_URL=redis://user:***@host/0" in lines
     assert "HUB_LEASE=3\n#   default: 10\n" in out
     assert "secret" not in out
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("redis://h/0?password=secret", "redis://h/0?password=***"),
+        ("unix:///s?db=1&password=secret&username=u", "unix:///s?db=1&password=***&username=u"),
+        ("rediss://:secret@h?ssl_password=secret", "rediss://:***@h?ssl_password=***"),
+    ],
+)
+def test_settings_hides_a_password_wherever_it_stands(run, monkeypatch, url, shown):
+    monkeypatch.setenv("HUB_REDIS_URL", url)
+    assert f"HUB_REDIS_URL={shown}\n" in run("settings")[1]
 
 
 def test_settings_can_be_read_back(run, monkeypatch):

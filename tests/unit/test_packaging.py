@@ -27,7 +27,7 @@ import yaml
 from packaging.requirements import Requirement
 
 import hub
-from hub import static_files
+from hub import settings, static_files
 from hub.errors import NotFound
 from hub.settings import Settings
 from tests.support.redis import RedisServer
@@ -139,6 +139,17 @@ def test_the_constraints_pin_every_requirement_within_its_range():
         if wanted.name != "socketio-hub":
             name = wanted.name.lower().replace("_", "-")
             assert wanted.specifier.contains(pins[name]), text
+
+
+def test_what_the_hub_reaches_into_is_pinned_to_its_minor_version():
+    pinned = {"python-socketio", "python-engineio", "aiohttp"}
+    for text in metadata.requires("socketio-hub") or []:
+        wanted = Requirement(text)
+        if wanted.name in pinned and wanted.marker is None:
+            pinned.remove(wanted.name)
+            major, minor = map(int, metadata.version(wanted.name).split(".")[:2])
+            assert not wanted.specifier.contains(f"{major}.{minor + 1}.0"), text
+    assert not pinned
 
 
 def test_the_makefile_has_what_the_contract_names():
@@ -347,6 +358,15 @@ def test_its_parts_fit_together(compose):
 def interpolate(value: str) -> str:
     """Do as Compose does with ${NAME:-default}, in an empty environment."""
     return re.sub(r"\$\{\w+:-([^}]*)\}", r"\1", value)
+
+
+def test_its_clients_are_not_counted_by_an_address_that_all_of_them_share(compose):
+    """A connection to a published port comes from the network's gateway."""
+    given = compose["services"]["hub"]["environment"]
+    environ = {name: interpolate(value) for name, value in given.items()}
+    chosen = settings.load(environ)
+    assert not chosen.proxies, "no proxy of its own, and so nobody says who calls"
+    assert chosen.connections_per_address == chosen.newcomers_per_address == 0
 
 
 def test_the_hub_runs_with_its_environment_on_its_redis(compose, short):

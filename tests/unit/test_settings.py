@@ -1,0 +1,51 @@
+"""What settings mean beyond their types and bounds, which the command line's tests try."""
+
+from __future__ import annotations
+
+from ipaddress import ip_network
+
+import pytest
+
+from hub import settings
+from hub.errors import BadRequest
+
+
+@pytest.mark.parametrize(
+    ("cors", "origins"),
+    [
+        ("", ()),
+        ("*", ("*",)),
+        ("https://example.org", ("https://example.org",)),
+        ("https://example.org/", ("https://example.org",)),
+        ("HTTPS://Example.ORG:8443", ("https://example.org:8443",)),
+        ("https://a.org:443, http://b.org:80,", ("https://a.org", "http://b.org")),
+        ("http://a.org:443", ("http://a.org:443",)),
+        ("http://[::1]:3000,capacitor://localhost", ("http://[::1]:3000", "capacitor://localhost")),
+    ],
+)
+def test_origins_are_as_browsers_name_them(cors, origins):
+    assert settings.load({"HUB_CORS": cors}).origins == origins
+
+
+@pytest.mark.parametrize(
+    "cors",
+    [
+        "example.org", "https://", "https://a.org/b", "https://a.org?b", "https://u@a.org", "null",
+        "https://a.org b.org", "https://*.a.org", "https://a.org:x", "https://bücher.example",
+    ],
+)  # fmt: skip
+def test_what_no_browser_sends_as_an_origin_is_refused(cors):
+    with pytest.raises(BadRequest, match=r"^cors: '.*' is neither \* nor scheme://host\[:port\]$"):
+        settings.load({"HUB_CORS": f"https://example.org,{cors}"})
+
+
+def test_proxies_are_addresses_and_networks():
+    chosen = settings.load({"HUB_TRUSTED_PROXIES": "10.1.2.3/8, ::1"})
+    assert chosen.proxies == (ip_network("10.0.0.0/8"), ip_network("::1"))
+    with pytest.raises(BadRequest, match=r"^trusted_proxies: 'x' is no address or network$"):
+        settings.load({"HUB_TRUSTED_PROXIES": "x"})
+
+
+def test_what_is_out_of_bounds_is_named():
+    with pytest.raises(BadRequest, match=r"^port: Expected"):
+        settings.load({"HUB_PORT": "70000"})
