@@ -41,7 +41,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     fsync: Annotated[str, Meta(pattern=r"^(everysec|always)$")] = "everysec"
     # Origins of pages that may connect, scheme://host[:port], comma-separated; "*" for all; empty: same origin only.
     cors: str = ""
-    # Addresses or networks of proxies whose Forwarded / X-Forwarded-For is believed, comma-separated.
+    # Addresses or networks of proxies whose X-Forwarded-For, without it Forwarded, is believed, comma-separated.
     trusted_proxies: str = ""
     log_level: Annotated[str, Meta(pattern=r"^(debug|info|warning|error)$")] = "info"
 
