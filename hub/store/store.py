@@ -18,6 +18,7 @@ from hub.store.bus import Bus, Messages
 from hub.store.commands import Commands
 from hub.store.identity import Identity, identify
 from hub.store.keys import SCHEMA, Keys
+from hub.store.link import database
 from hub.store.publishing import Publisher
 from hub.store.seen import Seen
 
@@ -29,6 +30,7 @@ class Store:
 
     `on_messages` hears the bus; `on_bus_lost` and `on_bus_back` say when it broke and when there is a new one;
     `on_changed` is called when Redis came back as another server or with a past (restart, failover).
+    Raises BadRequest for a URL that cannot be meant.
     """
 
     def __init__(
@@ -42,7 +44,7 @@ class Store:
         on_changed: Callable[[], None],
     ) -> None:
         self.settings = settings
-        self.keys = Keys(settings.prefix)
+        self.keys = Keys(settings.prefix, database=database(url))
         self.node = secrets.token_hex(8)
         self._ids = Ids(42)
         self.seen = Seen()

@@ -1,10 +1,11 @@
-"""The bus tells messages and confirmations in the order in which they were heard."""
+"""The bus tells messages and confirmations in the order in which they were heard, and of no other database."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from hub.store.bus import Bus
+from tests.support.times import eventually
 
 
 def test_what_comes_before_a_confirmation_is_told_before_it():
@@ -36,3 +37,27 @@ def test_what_comes_before_a_confirmation_is_told_before_it():
         ]
     )
     assert told == [(b"1", True), (b"2", False), (b"4", True)]
+
+
+async def test_other_databases_of_one_server_are_not_heard(start, server):
+    """Redis has its channels in common for all of them: neither messages nor what is said to all nodes gets across."""
+    nodes = [await start(f"{server.url}?db={number}") for number in (0, 3, 13)]
+    for node in nodes:
+        keys = node.store.keys
+        for channel in (keys.room_channel("A").encode(), keys.all_nodes_channel.encode()):
+            node.store.bus.want(channel)
+            await node.store.bus.confirmed(channel)
+    for node in nodes:
+        offset = await node.publish("A", data=id(node))
+        node.store.seen.newest = offset + 1
+        assert await node.store.rollback()
+    for node in nodes:
+        keys = node.store.keys
+        await eventually(lambda node=node: len(node.heard) >= 2)
+        # Behind all that the others have said.
+        await node.publish("A", data="last")
+        await eventually(lambda node=node: "last" in node.heard[-1][1])
+        assert [channel for channel, _ in node.heard] == [
+            keys.room_channel("A"), keys.all_nodes_channel, keys.room_channel("A"),
+        ]  # fmt: skip
+    assert nodes[0].store.keys.room_channel("A") == "t:{0}:bus:room:A"
