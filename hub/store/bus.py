@@ -13,7 +13,7 @@ from itertools import chain
 
 from hub.errors import Unavailable
 from hub.store.kept import Kept
-from hub.store.link import CONNECT_TIMEOUT, Reply, ReplyError, connect, pack
+from hub.store.link import CONNECT_TIMEOUT, Reply, ReplyError, connect, info_fields, pack
 
 log = logging.getLogger("hub.store")
 
@@ -42,6 +42,8 @@ class Bus(Kept):
         self._on_new = on_back
         self._silence = silence
         self._wanted: set[bytes] = set()
+        # The run of the server that the connection leads to.
+        self.server = ""
         # How many confirmations are owed for a channel; nothing owed and wanted: confirmed.
         self._owed: dict[bytes, int] = {}
         self._waiters: dict[bytes, list[asyncio.Future[None]]] = {}
@@ -140,7 +142,7 @@ class Bus(Kept):
         try:
             # Whatever lies between may take connections for a Redis that is not there.
             async with asyncio.timeout(CONNECT_TIMEOUT):
-                await link.call("PING")
+                self.server = info_fields(await link.call("INFO", "server")).get("run_id", "")
         except (TimeoutError, ReplyError) as error:
             link.close()
             raise Unavailable(f"Redis does not answer: {error}") from None

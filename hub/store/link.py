@@ -29,6 +29,12 @@ def packed_part(*words: str) -> bytes:
     return pack(words).split(b"\r\n", 1)[1]
 
 
+def info_fields(info: bytes) -> dict[str, str]:
+    """Parse an answer of INFO."""
+    pairs = (line.partition(":") for line in info.decode().splitlines() if ":" in line)
+    return {name: value for name, _, value in pairs}
+
+
 class Growing(Protocol):
     """A command that may grow as long as it is the last one of its turn."""
 

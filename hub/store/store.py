@@ -50,8 +50,9 @@ class Store:
         self.seen = Seen()
         self._on_changed = on_changed
         self._identity: Identity | None = None
-        self.commands = Commands(url, self._connected, settings.redis_timeout)
         self.bus = Bus(url, on_messages, on_bus_lost, on_bus_back, settings.bus_silence)
+        # A replica's bus brings what its new primary says, of another past perhaps: what was seen before counts.
+        self.commands = Commands(url, self._connected, self.bus.cut, settings.redis_timeout)
         # When the command connection was last made, on the loop's clock.
         self.connected_at = 0.0
         self.publisher = Publisher(settings, self.commands, self.keys, self.seen)
@@ -88,6 +89,8 @@ class Store:
             await self.commands.silence_previous()
         if changed:
             log.warning("Redis was restarted or replaced")
+            if self.bus.server != identity[0]:
+                self.bus.cut()  # first: what was seen up to here is what the new one has to know
             self._on_changed()
 
     # -- logs
