@@ -167,8 +167,8 @@ async def serve(settings: Settings, *, announce: Callable[[str], None]) -> None:
             await embedded.start()
             url = embedded.url
         hub = Hub(settings, url)
-        await hub.node.start()
         stack.push_async_callback(hub.node.stop)
+        await hub.node.start()
         await stack.enter_async_context(hub.node.upkeep.run())
         runner = web.AppRunner(
             hub.app,

@@ -85,11 +85,11 @@ class Node:
         self._all_nodes_channel = self.store.keys.all_nodes_channel.encode()
 
     async def start(self) -> None:
-        """Connect to Redis and take a lease. Raises HubError."""
+        """Connect to Redis and take a lease. Raises HubError where that fails or takes too long; `stop` either way."""
         await self.store.start()
         for channel in (self._node_channel, self._all_nodes_channel):
             self.store.bus.want(channel)
-            await self.store.bus.confirmed(channel)
+            await self.store.bus.confirmed(channel, self.settings.redis_timeout)
         await self.store.renew(first=True)
 
     async def stop(self) -> None:

@@ -9,10 +9,11 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
+from itertools import chain
 
 from hub.errors import Unavailable
 from hub.store.kept import Kept
-from hub.store.link import CONNECT_TIMEOUT, Reply, ReplyError, connect, pack
+from hub.store.link import CONNECT_TIMEOUT, Reply, ReplyError, connect, info_fields, pack
 
 log = logging.getLogger("hub.store")
 
@@ -41,6 +42,8 @@ class Bus(Kept):
         self._on_new = on_back
         self._silence = silence
         self._wanted: set[bytes] = set()
+        # The run of the server that the connection leads to.
+        self.server = ""
         # How many confirmations are owed for a channel; nothing owed and wanted: confirmed.
         self._owed: dict[bytes, int] = {}
         self._waiters: dict[bytes, list[asyncio.Future[None]]] = {}
@@ -62,13 +65,18 @@ class Bus(Kept):
         return self.up and channel in self._wanted and not self._owed.get(channel)
 
     async def confirmed(self, channel: bytes, within: float | None = None) -> None:
-        """Wait until a channel is heard, or not wanted any more. Raises Unavailable after `within` seconds."""
+        """Wait until a channel is heard, or not wanted any more.
+
+        Raises Unavailable after `within` seconds, or at once where Redis refuses.
+        """
         while channel in self._wanted and not self.hears(channel):
             loop = self._loop or asyncio.get_running_loop()
             future: asyncio.Future[None] = loop.create_future()
             self._waiters.setdefault(channel, []).append(future)
             # Not asyncio.timeout: that asks for the running loop, see `Kept`.
-            timer = loop.call_later(within, _give_up, future) if within is not None else None
+            timer = None
+            if within is not None:
+                timer = loop.call_later(within, _give_up, future, "the bus is away")
             try:
                 await future
             finally:
@@ -84,7 +92,12 @@ class Bus(Kept):
 
     def _pushed(self, replies: list[Reply]) -> None:
         messages: Messages = []
-        for kind, channel, payload in replies:
+        refusal: ReplyError | None = None
+        for reply in replies:
+            if isinstance(reply, ReplyError):
+                refusal = reply
+                break
+            kind, channel, payload = reply
             if kind == b"message":
                 messages.append((channel, payload))
                 continue
@@ -95,6 +108,20 @@ class Bus(Kept):
             self._confirm(channel)
         if messages:
             self._on_messages(messages)
+        if refusal is not None:
+            self._refused(refusal)
+
+    def _refused(self, error: ReplyError) -> None:
+        """Give the connection up, as one that came to nothing: there is a channel that Redis does not let it hear.
+
+        Who waits for one is told why. A room that may not be heard is not wanted any more then, and does not spoil the next.
+        """
+        log.error("Redis refuses a subscription", extra={"error": str(error)})
+        self._failed = True
+        self.cut()
+        waiters, self._waiters = self._waiters, {}
+        for future in chain.from_iterable(waiters.values()):
+            _give_up(future, f"Redis refuses a subscription: {error}")
 
     def _confirm(self, channel: bytes) -> None:
         owed = self._owed.get(channel, 0) - 1
@@ -115,7 +142,7 @@ class Bus(Kept):
         try:
             # Whatever lies between may take connections for a Redis that is not there.
             async with asyncio.timeout(CONNECT_TIMEOUT):
-                await link.call("PING")
+                self.server = info_fields(await link.call("INFO", "server")).get("run_id", "")
         except (TimeoutError, ReplyError) as error:
             link.close()
             raise Unavailable(f"Redis does not answer: {error}") from None
@@ -142,6 +169,6 @@ class Bus(Kept):
             link.close()
 
 
-def _give_up(future: asyncio.Future[None]) -> None:
+def _give_up(future: asyncio.Future[None], why: str) -> None:
     if not future.done():
-        future.set_exception(Unavailable("the bus is away"))
+        future.set_exception(Unavailable(why))

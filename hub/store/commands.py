@@ -17,19 +17,30 @@ from hub.store.scripts import read_all
 
 log = logging.getLogger("hub.store")
 
+# What a server answers that has been made a replica; the connection to it stays open.
+DEMOTED = ("READONLY", "MASTERDOWN")
+# Refusals that are nobody's fault here.
+EXPECTED = ("OOM", "LOADING", "MISCONF", "NOREPLICAS", "BUSY", "NOSCRIPT")
+
 
 class Commands(Kept):
     """A connection for commands.
 
     `on_up` is awaited each time it is connected, before anybody else may use it; where it raises
-    Unavailable the connection is tried anew. `timeout`: seconds without an answer after which it is given up.
+    Unavailable the connection is tried anew. `on_demoted` is called where the server turns out to be a replica now, and
+    the connection was given up. `timeout`: seconds without an answer after which it is given up.
     """
 
     def __init__(
-        self, url: str, on_up: Callable[[], Awaitable[None]], timeout: float = 10.0
+        self,
+        url: str,
+        on_up: Callable[[], Awaitable[None]],
+        on_demoted: Callable[[], None],
+        timeout: float = 10.0,
     ) -> None:
         super().__init__(url, "commands", timeout / 4)
         self._on_up = on_up
+        self._on_demoted = on_demoted
         self._timeout = timeout
         self.scripts = read_all()
         # While scripts are being loaded again: those that Redis did not know, and those that came after.
@@ -68,12 +79,13 @@ class Commands(Kept):
 
     async def call(self, *command: Any) -> Reply:
         """Send one plain command. Raises Unavailable."""
-        if self._link is None:
+        link = self._link
+        if link is None:
             raise Unavailable("Redis is away")
         try:
-            return await self._link.call(*command)
+            return await link.call(*command)
         except ReplyError as error:
-            raise _refused(error) from None
+            raise self._refused(link, error) from None
 
     async def silence_previous(self) -> None:
         """Let nothing that lies unread in the lost connection take effect behind what follows.
@@ -86,6 +98,26 @@ class Commands(Kept):
             except HubError:
                 log.warning("the earlier connection could not be closed by Redis")
 
+    # -- refusals
+
+    def _refused(self, link: Link, error: ReplyError) -> HubError:
+        """Say what a refusal of Redis means to a client: nothing was stored, try later."""
+        words = _unwrapped(str(error))
+        code = words.split(" ", 1)[0]
+        if code in DEMOTED:
+            # Not before those whose answers came together with this one have heard them.
+            asyncio.get_running_loop().call_soon(self._demoted, link)
+        elif code not in EXPECTED:
+            log.error("Redis refused a command", extra={"error": words})
+        return Unavailable("Redis refuses: " + code)
+
+    def _demoted(self, link: Link) -> None:
+        """Leave a server that is no primary any more: the next connection is one to what is, or none."""
+        if not link.closed:
+            log.warning("Redis is a replica now")
+            link.close()
+            self._on_demoted()
+
     # -- scripts that Redis has forgotten
 
     def _send(self, link: Link, command: bytes | Growing, callback: Callback) -> None:
@@ -94,7 +126,7 @@ class Commands(Kept):
                 if str(reply).startswith("NOSCRIPT"):
                     self._forgotten(link, command, callback)
                     return
-                reply = _refused(reply)
+                reply = self._refused(link, reply)
             elif self._unknown and not isinstance(reply, Exception):
                 # A later script ran already: those before it would come out of order.
                 late, self._unknown = self._unknown, []
@@ -161,11 +193,6 @@ class Commands(Kept):
             link.close()
 
 
-def _refused(error: Exception) -> HubError:
-    """Say what a refusal of Redis means to a client: nothing was stored, try later."""
-    words = str(error)
-    if not words.startswith(
-        ("OOM", "READONLY", "LOADING", "MASTERDOWN", "MISCONF", "NOREPLICAS", "BUSY", "NOSCRIPT")
-    ):
-        log.error("Redis refused a command", extra={"error": words})
-    return Unavailable("Redis refuses: " + words.split(" ", 1)[0])
+def _unwrapped(words: str) -> str:
+    """Return the words of an error that a script ended with; Redis 6.2 puts them behind words of its own."""
+    return words.rpartition(": -")[2] if words.startswith("ERR Error running script") else words

@@ -5,6 +5,7 @@ from __future__ import annotations
 from hub.errors import BadRequest, Unavailable
 from hub.store.commands import Commands
 from hub.store.keys import SCHEMA, Keys
+from hub.store.link import info_fields
 
 # A run of a server, and a past that servers share.
 Identity = tuple[str, str]
@@ -13,7 +14,9 @@ Identity = tuple[str, str]
 async def identify(commands: Commands, keys: Keys) -> Identity:
     """Ask a server who it is. Raises BadRequest for one that must not be used, Unavailable for one not yet to be used."""
     call = commands.call
-    info = _fields(await call("INFO", "server")) | _fields(await call("INFO", "replication"))
+    info = info_fields(await call("INFO", "server")) | info_fields(
+        await call("INFO", "replication")
+    )
     version = tuple(int(part) for part in info.get("redis_version", "0").split(".")[:2])
     if version < (6, 2):
         raise BadRequest(
@@ -21,7 +24,7 @@ async def identify(commands: Commands, keys: Keys) -> Identity:
         )
     if info.get("role", "master") != "master":
         raise Unavailable("this Redis is a replica")
-    policy = _fields(await call("INFO", "memory")).get("maxmemory_policy", "noeviction")
+    policy = info_fields(await call("INFO", "memory")).get("maxmemory_policy", "noeviction")
     if policy != "noeviction":
         raise BadRequest(
             f"this Redis has maxmemory-policy {policy}, which throws messages away: set it to noeviction"
@@ -33,9 +36,3 @@ async def identify(commands: Commands, keys: Keys) -> Identity:
             f"{schema.decode()}, this hub writes {SCHEMA}: use another prefix or an empty Redis"
         )
     return info.get("run_id", ""), info.get("master_replid", "")
-
-
-def _fields(info: bytes) -> dict[str, str]:
-    """Parse an answer of INFO."""
-    pairs = (line.partition(":") for line in info.decode().splitlines() if ":" in line)
-    return {name: value for name, _, value in pairs}

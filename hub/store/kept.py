@@ -34,6 +34,8 @@ class Kept:
         self._loop: asyncio.AbstractEventLoop | None = None
         # Connected and fit for use.
         self.up = False
+        # The last attempt came to nothing.
+        self._failed = False
 
     async def start(self) -> None:
         """Connect. Raises HubError."""
@@ -82,7 +84,7 @@ class Kept:
 
     async def _keep(self) -> None:
         clock = asyncio.get_running_loop().time
-        delay, failed, tried_at = FIRST_DELAY, False, clock()
+        delay, tried_at = FIRST_DELAY, clock()
         while True:
             while self.up:
                 try:
@@ -95,14 +97,14 @@ class Kept:
                 delay = FIRST_DELAY
             else:
                 await asyncio.sleep(delay * random.uniform(0.5, 1.0))
-                if failed:
+                if self._failed:
                     delay = min(delay * 2, LAST_DELAY)
             self._down.clear()
             try:
                 await self._connect()
-                failed = False
+                self._failed = False
             except HubError as error:
-                failed = True
+                self._failed = True
                 log.warning("no connection", extra={"for": self._name, "error": error.message})
             else:
                 if not self._down.is_set():

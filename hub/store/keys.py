@@ -1,4 +1,4 @@
-"""Every Redis key and channel, by name; the scripts spell the same words in lua/common.lua."""
+"""Every Redis key and channel, by name; the scripts spell the keys in the same words in lua/common.lua."""
 
 from __future__ import annotations
 
@@ -11,19 +11,21 @@ SCHEMA = "2"
 class Keys:
     """The key names of one shard under one prefix.
 
-    All of them share one hash tag, so that every script is legal on Redis Cluster.
+    All of them share one hash tag, so that every script is legal on Redis Cluster. What is said on a channel is heard in
+    all databases of a server, so channels have the number of theirs in their names, 0 aside.
     """
 
-    def __init__(self, prefix: str = "hub", shard: int = 0) -> None:
+    def __init__(self, prefix: str = "hub", shard: int = 0, database: int = 0) -> None:
         self.prefix = prefix
         self.base = f"{prefix}:{{{shard}}}:"
         self.clock = self.base + "clock"
         self.schema = self.base + "schema"
         self.nodes = self.base + "nodes"
-        self.room_channel_base = self.base + "bus:room:"
-        self.node_channel_base = self.base + "bus:node:"
+        bus = f"{self.base}bus{database or ''}:"
+        self.room_channel_base = bus + "room:"
+        self.node_channel_base = bus + "node:"
         # The channel that every node hears.
-        self.all_nodes_channel = self.base + "bus:nodes"
+        self.all_nodes_channel = bus + "nodes"
 
     def log(self, room: str) -> str:
         return f"{self.base}room:{room}:log"

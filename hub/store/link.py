@@ -29,6 +29,12 @@ def packed_part(*words: str) -> bytes:
     return pack(words).split(b"\r\n", 1)[1]
 
 
+def info_fields(info: bytes) -> dict[str, str]:
+    """Parse an answer of INFO."""
+    pairs = (line.partition(":") for line in info.decode().splitlines() if ":" in line)
+    return {name: value for name, _, value in pairs}
+
+
 class Growing(Protocol):
     """A command that may grow as long as it is the last one of its turn."""
 
@@ -166,16 +172,25 @@ class Link(asyncio.Protocol):
         self._lost()
 
 
+def _options(url: str) -> dict[str, Any]:
+    try:
+        return dict(parse_url(url))
+    except ValueError as error:
+        raise BadRequest(f"redis_url: {error}") from None
+
+
+def database(url: str) -> int:
+    """Return the number of a URL's database. Raises BadRequest for a URL that cannot be meant."""
+    return int(_options(url).get("db", 0))
+
+
 async def connect(
     url: str,
     on_lost: Callable[[], None],
     on_push: Callable[[list[Reply]], None] | None = None,
 ) -> Link:
     """Connect and log in. Raises Unavailable, or BadRequest for a URL that cannot be meant."""
-    try:
-        options: dict[str, Any] = dict(parse_url(url))
-    except ValueError as error:
-        raise BadRequest(f"redis_url: {error}") from None
+    options = _options(url)
     loop = asyncio.get_running_loop()
     link = Link(on_lost, on_push)
     try:

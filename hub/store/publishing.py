@@ -84,6 +84,7 @@ class Publisher:
             str(int(settings.numbers_life * 1e3)),
             str(settings.inbox_length),
             str(int(settings.dedupe_life * 1e3)),
+            keys.room_channel_base,
         )
 
     def publish(

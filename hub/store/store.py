@@ -18,6 +18,7 @@ from hub.store.bus import Bus, Messages
 from hub.store.commands import Commands
 from hub.store.identity import Identity, identify
 from hub.store.keys import SCHEMA, Keys
+from hub.store.link import database
 from hub.store.publishing import Publisher
 from hub.store.seen import Seen
 
@@ -29,6 +30,7 @@ class Store:
 
     `on_messages` hears the bus; `on_bus_lost` and `on_bus_back` say when it broke and when there is a new one;
     `on_changed` is called when Redis came back as another server or with a past (restart, failover).
+    Raises BadRequest for a URL that cannot be meant.
     """
 
     def __init__(
@@ -42,14 +44,15 @@ class Store:
         on_changed: Callable[[], None],
     ) -> None:
         self.settings = settings
-        self.keys = Keys(settings.prefix)
+        self.keys = Keys(settings.prefix, database=database(url))
         self.node = secrets.token_hex(8)
         self._ids = Ids(42)
         self.seen = Seen()
         self._on_changed = on_changed
         self._identity: Identity | None = None
-        self.commands = Commands(url, self._connected, settings.redis_timeout)
         self.bus = Bus(url, on_messages, on_bus_lost, on_bus_back, settings.bus_silence)
+        # A replica's bus brings what its new primary says, of another past perhaps: what was seen before counts.
+        self.commands = Commands(url, self._connected, self.bus.cut, settings.redis_timeout)
         # When the command connection was last made, on the loop's clock.
         self.connected_at = 0.0
         self.publisher = Publisher(settings, self.commands, self.keys, self.seen)
@@ -87,6 +90,8 @@ class Store:
             self._identity = identity
             return
         log.warning("Redis was restarted or replaced")
+        if self.bus.server != identity[0]:
+            self.bus.cut()  # first: what was seen up to here is what the new one has to know
         # Before anybody else is let in: whatever is published hides what was forgotten.
         await self.rollback()
         self._identity = identity

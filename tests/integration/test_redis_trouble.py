@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 
+import aiohttp
 import pytest
 
 from tests.support.expect import exactly, in_order
-from tests.support.times import SOON, UNIT, eventually
+from tests.support.times import SOON, UNIT, eventually, eventually_true
 
 KINDS = ("pubsub", "normal", "both")
 
@@ -99,3 +100,27 @@ async def test_redis_loses_everything(own_redis, fragile, js, raw, room):
         lambda: page.data()[-1:] == [3] or len(page.sessions) > 1,
         what=lambda: (page.events, page.connects, page.disconnects, page.errors),
     )
+
+
+async def test_redis_becomes_a_replica_and_a_primary_again(own_redis, own_hub, raw, room):
+    """It closes no connection: the hub is not ready until it is promoted, and then serves those who stayed."""
+    hub = await own_hub(redis_url=own_redis.url, prefix="d")
+    reader, publisher = await raw(hub.url), await raw(hub.url)
+    await reader.join(room)
+    await publisher.publish(room, 1)
+
+    async def ready():
+        async with aiohttp.ClientSession() as http, http.get(hub.url + "/readyz") as answer:
+            return answer.status == 200
+
+    async def not_ready():
+        return not await ready()
+
+    await asyncio.to_thread(own_redis.client.replicaof, "127.0.0.1", 1)
+    with pytest.raises(AssertionError, match="READONLY"):
+        await publisher.publish(room, 2)
+    await eventually_true(not_ready)
+    await asyncio.to_thread(own_redis.client.replicaof, "NO", "ONE")
+    await eventually_true(ready)
+    await publisher.publish(room, 3)
+    await exactly(reader, [1, 3])

@@ -113,3 +113,17 @@ async def test_a_wrong_password_is_told(tcp_redis):
     with pytest.raises(AssertionError, match=r"WRONGPASS|invalid") as said:
         await asyncio.to_thread(hub.start)
     assert ":wrong" not in str(said.value)
+
+
+async def test_a_user_without_channels_is_told(tcp_redis):
+    """A user of Redis 7 may hear no channel unless told so: the start ends with the server's own sentence."""
+    server, port = tcp_redis
+    server.client.execute_command(
+        "ACL", "SETUSER", "hub", "on", ">open", "~hub:*", "resetchannels", "+@all"
+    )
+    hub = Hub(f"redis://hub:open@127.0.0.1:{port}/0")
+    with pytest.raises(
+        AssertionError, match=r"hub: Redis refuses a subscription: NOPERM .*channel"
+    ):
+        await asyncio.to_thread(hub.start)
+    hub.check()

@@ -4,8 +4,8 @@
 -- ARGV  1 newest offset that the node has seen
 --       2 log length         3 log age in microseconds                4 log age in milliseconds
 --       5 milliseconds that meta outlives the last message            6 inbox length
---       7 life of an idempotency key in milliseconds
---       8, ... five words a message: 'v' volatile (offset and bus only), 'o' odd (some sessions are not to count it:
+--       7 life of an idempotency key in milliseconds                  8 prefix of a room's bus channel
+--       9, ... five words a message: 'v' volatile (offset and bus only), 'o' odd (some sessions are not to count it:
 --       echo off or ttl) or ''; room; header; body; idempotency key or ''
 -- Answer: the offset of each; behind '=' where its idempotency key had been seen.
 --
@@ -16,14 +16,14 @@ local base = string.sub(KEYS[1], 1, -6)
 
 local t = call('TIME')
 local offset = math.max(t[1] * 1000000 + t[2] - 1, tonumber(call('GET', KEYS[1]) or '0'), tonumber(ARGV[1]))
-local upto = format('%.0f', offset + (#ARGV - 7) / 5)
+local upto = format('%.0f', offset + (#ARGV - 8) / 5)
 local begun = false
 local answers = {}
 
-local i = 8
+local i = 9
 while i < #ARGV do
   local room = ARGV[i + 1]
-  local prefix, channel = base .. 'room:' .. room, base .. 'bus:room:' .. room
+  local prefix, channel = base .. 'room:' .. room, ARGV[8] .. room
   local log, meta, away_key = prefix .. ':log', prefix .. ':meta', prefix .. ':away'
   -- The room's meta as it was; its last number and offset, and those that the run began behind.
   local was, n, last, before, odd

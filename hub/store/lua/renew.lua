@@ -5,10 +5,12 @@
 --       5 schema version
 -- Answer: '1'; '0' where the lease had lapsed and others may have parked the node's sessions
 
+local lease = base .. 'node:' .. ARGV[1]
+local held = redis.call('DEL', lease) == 1                       -- a removal first: passes when Redis is full
+redis.call('SET', lease, '1', 'PX', ARGV[2])
 redis.call('SADD', base .. 'nodes', ARGV[1])
 redis.call('PEXPIRE', base .. 'nodes', ARGV[3])
 redis.call('SET', base .. 'schema', ARGV[5], 'PX', ARGV[3])
 if redis.call('EXISTS', served_key(ARGV[1])) == 1 then redis.call('PEXPIRE', served_key(ARGV[1]), ARGV[3]) end
-local held = redis.call('SET', base .. 'node:' .. ARGV[1], '1', 'PX', ARGV[2], 'GET')
 if held or ARGV[4] == '1' then return '1' end
 return '0'

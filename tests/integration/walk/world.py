@@ -231,7 +231,7 @@ class Ledger(Lab):
 
     def publish_ran(self, _: str, args: list[str], reply: Any) -> None:
         world = self.world
-        for body, offset in zip(args[10::5], reply, strict=True):
+        for body, offset in zip(args[11::5], reply, strict=True):
             message = world.messages[json.loads(f"[{body}]")[1]["i"]]
             message.offset = int(offset)
             if not message.volatile:

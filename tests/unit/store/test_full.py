@@ -93,3 +93,16 @@ async def test_sessions_go_on(full, server):
     await node.store.finish(away.client_id, "d")
     await node.store.release()
     await node.store.sweep()
+
+
+async def test_nodes_live_on(full, server):
+    """They renew their leases, and one that had lapsed is told so: nobody takes them for dead and parks everybody."""
+    node, live, _ = full
+    lease = f"t:{{0}}:node:{node.store.node}"
+    assert not await node.store.renew()
+    assert server.client.sismember("t:{0}:nodes", node.store.node)
+    server.client.pexpire(lease, 1000)
+    assert await node.store.renew()
+    assert server.client.pttl(lease) > 1000
+    assert await node.store.touch([(live.client_id, "c")]) == 1
+    assert await node.store.sweep() == 0

@@ -106,7 +106,7 @@ class Session(RuleBasedStateMachine):
         words = [("o" if own else "", room, header, '"m",1', "") for room in rooms]
         offsets = self.raw.call(
             "EVALSHA", SCRIPTS["publish"].sha, 1, "w:{0}:clock", "0", self.log, AGE * 10**6, AGE * 1000,
-            (AGE + 2 * LIFE + 120) * 1000, self.inbox, "120000", *itertools.chain(*words),
+            (AGE + 2 * LIFE + 120) * 1000, self.inbox, "120000", "w:{0}:bus:room:", *itertools.chain(*words),
         )  # fmt: skip
         for room, offset in zip(rooms, map(int, offsets), strict=True):
             if own:

@@ -1,0 +1,135 @@
+"""A primary that became a replica is left, though it closes nothing; what only it had is told."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
+
+import pytest
+
+from hub.errors import Unavailable
+from hub.message import encode, meta
+from hub.node import Node
+from hub.settings import Settings
+from hub.store.commands import _unwrapped
+from tests.support.proxy import Proxy
+from tests.support.redis import RedisServer
+from tests.support.times import SOON, eventually
+
+
+@pytest.fixture
+def servers() -> Iterator[list[tuple[RedisServer, int]]]:
+    """Two servers, each with its TCP port."""
+    with socket.socket() as one, socket.socket() as two:
+        for free in (one, two):
+            free.bind(("127.0.0.1", 0))
+        ports = [one.getsockname()[1], two.getsockname()[1]]
+    options = ("--bind", "127.0.0.1", "--repl-diskless-sync-delay", "0")
+    servers = [(RedisServer("--port", str(port), *options), port) for port in ports]
+    yield servers
+    for server, _ in servers:
+        server.stop()
+
+
+@pytest.fixture
+async def way(servers: Any) -> AsyncIterator[Proxy]:
+    """Lead to the first of the servers, as a name does that an operator can change."""
+    async with Proxy(servers[0][1]) as proxy:
+        yield proxy
+
+
+@pytest.mark.parametrize("stale", ["yes", "no"])
+async def test_a_replica_is_left_until_it_is_promoted(start, own_redis, caplog, stale):
+    """Its refusal ends the connection; it is asked again and again what it is, and nobody is ready meanwhile."""
+    node = await start(own_redis.url)
+    await node.publish("A")
+    own_redis.client.config_set("replica-serve-stale-data", stale)
+    own_redis.client.replicaof("127.0.0.1", 1)
+    with pytest.raises(Unavailable, match="READONLY" if stale == "yes" else "MASTERDOWN"):
+        await node.publish("A")
+    refused = 0
+    while refused < 3:
+        await eventually(lambda: not node.store.ready)
+        await eventually(lambda: sum("replica" in getattr(r, "error", "") for r in caplog.records))
+        refused += 1
+        caplog.clear()
+    own_redis.client.replicaof("NO", "ONE")
+    await eventually(lambda: node.store.ready)
+    assert node.events.index("lost") < node.events.index("changed")
+    assert await node.publish("A")
+
+
+async def test_those_who_were_refused_together_are_told_the_same(start, own_redis):
+    """The connection is not closed before all of them have heard why."""
+    node = await start(own_redis.url)
+    own_redis.client.replicaof("127.0.0.1", 1)
+    told: list[Any] = []
+    for _ in range(3):
+        node.store.commands.run("renew", (node.store.keys.clock,), ["n", 1, 1, 1, "2"], told.append)
+    await eventually(lambda: len(told) == 3)
+    assert [error.message for error in told] == ["Redis refuses: READONLY"] * 3
+
+
+async def test_the_bus_follows_the_commands(start, servers, way):
+    """The commands come to another server; the bus leaves the old one, which still serves it, before that is told."""
+    node = await start(f"redis://127.0.0.1:{way.port}", bus_silence=10 * SOON)
+    bus, channel = node.store.bus, node.store.keys.room_channel("A").encode()
+    bus.want(channel)
+    await bus.confirmed(channel)
+    way.target = servers[1][1]
+    servers[0][0].client.client_kill_filter(_type="normal")
+    await eventually(lambda: "changed" in node.events)
+    assert node.events[:2] == ["lost", "changed"]
+    await bus.confirmed(channel, SOON)
+    await eventually(lambda: node.store.ready)
+    await node.publish("A")
+    await eventually(lambda: node.heard)
+
+
+async def test_what_only_the_demoted_one_had_is_told(start, servers, way):
+    """The replica that it became brings newer messages of a past without it: what was seen before counts."""
+    (old, _), (new, port) = servers
+    settings, url = Settings(prefix="t"), f"redis://127.0.0.1:{way.port}"
+    node = Node(settings, url, expel=print, retry_later=print, failed=print)
+    store, seen = node.store, node.store.seen
+    refused: list[Any] = []
+    header, body = encode("m", b"1", meta("A", None))
+
+    def publish() -> None:
+        store.publisher.publish("A", header, body, lambda result, _: refused.append(result))
+
+    await node.start()
+    try:
+        room = node._rooms.want("A")
+        await store.bus.confirmed(room.channel)
+        publish()
+        await eventually(lambda: seen.witness)
+        elsewhere = await start(new.url)
+        old.client.replicaof("127.0.0.1", port)
+        publish()
+        await eventually(lambda: isinstance(refused[-1], Unavailable))
+        await eventually(lambda: old.client.info("replication")["master_link_status"] == "up")
+        await eventually(lambda: store.bus.hears(room.channel))
+        newer = await elsewhere.publish("A")
+        await eventually(lambda: seen.witness == ("A", newer))
+        assert new.client.get("t:{0}:reset") is None
+        way.target = port
+        await eventually(lambda: new.client.get("t:{0}:reset"))
+    finally:
+        await node.stop()
+
+
+@pytest.mark.parametrize(
+    ("said", "meant"),
+    [
+        ("READONLY You can't write against a read only replica.", "READONLY"),
+        (
+            "ERR Error running script (call to f_01): @user_script:4: @user_script: 4: -READONLY You can't",
+            "READONLY",
+        ),
+        ("ERR Error running script (call to f_01): @user_script:3: no such thing", "ERR"),
+    ],
+)
+def test_redis_6_wraps_what_a_script_ended_with(said, meant):
+    assert _unwrapped(said).split(" ")[0] == meant
