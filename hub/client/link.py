@@ -148,6 +148,8 @@ class Link(socketio.AsyncClient):  # type: ignore[misc]
         except TimeoutError:
             pass
         finally:
+            # For loops that go on: Python 3.11 loses a cancellation that comes with a message.
+            eio.state = "disconnected"
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
