@@ -99,10 +99,7 @@ class HubClient:
         """
         if self._tasks:
             raise RuntimeError("connect once")
-        self._tasks = [
-            asyncio.create_task(self._guard(self._connection.run()), name="hub-client-connection"),
-            asyncio.create_task(self._guard(self._delivery.run()), name="hub-client-delivery"),
-        ]
+        self._start(self._connection.run(), "hub-client-connection")
         try:
             async with asyncio.timeout(self._timeout):
                 await self._connection.up()
@@ -112,6 +109,8 @@ class HubClient:
         except HubError:
             await self.close(end=False)
             raise
+        # Last, so that handlers registered before the caller awaits again miss nothing.
+        self._start(self._delivery.run(), "hub-client-delivery")
         return self
 
     async def close(self, *, end: bool | None = None) -> None:
@@ -207,13 +206,15 @@ class HubClient:
     ) -> Subscribed:
         """Join a room, with its last `history` messages or those after the offset `since`."""
         said = await self._ask("subscribe", room=room, history=history, since=since)
-        self._connection.rooms.add(room)
+        self._connection.joined(room)
         return _with_offsets(msgspec.convert(said, Subscribed))
 
     async def unsubscribe(self, room: str) -> None:
         """Leave a room."""
-        self._connection.rooms.discard(room)
+        self._connection.left(room)
         await self._ask("unsubscribe", room=room)
+        # A connection made meanwhile may have found the session still in the room.
+        self._connection.left(room)
 
     async def publish(
         self,
@@ -280,6 +281,9 @@ class HubClient:
             "offset": (self._position.offset or None) if self._position.pid else None,
         }
         return {name: value for name, value in auth.items() if value is not None}
+
+    def _start(self, work: Coroutine[Any, Any, None], name: str) -> None:
+        self._tasks.append(asyncio.create_task(self._guard(work), name=name))
 
     async def _guard(self, work: Coroutine[Any, Any, None]) -> None:
         """Run one of the two tasks; a failure of either ends the client, and is told."""

@@ -84,6 +84,25 @@ async def test_what_came_with_the_connect_reply_is_handled(fake, connect):
     await eventually(lambda: len(got) == 20)
 
 
+async def test_handlers_registered_behind_connect_are_in_time(fake, connect, monkeypatch):
+    """Nothing is handed out before the caller of `connect` had its turn, however much has come."""
+    fake.replay = [(100 + number, number) for number in range(20)]
+    client = connect()
+    up = client._connection.up
+
+    async def up_late() -> Any:
+        link = await up()
+        await link.ask("history", {"room": "r"})  # answered behind the replay
+        return link
+
+    with monkeypatch.context() as patch:
+        patch.setattr(client._connection, "up", up_late)
+        await client.connect()
+        got = collect(client)
+        await eventually(lambda: client.offset == "119")
+    assert len(got) == 20
+
+
 async def test_a_lost_connection_is_resumed_with_the_newest_position(fake, connect):
     """Each CONNECT sends the pid of the last reply and the position as it is then."""
     client = connect()
@@ -347,6 +366,155 @@ async def test_a_new_session_gets_its_rooms_back(fake, connect):
     assert told == [Gap("r", "expired", "10", "601", None)]
     assert [fields["room"] for fields in fake.asked("subscribe")] == ["r", "left", "r"]
     assert client.offset == "500"
+
+
+def lose_session(fake: FakeHub) -> None:
+    """Let the next connection get a new session, in the rooms that are joined from then on."""
+    fake.offset, fake.pid = "500", "s2.secret"
+    fake.session |= {"recovered": False, "rooms": []}
+
+    def answer(peer: Any, verb: str, fields: dict[str, Any]) -> dict[str, Any]:
+        if verb == "subscribe":
+            fake.session |= {"recovered": True, "rooms": [*fake.session["rooms"], fields["room"]]}
+        return {"ok": True, "room": fields["room"], "offset": "600"}
+
+    fake.answer = answer
+
+
+async def test_a_cut_while_rooms_are_joined_again_loses_no_gap(fake, connect):
+    """What was not joined yet is owed; nothing of the broken connection was handled."""
+    client, told = connect(), []
+    got = collect(client)
+    client.on_gap(told.append)
+    await client.connect()
+    await client.subscribe("a")
+    await client.subscribe("b")
+    lose_session(fake)
+    joins = fake.answer
+
+    def cut(peer: Any, verb: str, fields: dict[str, Any]) -> dict[str, Any] | None:
+        if fields["room"] == "b":
+            fake.answer = joins
+            peer.ws._req.transport.abort()
+            return None
+        return joins(peer, verb, fields)
+
+    fake.answer, fake.replay = cut, [(650, None)]
+    await fake.peers[0].ws.close()
+    await eventually(lambda: got)
+    assert fake.peers[2].auth == {"pid": "s2.secret", "offset": "10"}
+    assert told == [Gap(room, "expired", "10", "601", None) for room in ("a", "b")]
+    assert [fields["room"] for fields in fake.asked("subscribe")] == ["a", "b", "a", "b", "b"]
+    assert client.offset == "650"
+
+
+async def test_a_lost_session_loses_the_personal_room_too(fake, connect):
+    """A named session is in `@name` without asking: the new one lists it, and the gap is told."""
+    client, told = connect(client_id="c"), []
+    client.on_gap(told.append)
+    fake.session |= {"rooms": ["@c"]}
+    await client.connect()
+    await fake.peers[0].message(100)
+    await eventually(lambda: client.offset == "100")
+    assert fake.asked("subscribe") == []
+    fake.offset, fake.pid = "500", "s2.secret"
+    await fake.peers[0].ws.close()
+    await eventually(lambda: told)
+    assert told == [Gap("@c", "expired", "100", "12", None)]
+
+
+async def test_a_room_missing_from_a_recovered_session_is_joined_again(fake, connect):
+    """A session whose room the hub has forgotten is brought back into that room alone."""
+    client, told = connect(), []
+    client.on_gap(told.append)
+    await client.connect()
+    await client.subscribe("kept")
+    await client.subscribe("gone")
+    fake.session |= {"recovered": True, "rooms": ["kept"]}
+    await fake.peers[0].ws.close()
+    await eventually(lambda: told)
+    assert [gap.room for gap in told] == ["gone"]
+    assert fake.asked("subscribe")[2:] == [{"room": "gone"}]
+
+
+async def test_rooms_of_an_earlier_process_come_back(fake, connect):
+    """Rooms that a resumed session is in already are joined again when it is lost."""
+    client, told = connect(client_id="c"), []
+    client.on_gap(told.append)
+    fake.session |= {"recovered": True, "rooms": ["@c", "r"]}
+    await client.connect()
+    lose_session(fake)
+    fake.session["rooms"] = ["@c"]
+    await fake.peers[0].ws.close()
+    await eventually(lambda: len(told) == 2)
+    assert fake.asked("subscribe") == [{"room": "@c"}, {"room": "r"}]
+
+
+async def test_a_room_that_was_left_stays_left(fake, connect):
+    """A reconnection in the middle of `unsubscribe` finds the session in the room, for a moment."""
+    client, told = connect(), []
+    client.on_gap(told.append)
+    await client.connect()
+    await client.subscribe("left")
+    await client.subscribe("kept")
+    plain = fake.answer
+
+    def cut(peer: Any, verb: str, fields: dict[str, Any]) -> None:
+        fake.answer = plain
+        peer.ws._req.transport.abort()
+
+    fake.answer = cut
+    fake.session |= {"recovered": True, "rooms": ["left", "kept"]}
+    await client.unsubscribe("left")
+    lose_session(fake)
+    await fake.peers[1].ws.close()
+    await eventually(lambda: told)
+    assert fake.asked("subscribe")[2:] == [{"room": "kept"}]
+
+
+@pytest.mark.parametrize(("missed", "publishes"), [(5, True), (50, False)])
+async def test_more_rooms_and_messages_than_may_wait(fake, connect, missed, publishes):
+    """With the smallest queue and a handler at work, which may publish, all rooms come back."""
+    client, got, told = connect(queue=1), [], []
+    working, gate = asyncio.Event(), asyncio.Event()
+    client.on_gap(told.append)
+
+    @client.on("m")
+    async def handle(data: Any, meta: Meta) -> None:
+        if not got:
+            working.set()
+            await gate.wait()
+            if publishes:
+                await client.publish("r", "m", 1)
+        got.append(meta.offset)
+
+    await client.connect()
+    rooms = [f"r{number:02}" for number in range(30)]
+    for room in rooms:
+        await client.subscribe(room)
+    await fake.peers[0].message(100)
+    await eventually(working.is_set)
+    lose_session(fake)
+    fake.replay = [(700 + number, None) for number in range(missed)]
+    await fake.peers[0].ws.close()
+    await eventually(lambda: len(fake.peers) >= 2)
+    gate.set()
+    await eventually(lambda: len(got) == 1 + missed)
+    assert told == [Gap(room, "expired", "100", "601", None) for room in rooms]
+    assert len(fake.asked("subscribe")) == 2 * len(rooms)
+    assert got == ["100", *(str(700 + number) for number in range(missed))]
+
+
+async def test_an_unanswered_join_does_not_hold_the_client_up(fake, connect):
+    """Each join has `answer_timeout`; then another connection is made. Closing ends it at any time."""
+    client = connect(answer_timeout=0.2 * UNIT)
+    await client.connect()
+    await client.subscribe("r")
+    lose_session(fake)
+    fake.answer = lambda *_: None
+    await fake.peers[0].ws.close()
+    await eventually(lambda: len(fake.peers) == 3, within=5 * UNIT)
+    await asyncio.wait_for(client.close(), 5 * UNIT)
 
 
 async def test_reset_moves_the_position_back(fake, connect):
