@@ -174,7 +174,11 @@ class Delivery:
                 if inspect.isawaitable(result):
                     await result
                 return
-            except Exception as error:  # whatever the application's code raises
+            except (Exception, asyncio.CancelledError) as error:  # whatever the application raises
+                # A cancellation may also be that of something the handler awaited.
+                task = asyncio.current_task()
+                if isinstance(error, asyncio.CancelledError) and task and task.cancelling():
+                    raise
                 name = getattr(handler, "__qualname__", repr(handler))
                 log.exception("handler %s raised (%d of %d)", name, attempt, self._attempts)
                 if attempt == self._attempts:
