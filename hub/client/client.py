@@ -68,6 +68,12 @@ class HubClient:
             raise ValueError("acks: auto or manual")
         if not 0 < timeout <= TIMEOUT_LONGEST:
             raise ValueError(f"timeout: above 0 and up to {TIMEOUT_LONGEST} seconds")
+        if not answer_timeout > 0:
+            raise ValueError("answer_timeout: above 0")
+        if queue < 1:
+            raise ValueError("queue: at least 1")
+        if attempts < 1:
+            raise ValueError("attempts: at least 1")
         self._named = check_client_id(client_id) if client_id is not None else None
         self._token = token
         self._manual = acks == "manual"
