@@ -8,6 +8,7 @@ way changes nothing but what has been done.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import random
 from collections.abc import Callable
@@ -64,6 +65,7 @@ class Connection:
         # Set while there is a link, and when there will be none any more, for the reason in `over`.
         self._changed = asyncio.Event()
         self._over: HubError | None = None
+        self._stopped = asyncio.Event()
 
     async def run(self) -> None:
         """Make link after link; return never, raise a HubError where the hub says to stay away."""
@@ -92,6 +94,7 @@ class Connection:
         """Let everybody who waits for a link know that there will be none."""
         self._over = reason
         self._changed.set()
+        self._stopped.set()
 
     async def up(self) -> Link:
         """Return the link as soon as there is one."""
@@ -120,7 +123,9 @@ class Connection:
                 if late or not (error.retryable and retry) or self._over is not None:
                     raise
             failures += 1
-            await asyncio.sleep(pause)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(pause):
+                    await self._stopped.wait()
 
     async def _ask_once(self, link: Link, verb: str, fields: dict[str, Any]) -> dict[str, Any]:
         try:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import json
 import stat
+import threading
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import pytest
 
 from hub import errors
-from hub.client import HandlerFailed, HubClient, Publisher, Replaced
+from hub.client import HandlerFailed, HubClient, Publisher, Replaced, connection
 from hub.model import Gap, Meta
 from tests.support.fake_hub import FakeHub
 from tests.support.times import UNIT, eventually
@@ -155,6 +156,44 @@ async def test_a_handler_that_goes_on_failing_ends_the_client(fake, connect):
         await client.publish("r", "m", 1)
 
 
+async def test_a_cancellation_inside_a_handler_is_its_failure(fake, connect):
+    """A handler that awaits what somebody cancels is called again, as if it had raised."""
+    client, calls = connect(), []
+
+    @client.on("m")
+    async def handle(data: Any, meta: Meta) -> None:
+        calls.append(meta.offset)
+        if len(calls) == 1:
+            work = asyncio.create_task(asyncio.sleep(3600))
+            work.cancel()
+            await work
+
+    await client.connect()
+    await fake.peers[0].message(100)
+    await eventually(lambda: client.offset == "100")
+    assert calls == ["100", "100"]
+
+
+async def test_closing_cancels_a_handler_at_work(fake, connect):
+    """It ends in its middle, and the position stays before its message."""
+    client, ended = connect(), []
+
+    @client.on("m")
+    async def handle(data: Any, meta: Meta) -> None:
+        try:
+            ended.append(False)
+            await asyncio.sleep(3600)
+        finally:
+            ended[:] = [True]
+
+    await client.connect()
+    await fake.peers[0].message(100)
+    await eventually(lambda: ended)
+    await asyncio.wait_for(client.close(), 5 * UNIT)
+    assert ended == [True]
+    assert client.offset == "10"
+
+
 async def test_a_full_queue_stops_the_reading(fake, connect):
     """Back-pressure reaches the socket; a handler may still ask verbs, and nothing is lost."""
     client, gate, got = connect(queue=10), asyncio.Event(), []
@@ -294,6 +333,35 @@ async def test_verbs_are_bounded_in_time(fake, connect):
     await fake.peers[0].ws.close()
     with pytest.raises(errors.Unavailable):
         await client.publish("r", "m", 1)
+
+
+async def test_closing_ends_the_pause_before_the_next_try(fake, connect, monkeypatch):
+    """A verb that waits to be sent again is told at once that there is no client any more."""
+    monkeypatch.setattr(connection, "BACKOFF_FIRST", 20 * UNIT)
+    monkeypatch.setattr(connection, "BACKOFF_LONGEST", 20 * UNIT)
+    client = connect()
+    await client.connect()
+    said = {"code": "unavailable", "message": "?", "retryable": True}
+    fake.answer = lambda *_: {"ok": False, "error": said}
+    asking = asyncio.create_task(client.history("r"))
+    await eventually(lambda: fake.asked("history"))
+    await client.close()
+    with pytest.raises(errors.Unavailable, match="closed"):
+        await asyncio.wait_for(asking, 5 * UNIT)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"acks": "none"}, {"timeout": 0}, {"timeout": 91}, {"answer_timeout": 0}, {"queue": 0},
+        {"attempts": 0}, {"answer_timeout": float("nan")},
+    ],
+    ids=str,
+)  # fmt: skip
+async def test_options_out_of_bounds_are_refused(options):
+    """At once, by name, instead of a client that cannot work."""
+    with pytest.raises(ValueError, match=next(iter(options))):
+        HubClient("http://127.0.0.1:9", **options)
 
 
 @pytest.mark.parametrize("code", sorted(errors.ERRORS))
@@ -632,6 +700,49 @@ async def test_publisher(fake):
 
     assert await asyncio.to_thread(work) == ["11"] * 5
     await eventually(lambda: fake.peers[0].goodbye)
+
+
+async def test_closing_a_publisher_ends_the_calls_of_other_threads(fake):
+    """Each gets a HubError, in time, wherever it was: unanswered, between two tries, or too late."""
+    publisher = Publisher(fake.url, transports=["websocket"])
+    said = {"code": "unavailable", "message": "?", "retryable": True}
+    refused = {"ok": False, "error": said}
+    fake.answer = lambda _peer, _verb, fields: refused if fields["data"] % 2 else None
+
+    def publish(number: int) -> None:
+        with pytest.raises(errors.Unavailable):
+            publisher.publish("r", "m", number)
+
+    publishing = [asyncio.create_task(asyncio.to_thread(publish, number)) for number in range(4)]
+    await eventually(lambda: len(fake.asked("publish")) >= 4)
+    await asyncio.to_thread(publisher.close)
+    await asyncio.wait_for(asyncio.gather(*publishing), 5 * UNIT)
+
+
+async def test_a_call_that_races_the_close_of_a_publisher(fake, monkeypatch):
+    """A call that has its client before `close`, and its turn behind it, gets a HubError too."""
+    publisher = Publisher(fake.url, transports=["websocket"])
+    closing: list[threading.Thread] = []
+    connected = publisher._connected
+
+    def close_now() -> HubClient:
+        client = connected()
+        if not closing:
+            closing.append(threading.Thread(target=publisher.close))
+            closing[0].start()
+            closing[0].join(0.1 * UNIT)
+        return client
+
+    monkeypatch.setattr(publisher, "_connected", close_now)
+
+    def publish() -> None:
+        try:
+            publisher.publish("r", "m", 1)
+        except errors.HubError:
+            pass
+        closing[0].join()
+
+    await asyncio.wait_for(asyncio.to_thread(publish), 5 * UNIT)
 
 
 async def test_publisher_without_a_hub():
