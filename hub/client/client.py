@@ -120,9 +120,10 @@ class HubClient:
         return self
 
     async def close(self, *, end: bool | None = None) -> None:
-        """Disconnect. `end` says whether the session ends, which nothing can continue then.
+        """Disconnect, and cancel a handler that is at work; its message does not count as handled.
 
-        By default an anonymous session without a position file ends and any other is parked.
+        `end` says whether a session without a name ends, which nothing can continue then; one with
+        a name is parked in any case. By default it ends where there is no position file.
         """
         if end is None:
             end = self._named is None and not self._position.kept
@@ -236,7 +237,8 @@ class HubClient:
         """Publish a message and return when the hub has it.
 
         Retried with the same idempotency `id` (one is made) while the outcome is unknown; a
-        volatile message is not. Raises Unavailable when `timeout` is over: outcome unknown.
+        volatile message is not. Raises Unavailable when `timeout` is over: outcome unknown;
+        BadRequest and TooLarge, nothing being sent, for data that no hub, or not this one, takes.
         """
         fields = {
             "room": room,

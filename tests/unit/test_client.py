@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import stat
 import threading
@@ -312,6 +313,37 @@ async def test_a_poll_cut_off_in_its_body_replaces_the_connection():
     await eventually(lambda: shaken >= 2)
     await client.close()
     server.close()
+
+
+@pytest.mark.parametrize(
+    "data",
+    [float("nan"), [float("-inf")], object(), {"a": {1}}, (b"x",), [b"x"] * 11],
+    ids=["nan", "infinity", "object", "set", "bytes in a tuple", "attachments"],
+)
+async def test_what_no_hub_can_take_is_refused_at_once(fake, connect, data):
+    """Nothing is sent that the hub would close the connection over, and the error says why."""
+    client = connect()
+    await client.connect()
+    with pytest.raises(errors.BadRequest, match="publish: data: "):
+        await client.publish("r", "m", data)
+    with pytest.raises(errors.BadRequest, match="publish: ttl: "):
+        await client.publish("r", "m", 1, ttl=float("nan"))
+    assert fake.verbs == []
+    await client.publish("r", "m", 1)
+    assert len(fake.peers) == 1
+
+
+async def test_what_is_too_large_is_refused_at_once(fake, connect):
+    """The bound is the handshake's `maxPayload`, for each part by itself."""
+    fake.max_payload = 200
+    client = connect()
+    await client.connect()
+    for data in ("x" * 200, b"x" * 201):
+        with pytest.raises(errors.TooLarge, match="the hub takes 200"):
+            await client.publish("r", "m", data)
+    assert fake.verbs == []
+    await client.publish("r", "m", "x" * 100)
+    assert len(fake.peers) == 1
 
 
 async def test_volatile_is_not_retried(fake, connect):
@@ -720,27 +752,23 @@ async def test_closing_a_publisher_ends_the_calls_of_other_threads(fake):
 
 
 async def test_a_call_that_races_the_close_of_a_publisher(fake, monkeypatch):
-    """A call that has its client before `close`, and its turn behind it, gets a HubError too."""
+    """One that is about to be submitted when another thread closes ends well, or by a HubError."""
     publisher = Publisher(fake.url, transports=["websocket"])
-    closing: list[threading.Thread] = []
-    connected = publisher._connected
+    closing = threading.Thread(target=publisher.close)
+    submit = asyncio.run_coroutine_threadsafe
 
-    def close_now() -> HubClient:
-        client = connected()
-        if not closing:
-            closing.append(threading.Thread(target=publisher.close))
-            closing[0].start()
-            closing[0].join(0.1 * UNIT)
-        return client
-
-    monkeypatch.setattr(publisher, "_connected", close_now)
+    def submit_late(*args: Any) -> Any:
+        monkeypatch.undo()
+        closing.start()
+        closing.join(0.5 * UNIT)  # all the way, where nothing keeps it back
+        return submit(*args)
 
     def publish() -> None:
-        try:
-            publisher.publish("r", "m", 1)
-        except errors.HubError:
-            pass
-        closing[0].join()
+        publisher.publish("r", "m", 1)
+        monkeypatch.setattr(asyncio, "run_coroutine_threadsafe", submit_late)
+        with contextlib.suppress(errors.HubError):
+            publisher.publish("r", "m", 2)
+        closing.join()
 
     await asyncio.wait_for(asyncio.to_thread(publish), 5 * UNIT)
 
