@@ -112,7 +112,7 @@ class Delivery:
         self._changed.set()
 
     def close(self) -> None:
-        """Let `run` return as soon as no handler is at work."""
+        """Let `run` return; a handler at work is cancelled with its task, which is the caller's to do."""
         self._closed = True
         self.hold()
         self._changed.set()
