@@ -68,6 +68,12 @@ class HubClient:
             raise ValueError("acks: auto or manual")
         if not 0 < timeout <= TIMEOUT_LONGEST:
             raise ValueError(f"timeout: above 0 and up to {TIMEOUT_LONGEST} seconds")
+        if not answer_timeout > 0:
+            raise ValueError("answer_timeout: above 0")
+        if queue < 1:
+            raise ValueError("queue: at least 1")
+        if attempts < 1:
+            raise ValueError("attempts: at least 1")
         self._named = check_client_id(client_id) if client_id is not None else None
         self._token = token
         self._manual = acks == "manual"
@@ -99,10 +105,7 @@ class HubClient:
         """
         if self._tasks:
             raise RuntimeError("connect once")
-        self._tasks = [
-            asyncio.create_task(self._guard(self._connection.run()), name="hub-client-connection"),
-            asyncio.create_task(self._guard(self._delivery.run()), name="hub-client-delivery"),
-        ]
+        self._start(self._connection.run(), "hub-client-connection")
         try:
             async with asyncio.timeout(self._timeout):
                 await self._connection.up()
@@ -112,12 +115,15 @@ class HubClient:
         except HubError:
             await self.close(end=False)
             raise
+        # Last, so that handlers registered before the caller awaits again miss nothing.
+        self._start(self._delivery.run(), "hub-client-delivery")
         return self
 
     async def close(self, *, end: bool | None = None) -> None:
-        """Disconnect. `end` says whether the session ends, which nothing can continue then.
+        """Disconnect, and cancel a handler that is at work; its message does not count as handled.
 
-        By default an anonymous session without a position file ends and any other is parked.
+        `end` says whether a session without a name ends, which nothing can continue then; one with
+        a name is parked in any case. By default it ends where there is no position file.
         """
         if end is None:
             end = self._named is None and not self._position.kept
@@ -207,13 +213,15 @@ class HubClient:
     ) -> Subscribed:
         """Join a room, with its last `history` messages or those after the offset `since`."""
         said = await self._ask("subscribe", room=room, history=history, since=since)
-        self._connection.rooms.add(room)
+        self._connection.joined(room)
         return _with_offsets(msgspec.convert(said, Subscribed))
 
     async def unsubscribe(self, room: str) -> None:
         """Leave a room."""
-        self._connection.rooms.discard(room)
+        self._connection.left(room)
         await self._ask("unsubscribe", room=room)
+        # A connection made meanwhile may have found the session still in the room.
+        self._connection.left(room)
 
     async def publish(
         self,
@@ -229,7 +237,8 @@ class HubClient:
         """Publish a message and return when the hub has it.
 
         Retried with the same idempotency `id` (one is made) while the outcome is unknown; a
-        volatile message is not. Raises Unavailable when `timeout` is over: outcome unknown.
+        volatile message is not. Raises Unavailable when `timeout` is over: outcome unknown;
+        BadRequest and TooLarge, nothing being sent, for data that no hub, or not this one, takes.
         """
         fields = {
             "room": room,
@@ -280,6 +289,9 @@ class HubClient:
             "offset": (self._position.offset or None) if self._position.pid else None,
         }
         return {name: value for name, value in auth.items() if value is not None}
+
+    def _start(self, work: Coroutine[Any, Any, None], name: str) -> None:
+        self._tasks.append(asyncio.create_task(self._guard(work), name=name))
 
     async def _guard(self, work: Coroutine[Any, Any, None]) -> None:
         """Run one of the two tasks; a failure of either ends the client, and is told."""

@@ -1,22 +1,24 @@
 """Keeps a client connected, connection after connection, and asks verbs over whichever is up.
 
 What is lost on the way is asked again, and a session that the hub could not continue is brought
-back into its rooms.
+back into its rooms. Until that is done the delivery is held, so a connection that breaks on the
+way changes nothing but what has been done.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import random
 from collections.abc import Callable
 from typing import Any
 
-from hub.client.delivery import OWN_GAP, Delivery
+from hub.client.delivery import Delivery
 from hub.client.link import Link
 from hub.client.position import Position
 from hub.errors import HubError, Unavailable
-from hub.model import Gap, Session, offset_int
+from hub.model import Session, offset_int
 
 BACKOFF_FIRST, BACKOFF_LONGEST = 0.2, 10.0  # seconds; jitter takes up to half of it away
 OPEN_TIMEOUT = 10.0  # seconds from the first packet to `hub:session`
@@ -53,7 +55,9 @@ class Connection:
         # What the hub said of the session when the newest link was made.
         self.session: Session | None = None
         # Rooms to be in; a session that could not be continued is brought into them again.
-        self.rooms: set[str] = set()
+        self._rooms: set[str] = set()
+        # Rooms that the hub has lost, and whose gap is not with the delivery yet.
+        self._owed: set[str] = set()
         # The link that may be asked, while there is one.
         self.link: Link | None = None
         # Why the newest attempt failed.
@@ -61,6 +65,7 @@ class Connection:
         # Set while there is a link, and when there will be none any more, for the reason in `over`.
         self._changed = asyncio.Event()
         self._over: HubError | None = None
+        self._stopped = asyncio.Event()
 
     async def run(self) -> None:
         """Make link after link; return never, raise a HubError where the hub says to stay away."""
@@ -89,6 +94,7 @@ class Connection:
         """Let everybody who waits for a link know that there will be none."""
         self._over = reason
         self._changed.set()
+        self._stopped.set()
 
     async def up(self) -> Link:
         """Return the link as soon as there is one."""
@@ -117,7 +123,9 @@ class Connection:
                 if late or not (error.retryable and retry) or self._over is not None:
                     raise
             failures += 1
-            await asyncio.sleep(pause)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(pause):
+                    await self._stopped.wait()
 
     async def _ask_once(self, link: Link, verb: str, fields: dict[str, Any]) -> dict[str, Any]:
         try:
@@ -127,31 +135,48 @@ class Connection:
             link.end(None)
             raise Unavailable(f"{verb}: no answer within {self._answer_timeout} s") from None
 
+    def joined(self, room: str) -> None:
+        """Note that the session is to be in a room."""
+        self._rooms.add(room)
+
+    def left(self, room: str) -> None:
+        """Note that the session is not to be in a room."""
+        self._rooms.discard(room)
+        self._owed.discard(room)
+
     async def _open(self, link: Link) -> None:
-        """Connect and bring the session into its rooms."""
-        before = self._position.offset
+        """Connect, bring the session into its rooms, and let what has come be handled."""
         try:
             async with asyncio.timeout(OPEN_TIMEOUT):
                 reply, self.session = await link.open(self._url, self._auth, self._transports)
-                self._position.pid = reply.get("pid", self._position.pid)
-                for room in sorted(self.rooms - set(self.session.rooms)):
-                    await self._rejoin(link, room, before)
         except TimeoutError:
             raise Unavailable("the hub does not answer") from None
+        self._position.pid = reply.get("pid", self._position.pid)
+        self._compare(self.session)
+        for room in sorted(self._owed):
+            said = await self._ask_once(link, "subscribe", {"room": room})
+            self._delivery.lost(room, until=str(offset_int(said["offset"]) + 1))
+            self._owed.discard(room)
+        self._delivery.release()
 
-    async def _rejoin(self, link: Link, room: str, after: str) -> None:
-        """Join a room that the hub no longer knows the session to be in, and tell the gap."""
-        said = await link.ask("subscribe", {"room": room})
-        until = str(offset_int(said["offset"]) + 1)
-        gap = Gap(room, "expired", after or "0", until)
-        await self._delivery.put([OWN_GAP, gap], lambda: True)
+    def _compare(self, session: Session) -> None:
+        """Note which rooms the hub has lost, and which it knows of from an earlier process."""
+        listed = set(session.rooms)
+        if session.recovered:
+            self._owed |= self._rooms - listed
+            self._rooms |= {room for room in listed if not room.startswith("@")}
+        else:
+            self._owed |= self._rooms
+            if self._position.offset:
+                # The personal room, which a named session is always in: the old one was, too.
+                self._owed |= listed
 
     async def _drop(self, link: Link) -> None:
         """Part with a link, and with what it brought that has not been handled."""
         link.end(None)
         if self.link is link:
             self.link = None
-        self._delivery.clear()
+        self._delivery.hold()
         await link.shut(end=False)
 
 

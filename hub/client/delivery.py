@@ -3,6 +3,9 @@
 What has arrived waits in a queue with a bound. A full queue stops the reading of the connection,
 so that the hub holds the rest in the session's inbox; only while a verb waits for its answer does
 reading go on, up to `HARD` times the bound, because the answer comes behind those messages.
+
+While no connection is open (`hold`) nothing is handled: what one brings that breaks while it is
+being opened moves nothing.
 """
 
 from __future__ import annotations
@@ -17,15 +20,12 @@ from typing import Any
 import msgspec
 
 from hub.client.position import Position
-from hub.errors import HubError
+from hub.errors import HubError, Unavailable
 from hub.model import RESERVED_PREFIX, Gap, Meta, Session, is_offset, offset_int
 
 HARD = 10
 GAPS_KEPT = 1000
 RETRY_FIRST, RETRY_LONGEST = 0.1, 5.0  # seconds between calls of a handler that raises
-
-# The name under which `HubClient` queues a gap that it found itself; it never is on the wire.
-OWN_GAP = "hub:client-gap"
 
 Handler = Callable[..., Any]
 
@@ -53,51 +53,84 @@ class Delivery:
         # The newest message handed to a handler; what is not newer is a repeat.
         self._seen = 0
         self._queue: deque[list[Any]] = deque()
-        self._filled = asyncio.Event()
+        # Rooms of a lost session, and up to where each is lost; told before the queue is handled.
+        self._lost: dict[str, str] = {}
+        self._held = True
+        # Set where `run` may have something to do.
+        self._changed = asyncio.Event()
         self._emptied = asyncio.Event()
         self._closed = False
 
     async def put(self, event: list[Any], asking: Callable[[], bool]) -> None:
         """Queue an event that arrived, and return when the next one may be read.
 
-        Raises ValueError where the queue is over its hard bound: the connection has to go, and
-        the next one brings the rest.
+        Raises ValueError where the queue has reached its hard bound: the connection has to go, and
+        the next one brings the rest. While held, the rest is dropped and `release` raises: the
+        answers that the opening waits for come behind it.
         """
-        self._queue.append(event)
-        self._filled.set()
+        if not self._overrun:
+            self._queue.append(event)
+            self._changed.set()
         while len(self._queue) >= self._bound:
-            if len(self._queue) >= self._bound * HARD:
+            if self._overrun and not self._held:
                 raise ValueError("the handlers are too far behind")
             if asking():
                 return
             self._emptied.clear()
             await self._emptied.wait()
 
+    @property
+    def _overrun(self) -> bool:
+        return len(self._queue) >= self._bound * HARD
+
+    def lost(self, room: str, until: str) -> None:
+        """Have a gap told, from the position as it is then: what lies before `until` is lost."""
+        self._lost[room] = until
+        self._changed.set()
+
     def wake(self) -> None:
         """Let the connection be read on: a verb has begun to wait, or the connection has ended."""
         self._emptied.set()
 
-    def clear(self) -> None:
-        """Forget what has not been handled: its connection is lost, and the next one brings it."""
-        self._queue = deque(event for event in self._queue if event[0] == OWN_GAP)
+    def hold(self) -> None:
+        """Handle nothing until `release`, and forget what waits, which the next connection brings.
+
+        Gaps of a lost session stay: the hub does not tell them again.
+        """
+        self._held = True
+        self._queue.clear()
         self.wake()
 
+    def release(self) -> None:
+        """Handle what has arrived: a connection is open.
+
+        Raises Unavailable where more has come meanwhile than may wait: the next one brings it.
+        """
+        if self._overrun:
+            raise Unavailable("too much has come while the connection was being opened")
+        self._held = False
+        self._changed.set()
+
     def close(self) -> None:
-        """Let `run` return, after the handler that is at work."""
+        """Let `run` return; a handler at work is cancelled with its task, which is the caller's to do."""
         self._closed = True
-        self.clear()
-        self._filled.set()
+        self.hold()
+        self._changed.set()
 
     async def run(self) -> None:
         """Handle events until closed, or until a handler fails for good (HandlerFailed)."""
         while not self._closed:
-            if not self._queue:
-                self._filled.clear()
-                await self._filled.wait()
-                continue
-            event = self._queue.popleft()
-            self._emptied.set()
-            await self._handle(*event)
+            if self._held or not (self._lost or self._queue):
+                self._changed.clear()
+                await self._changed.wait()
+            elif self._lost:
+                room = next(iter(self._lost))
+                until = self._lost.pop(room)
+                await self.told(Gap(room, "expired", self.position.offset or "0", until))
+            else:
+                event = self._queue.popleft()
+                self._emptied.set()
+                await self._handle(*event)
 
     async def told(self, gap: Gap) -> None:
         """Note a gap, and tell it unless it was told before."""
@@ -117,8 +150,6 @@ class Delivery:
             self._seen = offset_int(self.position.offset)
         elif event == "hub:gap":
             await self.told(msgspec.convert(args[0], Gap))
-        elif event == OWN_GAP:
-            await self.told(args[0])
         elif offset and len(args) == 3 and not event.startswith(RESERVED_PREFIX):
             await self._deliver(event, args[0], args[1], offset)
 
@@ -143,7 +174,11 @@ class Delivery:
                 if inspect.isawaitable(result):
                     await result
                 return
-            except Exception as error:  # whatever the application's code raises
+            except (Exception, asyncio.CancelledError) as error:  # whatever the application raises
+                # A cancellation may also be that of something the handler awaited.
+                task = asyncio.current_task()
+                if isinstance(error, asyncio.CancelledError) and task and task.cancelling():
+                    raise
                 name = getattr(handler, "__qualname__", repr(handler))
                 log.exception("handler %s raised (%d of %d)", name, attempt, self._attempts)
                 if attempt == self._attempts:

@@ -9,16 +9,21 @@ python-engineio 4:
 - `_handle_error`, `_handle_disconnect`: a refusal and a `41` end the link with a reason.
 - `_handle_event`: events go to one place, whichever they are, and before the CONNECT reply too.
 - `_handle_eio_disconnect`: answers that can no longer come are not waited for.
+- `_connect_websocket`, `_send_request`: the handshake's `maxPayload`, which the stock client drops,
+  is read from the handshake once more.
+- `_Packet`: JSON without NaN and infinities, which the hub does not take.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import logging
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+import aiohttp
 import engineio
 import engineio.base_client
 import msgspec
@@ -26,8 +31,8 @@ import socketio
 import socketio.exceptions
 import socketio.packet
 
-from hub.errors import ERRORS, Forbidden, Unavailable
-from hub.model import Session
+from hub.errors import ERRORS, BadRequest, Forbidden, TooLarge, Unavailable
+from hub.model import ATTACHMENTS, Session
 
 FLUSH = 2.0  # seconds that a closing connection is given to send what waits
 GOODBYE = 0.1  # seconds that the other side is given to answer a closing handshake
@@ -42,7 +47,60 @@ class Replaced(Forbidden):
     """A newer connection has taken the session over, or the hub has expelled this client."""
 
 
+class _StrictJson:
+    loads = staticmethod(socketio.packet.Packet.json.loads)
+
+    @staticmethod
+    def dumps(value: Any, **options: Any) -> str:
+        return json.dumps(value, allow_nan=False, **options)
+
+
+class _Packet(socketio.packet.Packet):  # type: ignore[misc]
+    json = _StrictJson
+
+
+class _WebSocket(aiohttp.ClientWebSocketResponse):
+    # The first message: the handshake, where the connection has not begun with polling.
+    first: str | None = None
+
+    async def receive(self, timeout: float | None = None) -> aiohttp.WSMessage:
+        message = await super().receive(timeout)
+        if self.first is None:
+            self.first = str(message.data)
+        return message
+
+
 class _Engine(engineio.AsyncClient):  # type: ignore[misc]
+    # Bytes of one WebSocket message or polling body that the hub takes, where it has said so.
+    max_payload: int | None = None
+
+    async def _connect_websocket(self, *args: Any) -> Any:
+        upgrade = self.sid is not None
+        connected = await super()._connect_websocket(*args)
+        if not upgrade:
+            self._shaken(self.ws.first)
+        return connected
+
+    async def _send_request(self, *args: Any, **options: Any) -> Any:
+        handshake = self.sid is None
+        response = await super()._send_request(*args, **options)
+        if handshake and isinstance(response, aiohttp.ClientResponse) and response.ok:
+            self._shaken(await response.text())
+        return response
+
+    def _shaken(self, handshake: str) -> None:
+        [opening, *_] = engineio.payload.Payload(encoded_payload=handshake).packets
+        self.max_payload = opening.data.get("maxPayload")
+
+    def check_size(self, parts: list[str | bytes]) -> None:
+        """Raise TooLarge where the hub would close the connection over a packet's parts."""
+        if self.current_transport == "websocket":
+            size = max(_length(part) for part in parts)
+        else:  # one body, binary parts as base64
+            size = sum(_length(part, base64=True) for part in parts) + len(parts) - 1
+        if self.max_payload is not None and size > self.max_payload:
+            raise TooLarge(f"{size} bytes: the hub takes {self.max_payload} at once")
+
     async def _receive_packet(self, pkt: Any) -> None:
         if pkt.packet_type != engineio.packet.MESSAGE:
             await super()._receive_packet(pkt)
@@ -69,6 +127,8 @@ class Link(socketio.AsyncClient):  # type: ignore[misc]
             engineio_logger=_quiet,
             # How large a message may be is the hub's to say; aiohttp's own limit is 4 MiB.
             websocket_extra_options={"max_msg_size": 0},
+            http_session=lambda: aiohttp.ClientSession(ws_response_class=_WebSocket),
+            serializer=_Packet,
         )
         loop = asyncio.get_running_loop()
         # The CONNECT reply, or why there is none.
@@ -106,26 +166,43 @@ class Link(socketio.AsyncClient):  # type: ignore[misc]
     async def ask(self, verb: str, fields: dict[str, Any]) -> dict[str, Any]:
         """Send a verb and return its answer; raise the HubError that the hub answered.
 
-        Raises Unavailable, the outcome being unknown, where the connection ends before.
+        Raises Unavailable, the outcome being unknown, where the connection ends before; BadRequest
+        and TooLarge, nothing being sent, for what the hub would close the connection over.
         """
+        if self.closed.done():
+            raise Unavailable(f"{verb}: not connected")
         answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
 
         def answered(*args: Any) -> None:
             if not answer.done():
                 answer.set_result(args[0] if args else None)
 
+        number = self._generate_ack_id("/", answered)
         self._answers.add(answer)
-        self._wake()
         try:
-            await self.emit(verb, fields, callback=answered)
+            parts = self._encode(verb, fields, number)
+            self._wake()
+            for part in parts:
+                await self.eio.send(part)
             said = await answer
-        except socketio.exceptions.SocketIOError as error:
-            raise Unavailable(f"{verb}: not connected") from error
         finally:
             self._answers.discard(answer)
+            self.callbacks["/"].pop(number, None)
         if isinstance(said, dict) and said.get("ok") is True:
             return said
         raise _error_of(said.get("error") if isinstance(said, dict) else None, verb)
+
+    def _encode(self, verb: str, fields: dict[str, Any], number: int) -> list[str | bytes]:
+        """Return a verb as the messages to send."""
+        try:
+            encoded = _Packet(data=[verb, fields], namespace="/", id=number).encode()
+        except (TypeError, ValueError, RecursionError) as error:
+            raise BadRequest(f"{verb}: {_unsayable(fields)}: {error}") from None
+        parts: list[str | bytes] = [encoded] if isinstance(encoded, str) else encoded
+        if len(parts) > 1 + ATTACHMENTS:
+            raise BadRequest(f"{verb}: data: more than {ATTACHMENTS} binary values")
+        self.eio.check_size(parts)
+        return parts
 
     async def shut(self, *, end: bool) -> None:
         """Close the connection and wait for all that belongs to it; `end` ends its session too.
@@ -148,6 +225,8 @@ class Link(socketio.AsyncClient):  # type: ignore[misc]
         except TimeoutError:
             pass
         finally:
+            # For loops that go on: Python 3.11 loses a cancellation that comes with a message.
+            eio.state = "disconnected"
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
@@ -214,6 +293,23 @@ class Link(socketio.AsyncClient):  # type: ignore[misc]
         self.connected = False
         self.namespaces.clear()
         self.end(None)
+
+
+def _length(part: str | bytes, *, base64: bool = False) -> int:
+    """Return the bytes of a message on the wire; text is ASCII, and has a letter in front."""
+    if isinstance(part, str):
+        return 1 + len(part)
+    return 1 + 4 * -(-len(part) // 3) if base64 else len(part)
+
+
+def _unsayable(fields: dict[str, Any]) -> str:
+    """Return the field that cannot be sent."""
+    for name, value in fields.items():
+        try:
+            _Packet(data=[value]).encode()
+        except (TypeError, ValueError, RecursionError):
+            return name
+    return "fields"
 
 
 def _error_of(error: Any, verb: str) -> Exception:

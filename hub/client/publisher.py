@@ -6,6 +6,7 @@ Any number of threads may publish at once; each call returns when the hub has it
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import os
 import threading
 from collections.abc import Coroutine
@@ -15,6 +16,8 @@ from typing import Any, Self, TypeVar
 from hub.client.client import HubClient
 from hub.errors import Unavailable
 from hub.model import Published
+
+WIND_UP = 5.0  # seconds that calls under way are given to end when their client is closed
 
 T = TypeVar("T")
 
@@ -47,19 +50,24 @@ class Publisher:
         echo: bool = True,
     ) -> Published:
         """Publish a message; see `HubClient.publish`. Raises a HubError."""
-        client = self._connected()
-        return self._wait(
-            client.publish(room, event, data, id=id, volatile=volatile, ttl=ttl, echo=echo)
-        )
+        with self._lock:
+            # Under the lock, so that nothing is submitted to a loop that has been stopped.
+            published = self._submit(
+                self._connected().publish(
+                    room, event, data, id=id, volatile=volatile, ttl=ttl, echo=echo
+                )
+            )
+        return _result(published)
 
     def close(self) -> None:
-        """Disconnect and end the thread. No call can follow."""
+        """Disconnect and end the thread. Calls under way raise Unavailable, and any that follow."""
         with self._lock:
             self._closed = True
             self._stop()
 
     def __enter__(self) -> Self:
-        self._connected()
+        with self._lock:
+            self._connected()
         return self
 
     def __exit__(
@@ -71,17 +79,17 @@ class Publisher:
         self.close()
 
     def _connected(self) -> HubClient:
-        with self._lock:
-            if self._closed:
-                raise Unavailable("the publisher is closed")
-            if self._owner != os.getpid():
-                self._loop = self._client = None
-            elif self._client is not None and self._client.failure is not None:
-                self._stop()
-            if self._client is None:
-                self._start()
-            assert self._client is not None
-            return self._client
+        """Return the client, connected; only under the lock."""
+        if self._closed:
+            raise Unavailable("the publisher is closed")
+        if self._owner != os.getpid():
+            self._loop = self._client = None
+        elif self._client is not None and self._client.failure is not None:
+            self._stop()
+        if self._client is None:
+            self._start()
+        assert self._client is not None
+        return self._client
 
     def _start(self) -> None:
         self._owner = os.getpid()
@@ -91,7 +99,7 @@ class Publisher:
         )
         self._thread.start()
         try:
-            self._client = self._wait(self._connect())
+            self._client = _result(self._submit(self._connect()))
         except BaseException:
             self._stop()
             raise
@@ -102,15 +110,31 @@ class Publisher:
     def _stop(self) -> None:
         if self._loop is None or self._owner != os.getpid():
             return
-        if self._client is not None:
-            self._wait(self._client.close())
+        _result(self._submit(self._wind_up()))
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
         self._loop = self._client = None
 
-    def _wait(self, work: Coroutine[Any, Any, T]) -> T:
-        if self._loop is None:
-            work.close()
-            raise Unavailable("the publisher is closed")
-        return asyncio.run_coroutine_threadsafe(work, self._loop).result()
+    async def _wind_up(self) -> None:
+        """Close the client, and see every call under way to its end."""
+        if self._client is not None:
+            await self._client.close()
+        left = asyncio.all_tasks() - {asyncio.current_task()}
+        if left:
+            _, late = await asyncio.wait(left, timeout=WIND_UP)
+            for task in late:
+                task.cancel()
+            await asyncio.gather(*late, return_exceptions=True)
+
+    def _submit(self, work: Coroutine[Any, Any, T]) -> concurrent.futures.Future[T]:
+        assert self._loop is not None
+        return asyncio.run_coroutine_threadsafe(work, self._loop)
+
+
+def _result(future: concurrent.futures.Future[T]) -> T:
+    """Wait for what was submitted."""
+    try:
+        return future.result()
+    except concurrent.futures.CancelledError:
+        raise Unavailable("the publisher is closed") from None

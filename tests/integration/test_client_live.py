@@ -141,6 +141,27 @@ async def test_large_messages(own_hub, client, room, transports):
         assert values(got) == ["x" * 5_000_000, b"y" * 5_000_000]
 
 
+@both
+@pytest.mark.parametrize("unit", ["x", b"x"], ids=str)
+async def test_the_largest_message(own_hub, client, room, transports, unit):
+    """What the client refuses for its size is just what the hub would close the connection over."""
+    hub = await own_hub(max_payload=2000)
+    writer = await client(hub.url, transports=transports)
+    link = writer._connection.link
+    size = 2001
+    while True:
+        try:
+            await writer.publish(room, "m", unit * size, volatile=True)
+            break
+        except errors.TooLarge:
+            size -= 1
+    assert writer._connection.link is link
+    link.eio.max_payload += 4  # one byte, or four where it begins another group of base64
+    with pytest.raises(errors.Unavailable):  # volatile: it is not tried again
+        await writer.publish(room, "m", unit * (size + 1), volatile=True)
+    await eventually(lambda: writer._connection.link not in (None, link))
+
+
 async def test_names_and_replacement(hub, client, name, room):
     """The newest connection of a name has the session; the older is told, and stays away."""
     old = await client(hub.url, client_id=name)

@@ -47,6 +47,8 @@ class FakeHub:
         self.refuse = 0
         # What CONNECT_ERROR says, where it is to be said.
         self.error: dict[str, Any] | None = None
+        # Told in the handshake, where it is to be told.
+        self.max_payload: int | None = None
         self.pid = "s1.secret"
         self.session: dict[str, Any] = {
             "protocol": 1, "client_id": "c", "recovered": False, "missed": 0, "rooms": [],
@@ -96,6 +98,8 @@ class FakeHub:
         await ws.prepare(request)
         peer = Peer(ws)
         shake = {"sid": "e", "upgrades": [], "pingInterval": 25000, "pingTimeout": 20000}
+        if self.max_payload is not None:
+            shake["maxPayload"] = self.max_payload
         await ws.send_str("0" + json.dumps(shake))
         async for message in ws:
             if message.type != WSMsgType.TEXT:

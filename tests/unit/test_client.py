@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import stat
+import threading
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import pytest
 
 from hub import errors
-from hub.client import HandlerFailed, HubClient, Publisher, Replaced
+from hub.client import HandlerFailed, HubClient, Publisher, Replaced, connection
 from hub.model import Gap, Meta
 from tests.support.fake_hub import FakeHub
 from tests.support.times import UNIT, eventually
@@ -84,6 +86,25 @@ async def test_what_came_with_the_connect_reply_is_handled(fake, connect):
     await eventually(lambda: len(got) == 20)
 
 
+async def test_handlers_registered_behind_connect_are_in_time(fake, connect, monkeypatch):
+    """Nothing is handed out before the caller of `connect` had its turn, however much has come."""
+    fake.replay = [(100 + number, number) for number in range(20)]
+    client = connect()
+    up = client._connection.up
+
+    async def up_late() -> Any:
+        link = await up()
+        await link.ask("history", {"room": "r"})  # answered behind the replay
+        return link
+
+    with monkeypatch.context() as patch:
+        patch.setattr(client._connection, "up", up_late)
+        await client.connect()
+        got = collect(client)
+        await eventually(lambda: client.offset == "119")
+    assert len(got) == 20
+
+
 async def test_a_lost_connection_is_resumed_with_the_newest_position(fake, connect):
     """Each CONNECT sends the pid of the last reply and the position as it is then."""
     client = connect()
@@ -134,6 +155,44 @@ async def test_a_handler_that_goes_on_failing_ends_the_client(fake, connect):
     assert client.offset == "10"
     with pytest.raises(HandlerFailed):
         await client.publish("r", "m", 1)
+
+
+async def test_a_cancellation_inside_a_handler_is_its_failure(fake, connect):
+    """A handler that awaits what somebody cancels is called again, as if it had raised."""
+    client, calls = connect(), []
+
+    @client.on("m")
+    async def handle(data: Any, meta: Meta) -> None:
+        calls.append(meta.offset)
+        if len(calls) == 1:
+            work = asyncio.create_task(asyncio.sleep(3600))
+            work.cancel()
+            await work
+
+    await client.connect()
+    await fake.peers[0].message(100)
+    await eventually(lambda: client.offset == "100")
+    assert calls == ["100", "100"]
+
+
+async def test_closing_cancels_a_handler_at_work(fake, connect):
+    """It ends in its middle, and the position stays before its message."""
+    client, ended = connect(), []
+
+    @client.on("m")
+    async def handle(data: Any, meta: Meta) -> None:
+        try:
+            ended.append(False)
+            await asyncio.sleep(3600)
+        finally:
+            ended[:] = [True]
+
+    await client.connect()
+    await fake.peers[0].message(100)
+    await eventually(lambda: ended)
+    await asyncio.wait_for(client.close(), 5 * UNIT)
+    assert ended == [True]
+    assert client.offset == "10"
 
 
 async def test_a_full_queue_stops_the_reading(fake, connect):
@@ -256,6 +315,37 @@ async def test_a_poll_cut_off_in_its_body_replaces_the_connection():
     server.close()
 
 
+@pytest.mark.parametrize(
+    "data",
+    [float("nan"), [float("-inf")], object(), {"a": {1}}, (b"x",), [b"x"] * 11],
+    ids=["nan", "infinity", "object", "set", "bytes in a tuple", "attachments"],
+)
+async def test_what_no_hub_can_take_is_refused_at_once(fake, connect, data):
+    """Nothing is sent that the hub would close the connection over, and the error says why."""
+    client = connect()
+    await client.connect()
+    with pytest.raises(errors.BadRequest, match="publish: data: "):
+        await client.publish("r", "m", data)
+    with pytest.raises(errors.BadRequest, match="publish: ttl: "):
+        await client.publish("r", "m", 1, ttl=float("nan"))
+    assert fake.verbs == []
+    await client.publish("r", "m", 1)
+    assert len(fake.peers) == 1
+
+
+async def test_what_is_too_large_is_refused_at_once(fake, connect):
+    """The bound is the handshake's `maxPayload`, for each part by itself."""
+    fake.max_payload = 200
+    client = connect()
+    await client.connect()
+    for data in ("x" * 200, b"x" * 201):
+        with pytest.raises(errors.TooLarge, match="the hub takes 200"):
+            await client.publish("r", "m", data)
+    assert fake.verbs == []
+    await client.publish("r", "m", "x" * 100)
+    assert len(fake.peers) == 1
+
+
 async def test_volatile_is_not_retried(fake, connect):
     """A message that may be lost is not sent twice either."""
     client = connect(answer_timeout=0.2 * UNIT)
@@ -275,6 +365,35 @@ async def test_verbs_are_bounded_in_time(fake, connect):
     await fake.peers[0].ws.close()
     with pytest.raises(errors.Unavailable):
         await client.publish("r", "m", 1)
+
+
+async def test_closing_ends_the_pause_before_the_next_try(fake, connect, monkeypatch):
+    """A verb that waits to be sent again is told at once that there is no client any more."""
+    monkeypatch.setattr(connection, "BACKOFF_FIRST", 20 * UNIT)
+    monkeypatch.setattr(connection, "BACKOFF_LONGEST", 20 * UNIT)
+    client = connect()
+    await client.connect()
+    said = {"code": "unavailable", "message": "?", "retryable": True}
+    fake.answer = lambda *_: {"ok": False, "error": said}
+    asking = asyncio.create_task(client.history("r"))
+    await eventually(lambda: fake.asked("history"))
+    await client.close()
+    with pytest.raises(errors.Unavailable, match="closed"):
+        await asyncio.wait_for(asking, 5 * UNIT)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"acks": "none"}, {"timeout": 0}, {"timeout": 91}, {"answer_timeout": 0}, {"queue": 0},
+        {"attempts": 0}, {"answer_timeout": float("nan")},
+    ],
+    ids=str,
+)  # fmt: skip
+async def test_options_out_of_bounds_are_refused(options):
+    """At once, by name, instead of a client that cannot work."""
+    with pytest.raises(ValueError, match=next(iter(options))):
+        HubClient("http://127.0.0.1:9", **options)
 
 
 @pytest.mark.parametrize("code", sorted(errors.ERRORS))
@@ -347,6 +466,155 @@ async def test_a_new_session_gets_its_rooms_back(fake, connect):
     assert told == [Gap("r", "expired", "10", "601", None)]
     assert [fields["room"] for fields in fake.asked("subscribe")] == ["r", "left", "r"]
     assert client.offset == "500"
+
+
+def lose_session(fake: FakeHub) -> None:
+    """Let the next connection get a new session, in the rooms that are joined from then on."""
+    fake.offset, fake.pid = "500", "s2.secret"
+    fake.session |= {"recovered": False, "rooms": []}
+
+    def answer(peer: Any, verb: str, fields: dict[str, Any]) -> dict[str, Any]:
+        if verb == "subscribe":
+            fake.session |= {"recovered": True, "rooms": [*fake.session["rooms"], fields["room"]]}
+        return {"ok": True, "room": fields["room"], "offset": "600"}
+
+    fake.answer = answer
+
+
+async def test_a_cut_while_rooms_are_joined_again_loses_no_gap(fake, connect):
+    """What was not joined yet is owed; nothing of the broken connection was handled."""
+    client, told = connect(), []
+    got = collect(client)
+    client.on_gap(told.append)
+    await client.connect()
+    await client.subscribe("a")
+    await client.subscribe("b")
+    lose_session(fake)
+    joins = fake.answer
+
+    def cut(peer: Any, verb: str, fields: dict[str, Any]) -> dict[str, Any] | None:
+        if fields["room"] == "b":
+            fake.answer = joins
+            peer.ws._req.transport.abort()
+            return None
+        return joins(peer, verb, fields)
+
+    fake.answer, fake.replay = cut, [(650, None)]
+    await fake.peers[0].ws.close()
+    await eventually(lambda: got)
+    assert fake.peers[2].auth == {"pid": "s2.secret", "offset": "10"}
+    assert told == [Gap(room, "expired", "10", "601", None) for room in ("a", "b")]
+    assert [fields["room"] for fields in fake.asked("subscribe")] == ["a", "b", "a", "b", "b"]
+    assert client.offset == "650"
+
+
+async def test_a_lost_session_loses_the_personal_room_too(fake, connect):
+    """A named session is in `@name` without asking: the new one lists it, and the gap is told."""
+    client, told = connect(client_id="c"), []
+    client.on_gap(told.append)
+    fake.session |= {"rooms": ["@c"]}
+    await client.connect()
+    await fake.peers[0].message(100)
+    await eventually(lambda: client.offset == "100")
+    assert fake.asked("subscribe") == []
+    fake.offset, fake.pid = "500", "s2.secret"
+    await fake.peers[0].ws.close()
+    await eventually(lambda: told)
+    assert told == [Gap("@c", "expired", "100", "12", None)]
+
+
+async def test_a_room_missing_from_a_recovered_session_is_joined_again(fake, connect):
+    """A session whose room the hub has forgotten is brought back into that room alone."""
+    client, told = connect(), []
+    client.on_gap(told.append)
+    await client.connect()
+    await client.subscribe("kept")
+    await client.subscribe("gone")
+    fake.session |= {"recovered": True, "rooms": ["kept"]}
+    await fake.peers[0].ws.close()
+    await eventually(lambda: told)
+    assert [gap.room for gap in told] == ["gone"]
+    assert fake.asked("subscribe")[2:] == [{"room": "gone"}]
+
+
+async def test_rooms_of_an_earlier_process_come_back(fake, connect):
+    """Rooms that a resumed session is in already are joined again when it is lost."""
+    client, told = connect(client_id="c"), []
+    client.on_gap(told.append)
+    fake.session |= {"recovered": True, "rooms": ["@c", "r"]}
+    await client.connect()
+    lose_session(fake)
+    fake.session["rooms"] = ["@c"]
+    await fake.peers[0].ws.close()
+    await eventually(lambda: len(told) == 2)
+    assert fake.asked("subscribe") == [{"room": "@c"}, {"room": "r"}]
+
+
+async def test_a_room_that_was_left_stays_left(fake, connect):
+    """A reconnection in the middle of `unsubscribe` finds the session in the room, for a moment."""
+    client, told = connect(), []
+    client.on_gap(told.append)
+    await client.connect()
+    await client.subscribe("left")
+    await client.subscribe("kept")
+    plain = fake.answer
+
+    def cut(peer: Any, verb: str, fields: dict[str, Any]) -> None:
+        fake.answer = plain
+        peer.ws._req.transport.abort()
+
+    fake.answer = cut
+    fake.session |= {"recovered": True, "rooms": ["left", "kept"]}
+    await client.unsubscribe("left")
+    lose_session(fake)
+    await fake.peers[1].ws.close()
+    await eventually(lambda: told)
+    assert fake.asked("subscribe")[2:] == [{"room": "kept"}]
+
+
+@pytest.mark.parametrize(("missed", "publishes"), [(5, True), (50, False)])
+async def test_more_rooms_and_messages_than_may_wait(fake, connect, missed, publishes):
+    """With the smallest queue and a handler at work, which may publish, all rooms come back."""
+    client, got, told = connect(queue=1), [], []
+    working, gate = asyncio.Event(), asyncio.Event()
+    client.on_gap(told.append)
+
+    @client.on("m")
+    async def handle(data: Any, meta: Meta) -> None:
+        if not got:
+            working.set()
+            await gate.wait()
+            if publishes:
+                await client.publish("r", "m", 1)
+        got.append(meta.offset)
+
+    await client.connect()
+    rooms = [f"r{number:02}" for number in range(30)]
+    for room in rooms:
+        await client.subscribe(room)
+    await fake.peers[0].message(100)
+    await eventually(working.is_set)
+    lose_session(fake)
+    fake.replay = [(700 + number, None) for number in range(missed)]
+    await fake.peers[0].ws.close()
+    await eventually(lambda: len(fake.peers) >= 2)
+    gate.set()
+    await eventually(lambda: len(got) == 1 + missed)
+    assert told == [Gap(room, "expired", "100", "601", None) for room in rooms]
+    assert len(fake.asked("subscribe")) == 2 * len(rooms)
+    assert got == ["100", *(str(700 + number) for number in range(missed))]
+
+
+async def test_an_unanswered_join_does_not_hold_the_client_up(fake, connect):
+    """Each join has `answer_timeout`; then another connection is made. Closing ends it at any time."""
+    client = connect(answer_timeout=0.2 * UNIT)
+    await client.connect()
+    await client.subscribe("r")
+    lose_session(fake)
+    fake.answer = lambda *_: None
+    await fake.peers[0].ws.close()
+    await eventually(lambda: len(fake.peers) == 3, within=5 * UNIT)
+    await asyncio.wait_for(client.close(), 5 * UNIT)
 
 
 async def test_reset_moves_the_position_back(fake, connect):
@@ -464,6 +732,45 @@ async def test_publisher(fake):
 
     assert await asyncio.to_thread(work) == ["11"] * 5
     await eventually(lambda: fake.peers[0].goodbye)
+
+
+async def test_closing_a_publisher_ends_the_calls_of_other_threads(fake):
+    """Each gets a HubError, in time, wherever it was: unanswered, between two tries, or too late."""
+    publisher = Publisher(fake.url, transports=["websocket"])
+    said = {"code": "unavailable", "message": "?", "retryable": True}
+    refused = {"ok": False, "error": said}
+    fake.answer = lambda _peer, _verb, fields: refused if fields["data"] % 2 else None
+
+    def publish(number: int) -> None:
+        with pytest.raises(errors.Unavailable):
+            publisher.publish("r", "m", number)
+
+    publishing = [asyncio.create_task(asyncio.to_thread(publish, number)) for number in range(4)]
+    await eventually(lambda: len(fake.asked("publish")) >= 4)
+    await asyncio.to_thread(publisher.close)
+    await asyncio.wait_for(asyncio.gather(*publishing), 5 * UNIT)
+
+
+async def test_a_call_that_races_the_close_of_a_publisher(fake, monkeypatch):
+    """One that is about to be submitted when another thread closes ends well, or by a HubError."""
+    publisher = Publisher(fake.url, transports=["websocket"])
+    closing = threading.Thread(target=publisher.close)
+    submit = asyncio.run_coroutine_threadsafe
+
+    def submit_late(*args: Any) -> Any:
+        monkeypatch.undo()
+        closing.start()
+        closing.join(0.5 * UNIT)  # all the way, where nothing keeps it back
+        return submit(*args)
+
+    def publish() -> None:
+        publisher.publish("r", "m", 1)
+        monkeypatch.setattr(asyncio, "run_coroutine_threadsafe", submit_late)
+        with contextlib.suppress(errors.HubError):
+            publisher.publish("r", "m", 2)
+        closing.join()
+
+    await asyncio.wait_for(asyncio.to_thread(publish), 5 * UNIT)
 
 
 async def test_publisher_without_a_hub():
