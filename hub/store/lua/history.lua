@@ -8,8 +8,8 @@
 local limit, bytes = tonumber(ARGV[3]), tonumber(ARGV[4])
 local forward = ARGV[1] ~= ''
 local low = forward and '(' .. ARGV[1] or '-'
--- With its sequence: as an upper end, an incomplete id stands for the highest one, itself included.
-local high = ARGV[2] ~= '' and '(' .. ARGV[2] .. '-0' or '+'
+-- An upper end without its sequence stands for the highest one, itself included; `(0-0` would be an error.
+local high = ARGV[2] ~= '' and text(math.max(ARGV[2] - 1, 0)) or '+'
 local now = microseconds()
 local found, size, more, looked, reached = {}, 0, '0', 0, ''
 

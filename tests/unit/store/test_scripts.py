@@ -754,6 +754,8 @@ async def test_history_pages(node):
     assert await page(offsets[2], offsets[7], 100) == (offsets[3:7], False, False)
     assert await page(offsets[-1], None, 5) == ([], False, False)
     assert await page(None, offsets[0], 5) == ([], False, False)
+    assert await page(None, 0, 5) == ([], False, False)
+    assert await page(None, 1, 5) == ([], False, False)
     assert (await node.store.history("nothing", None, None, 5, 10**6)).messages == []
 
 
