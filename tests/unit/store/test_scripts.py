@@ -486,6 +486,21 @@ async def test_the_older_connection_is_told(start, server):
     assert not refusal.value.replaced
 
 
+async def test_taking_reads_only_so_much(node, server):
+    """What is long is not read of every room; what was missed is counted all the same."""
+    taken = await node.take("c", client_id="ada")
+    rooms = [f"r{number}" for number in range(20)]
+    await node.join(taken, "c", *rooms)
+    await node.publish_all([(room, 1) for room in rooms])
+    await node.store.park("ada", "c", await node.store.clock(), gone=True)
+    long = '"' + "x" * 900_000 + '"'
+    for room in rooms:
+        await node.publish_all([(room, long), (room, 1)])
+    server.client.config_resetstat()
+    assert (await node.take("d", client_id="ada")).missed == 2 * len(rooms)
+    assert server.client.info("commandstats")["cmdstat_xrange"]["calls"] == 5
+
+
 # -- park
 
 
@@ -723,6 +738,50 @@ async def test_many_rooms_with_long_logs(start):
     assert len(batches) == 10
 
 
+@pytest.mark.parametrize("gap", [False, True])
+async def test_long_messages_of_many_rooms_are_not_read_in_every_batch(start, server, gap):
+    """A batch sees what waits in so many rooms as a few MB allow, and no room again before its turn."""
+    node = await start(log_length=2)
+    rooms = [f"r{number}" for number in range(20)]
+    taken = await node.take("c")
+    await node.join(taken, "c", *rooms)
+    long, offsets = '"' + "x" * 400_000 + '"', []
+    for room in rooms:
+        offsets += (await node.publish_all([(room, long)] * (3 if gap else 1)))[-2:]
+
+    def calls() -> int:
+        return int(server.client.info("commandstats")["cmdstat_xrange"]["calls"])
+
+    server.client.config_resetstat()
+    first = await node.store.replay(taken.client_id, "c", taken.position)
+    assert calls() == 10
+    assert (first.live_from, first.position) == (None, taken.position)
+    assert first.messages == first.gaps == []
+    got, batches = await node.all(taken.client_id, "c", taken.position)
+    assert got == offsets
+    gaps = [gap.room for batch in batches for gap in batch.gaps]
+    assert sorted(gaps) == (sorted(rooms) if gap else [])
+    # Each room is seen once, and read on its turn: its messages, and that there are no more.
+    assert calls() <= len(rooms) * (6 if gap else 4)
+
+
+async def test_what_is_cut_before_its_turn_is_a_gap(start):
+    """A batch has seen a long message, which is cut before the next one."""
+    node = await start(log_length=2, replay_bytes=2000)
+    taken = await node.take("c")
+    await node.join(taken, "c", "A", "B")
+    long = '"' + "x" * 1500 + '"'
+    first, second, lost = await node.publish_all([("A", long), ("A", long), ("B", long)])
+    batch = await node.store.replay(taken.client_id, "c", taken.position)
+    assert [message.offset for message in batch.messages] == [first]
+    more = await node.publish_all([("B", long), ("B", long)])
+    got, batches = await node.all(taken.client_id, "c", batch.position)
+    assert got == [second, *more]
+    gaps = [gap for each in batches for gap in each.gaps]
+    assert [(gap.room, gap.after < lost < gap.before) for gap in gaps] == [("B", True)]
+    assert gaps[0].before == more[0]
+
+
 # -- finish, history
 
 
@@ -787,6 +846,25 @@ async def test_what_has_expired_is_passed_over_in_pieces(node):
         assert len(found.messages) < 2
         assert found.looked <= 1001
         assert first < found.reached < last
+
+
+async def test_what_is_passed_over_is_bounded_in_bytes(node):
+    """Whether it has expired, or is the reader's own: a run looks at a MB of it, not at a thousand of any length."""
+    taken = await node.take("c", client_id="ada")
+    await node.join(taken, "c", "A")
+    long = '"' + "x" * 20_000 + '"'
+    await node.publish_all([("A", long)] * 200, ttl=1e-6)
+    [last] = await node.publish_all([("A", 1)])
+    found = await node.store.history("A", None, last, 100, 10**6)
+    assert (found.messages, found.more) == ([], True)
+    assert found.looked < 60
+    got, batches = await node.all("ada", "c", taken.position)
+    assert got == [last]
+    assert len(batches) > 3
+    await node.publish_all([("A", '"' + "x" * 2_000_000 + '"')] * 3, ttl=1e-6)
+    assert (await node.all("ada", "c", last))[0] == [], (
+        "one that is longer than all of that is passed, too"
+    )
 
 
 # -- nodes
