@@ -223,6 +223,45 @@ async def test_full_inboxes_are_trimmed_out_of_step(start, server):
     assert len({len(inbox(server, client)) for client in clients}) > 1
 
 
+@pytest.mark.parametrize("length", [1000, 20])
+async def test_an_inbox_is_pushed_into_once(start, server, length):
+    """Whatever rooms a turn of the loop writes into: all that is for an inbox goes there together, in order."""
+    node = await start(inbox_length=length)
+    sessions = {}
+    for i, rooms in enumerate(["A", "B", "AB", "ABC", "AB", "C"]):
+        taken = await node.take(f"c{i}")
+        await node.join(taken, f"c{i}", *rooms)
+        await node.store.park(taken.client_id, f"c{i}", 0, gone=True)
+        sessions[taken.client_id] = rooms
+    for names in ("AB" * 32, "ABCD" * 16, "BBA" * 21, "D" * 9):
+        server.client.config_resetstat()
+        offsets = await node.publish_all([(room, 1) for room in names])
+        stats = server.client.info("commandstats")
+        away = set(names) - {"D"}
+        assert stats["cmdstat_evalsha"]["calls"] == 1
+        assert stats.get("cmdstat_rpushx", {"calls": 0})["calls"] == sum(
+            not away.isdisjoint(rooms) for rooms in sessions.values()
+        )
+        for client, rooms in sessions.items():
+            listed = inbox(server, client)
+            assert 1 <= len(listed) <= length + 1
+            its = [f"{o}:{room}" for o, room in zip(offsets, names, strict=True) if room in rooms]
+            its = its[-min(len(its), length * 3 // 4) :]
+            assert not its or listed[-len(its) :] == its
+
+
+async def test_an_away_set_is_read_once(node, server):
+    """However often a turn of the loop comes back to its room; who has ended leaves all of them."""
+    taken = await node.take("c")
+    await node.join(taken, "c", "A", "B")
+    await node.store.park(taken.client_id, "c", 0, gone=True)
+    server.client.delete(*server.client.keys(key("inbox:*")))
+    server.client.config_resetstat()
+    await node.publish_all([("A", 1), ("B", 1)] * 10)
+    assert server.client.info("commandstats")["cmdstat_smembers"]["calls"] == 2
+    assert not server.client.exists(key("room:A:away"), key("room:B:away"))
+
+
 async def test_a_session_that_has_ended_leaves_the_away_set(node, server):
     """Its list is not there any more: the next publish takes it out."""
     taken = await node.take("c")
