@@ -29,8 +29,8 @@ while i < #ARGV do
   local room = ARGV[i + 1]
   local prefix, channel = base .. 'room:' .. room, base .. 'bus:room:' .. room
   local log, meta = prefix .. ':log', prefix .. ':meta'
-  -- The room's meta as it was; its last number and offset, and those that the run began behind.
-  local was, n, last, before, odd
+  -- The room's meta as it was; its last number and offset, and those that the run began behind; whether it had no log.
+  local was, n, last, before, odd, made
   local missed
 
   while ARGV[i + 1] == room do
@@ -66,7 +66,12 @@ while i < #ARGV do
         n = n + 1
         number = format('%.0f', n)
         -- `p`, the room's offset before, says of the oldest entry what was cut away in front of it.
-        call('XADD', log, 'MAXLEN', '=', ARGV[2], id, 'n', number, 'p', last or was[2] or '0', 'k', header, 'm', body)
+        local p = last or was[2] or '0'
+        if not call('XADD', log, 'NOMKSTREAM', 'MAXLEN', '=', ARGV[2], id,
+          'n', number, 'p', p, 'k', header, 'm', body) then
+          call('XADD', log, id, 'n', number, 'p', p, 'k', header, 'm', body)
+          made = true
+        end
         last = id
         if kind == 'o' then odd = id end
         if missed then references[#references + 1] = id .. ':' .. room end
@@ -81,9 +86,10 @@ while i < #ARGV do
     call('HSET', meta, 'n', format('%.0f', n), 'last', last)
     if not was[1] then call('HSET', meta, 'base', format('%.0f', before)) end
     if odd then call('HSET', meta, 'odd', odd) end
-    -- Age and expiry are looked after once in a thousandth of the log's age, which they are longer for it: 86 s of 24 h.
+    -- Age and expiry are looked after once in a thousandth of the log's age, which they are longer for it: 86 s of 24 h;
+    -- and where the log is a new one, as offsets are no clock by which keys expire.
     local slack = ARGV[3] / 1000
-    if not was[3] or last - was[3] >= slack then
+    if made or not was[3] or last - was[3] >= slack then
       call('XTRIM', log, 'MINID', '=', format('%.0f', math.max(last - ARGV[3], 0)))
       call('HSET', meta, 'renewed', last)
       local late = math.ceil(slack / 1000)
