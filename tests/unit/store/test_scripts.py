@@ -952,6 +952,17 @@ async def test_the_sweeper_parks_what_the_dead_served(start, server):
     assert server.client.pttl(key(f"session:{taken[0].client_id}")) > 1_200_000
 
 
+async def test_the_sweeper_goes_by_rooms(start, server):
+    """Whoever is in many is more work: a call ends behind so many rooms, and the next one goes on."""
+    dead, alive = await start(), await start()
+    await dead.store.renew(first=True)
+    for i in range(5):
+        await dead.join(await dead.take(f"c{i}"), f"c{i}", *(f"r{number}" for number in range(10)))
+    server.client.delete(key(f"node:{dead.store.node}"))
+    assert [await alive.store.sweep(100, 11) for _ in range(4)] == [2, 2, 1, 0]
+    assert server.client.scard(key("room:r0:away")) == 5
+
+
 async def test_touching_keeps_alive_what_is_owned(start, server):
     """And nothing else: who left is not brought back, nor counted."""
     one, two = await start(), await start()
