@@ -812,18 +812,22 @@ async def test_long_messages_of_many_rooms_are_not_read_in_every_batch(start, se
     assert calls() <= len(rooms) * (6 if gap else 4)
 
 
-async def test_what_is_cut_before_its_turn_is_a_gap(start):
-    """A batch has seen a long message, which is cut before the next one."""
+@pytest.mark.parametrize("parked", [False, True])
+async def test_what_is_cut_before_its_turn_is_a_gap(start, parked):
+    """A batch has seen a long message, which is cut before the next one; whether logs are read or the inbox."""
     node = await start(log_length=2, replay_bytes=2000)
     taken = await node.take("c")
     await node.join(taken, "c", "A", "B")
+    if parked:
+        await node.store.park(taken.client_id, "c", 0, gone=False)
     long = '"' + "x" * 1500 + '"'
     first, second, lost = await node.publish_all([("A", long), ("A", long), ("B", long)])
     batch = await node.store.replay(taken.client_id, "c", taken.position)
     assert [message.offset for message in batch.messages] == [first]
-    more = await node.publish_all([("B", long), ("B", long)])
+    more = await node.publish_all([("B", 1), ("B", 2)])
     got, batches = await node.all(taken.client_id, "c", batch.position)
     assert got == [second, *more]
+    assert len(batches) == 1
     gaps = [gap for each in batches for gap in each.gaps]
     assert [(gap.room, gap.after < lost < gap.before) for gap in gaps] == [("B", True)]
     assert gaps[0].before == more[0]
