@@ -124,23 +124,31 @@ class Replayer:
 
         False: the bus was lost before the batch was asked for.
         """
-        async with self._turns:
-            # Going live is right only if every channel is heard at the moment when the script looks.
-            if not self._rooms.hears(session):
-                return False
-            session.begin_batch()
-            after = session.sent
-            lows = self._rooms.lows(session) if len(session.joins) <= MANY_ROOMS else {}
-            batch = await self._store.replay(
-                session.client_id, session.connection, after, lows, doubtful=self._doubtful(session)
-            )
-        # The answer to a subscription comes before the room's messages.
-        await session.freed()
-        if session.closed:
+        try:
+            async with self._turns:
+                # Going live is right only if every channel is heard at the moment when the script looks.
+                if not self._rooms.hears(session):
+                    return False
+                session.begin_batch()
+                after = session.sent
+                lows = self._rooms.lows(session) if len(session.joins) <= MANY_ROOMS else {}
+                batch = await self._store.replay(
+                    session.client_id, session.connection, after, lows,
+                    doubtful=self._doubtful(session),
+                )  # fmt: skip
+            # The answer to a subscription comes before the room's messages.
+            await session.freed()
+            if not session.closed:
+                self._write(session, after, lows, batch)
             return True
+        finally:
+            session.end_batch()
+
+    def _write(self, session: Session, after: int, lows: dict[str, int], batch: Batch) -> None:
+        """Write a batch, the answer to a call that told `after` and `lows`, and learn from it."""
         if batch.remembered:
             self._from_memory(session, lows, batch.now)
-            return True
+            return
         session.write_batch(batch)
         for gap in batch.gaps:
             if gap.reason == "reset" and session.doubtful is not None:
@@ -152,7 +160,6 @@ class Replayer:
             self._rooms.learn(session, after, batch.messages, last=batch.live_from is not None)
             if self._rooms.read > before and self._rooms.ahead:
                 self._spawn(self.probe())
-        return True
 
     async def probe(self) -> None:
         """Say something on the node's own channel: its bus is never silent, and comes to what was read from logs."""

@@ -1,11 +1,12 @@
 """One session on the node that serves it: what was written to its client, and what waits.
 
-    REPLAYING ──nothing left──▶ LIVE ──buffer full──▶ PARKED
-        ▲                        │                      │
-        └───── bus broken ───────┴────── drained ───────┘          any ──▶ CLOSED
+    PARKED ──a batch is asked for──▶ REPLAYING ──nothing left──▶ LIVE
+      ▲                                  │                         │
+      └──────────── more left ───────────┴─ buffer full, bus lost ─┘          any ──▶ CLOSED
 
 Only a LIVE session gets messages as they come. Whatever else happens to it ends in a replay from the last
 offset that was written: that is how it begins, and how a slow reader, a broken bus or a lapsed lease are mended.
+What is heard while a batch is on its way is kept, as it may be the last one; what is heard in between is not.
 """
 
 from __future__ import annotations
@@ -19,8 +20,9 @@ from hub.engine.frame import Frame
 from hub.message import Message, event_frame
 from hub.store.answers import Batch, Taken
 
-# Messages kept while a replay call or a subscription is under way; past it they are read from the logs instead.
-KEPT = 5000
+# What is kept while a replay call or a subscription is under way: messages, and bytes of them. Past either they are
+# read from the logs instead.
+KEPT, KEPT_BYTES = 5000, 4 * 1024 * 1024
 
 
 class Peer(Protocol):
@@ -44,6 +46,12 @@ class State(enum.Enum):
     LIVE = "live"
     PARKED = "parked"
     CLOSED = "closed"
+
+
+class Kept(list[Message]):
+    """Messages that wait, and the bytes of their bodies."""
+
+    size = 0
 
 
 class Session:
@@ -102,7 +110,7 @@ class Session:
         self.bare = bare
         self.manual = manual
         self.on_slow = on_slow
-        self.state = State.REPLAYING
+        self.state = State.PARKED
         # Its connection's place among those that took sessions on this node.
         self.order = 0
         # Live, nothing held, plain: messages may be written without a second look.
@@ -121,11 +129,11 @@ class Session:
         self.stale = False
         # Its buffer was full: it is to be parked before it is replayed.
         self.parking = False
-        # Heard while the replay call that may be the last one is under way; None: more than KEPT.
-        self.kept: list[Message] | None = []
-        # Subscriptions under way, and what was heard meanwhile; None: more than KEPT.
+        # Heard while the replay call that may be the last one is under way; None: too much.
+        self.kept: Kept | None = Kept()
+        # Subscriptions under way, and what was heard meanwhile; None: too much.
         self.holding = 0
-        self.held: list[Message] | None = []
+        self.held: Kept | None = Kept()
         # The task that catches up, at most one.
         self.task: asyncio.Task[None] | None = None
         self._drained = asyncio.Event()
@@ -186,12 +194,18 @@ class Session:
         self.state = State.REPLAYING
         self.direct = False
         self.stale = False
-        self.kept = []
+        self.kept = Kept()
+
+    def end_batch(self) -> None:
+        """The call is over. If that did not make it live, what comes now is for the next one to read."""
+        if self.state is State.REPLAYING:
+            self.state = State.PARKED
+        self.kept = Kept()
 
     def go_live(self, live_from: int) -> None:
         """Take up the live stream behind `live_from`, unless something was missed meanwhile."""
         self.sent = max(self.sent, live_from)
-        kept, self.kept = self.kept, []
+        kept, self.kept = self.kept, Kept()
         if self.stale or kept is None:
             return
         self.state = State.LIVE
@@ -220,7 +234,7 @@ class Session:
         if self.holding:
             return True
         self._freed.set()
-        held, self.held = self.held, []
+        held, self.held = self.held, Kept()
         if held is None:
             self.stale = True
             return self.state is not State.LIVE
@@ -279,8 +293,10 @@ def _offset(message: Message) -> int:
     return message.offset
 
 
-def _keep(messages: list[Message] | None, message: Message) -> list[Message] | None:
-    if messages is None or len(messages) >= KEPT:
+def _keep(kept: Kept | None, message: Message) -> Kept | None:
+    """Keep one more; None: what there is would be too much."""
+    if kept is None or len(kept) >= KEPT or kept.size >= KEPT_BYTES:
         return None
-    messages.append(message)
-    return messages
+    kept.append(message)
+    kept.size += len(message.body)
+    return kept

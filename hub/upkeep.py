@@ -6,7 +6,15 @@ import asyncio
 import contextlib
 import logging
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Mapping
+from collections.abc import (
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Coroutine,
+    Iterable,
+    Iterator,
+    Mapping,
+)
 from typing import Any
 
 from hub.errors import Unavailable
@@ -17,8 +25,8 @@ from hub.store.store import Store
 
 log = logging.getLogger("hub.upkeep")
 
-# Sessions that one script looks after: it holds up everybody else's.
-BATCH = 100
+# Sessions that one script looks after, and rooms of theirs: it holds up everybody else's.
+SESSIONS, ROOMS = 100, 1000
 
 
 class Upkeep:
@@ -95,14 +103,13 @@ class Upkeep:
         loop = asyncio.get_running_loop()
         if loop.time() - self._store.connected_at < self._settings.lease:
             return
-        while await self._store.sweep(BATCH) == BATCH:
-            pass  # there may be more; each call yields to the others
+        while await self._store.sweep(SESSIONS, ROOMS):
+            pass  # each call yields to the others
 
     async def touch(self) -> None:
         """Keep the sessions served here from expiring. Raises Unavailable."""
-        everybody = [(s.client_id, s.connection) for s in self._sessions.values()]
-        for batch in _batched(everybody):
-            await self._store.touch(batch)
+        for batch in _batched(self._sessions.values()):
+            await self._store.touch([(s.client_id, s.connection) for s in batch])
 
     async def prove(self) -> None:
         """Write back what is proven to have arrived. Raises Unavailable."""
@@ -151,5 +158,15 @@ class Upkeep:
             self._failed(error)
 
 
-def _batched(items: list[Any]) -> Iterable[list[Any]]:
-    return (items[start : start + BATCH] for start in range(0, len(items), BATCH))
+def _batched(sessions: Iterable[Session]) -> Iterator[list[Session]]:
+    """Deal sessions out, as they are now: at most SESSIONS at a time, and ROOMS or one that is in more."""
+    batch: list[Session] = []
+    rooms = 0
+    for session in list(sessions):
+        if len(batch) == SESSIONS or (batch and rooms + len(session.joins) > ROOMS):
+            yield batch
+            batch, rooms = [], 0
+        batch.append(session)
+        rooms += len(session.joins)
+    if batch:
+        yield batch

@@ -279,9 +279,10 @@ class Store:
             args += (client, self.owner(connection))
         return int(await self.commands.ask("touch", (self.keys.clock,), args))
 
-    async def sweep(self, limit: int = 100) -> int:
-        """Park sessions of dead nodes; return how many, `limit` where there may be more."""
-        return int(await self.commands.ask("sweep", (self.keys.clock,), (str(limit),)))
+    async def sweep(self, sessions: int = 100, rooms: int = 1000) -> int:
+        """Park sessions of dead nodes, so many of them or of their rooms; return how many, 0 where no more are left."""
+        limits = str(sessions), str(rooms)
+        return int(await self.commands.ask("sweep", (self.keys.clock,), limits))
 
     async def release(self) -> None:
         """Give the lease up: the node ends, and serves nobody any more."""

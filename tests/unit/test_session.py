@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from typing import Any
 
@@ -12,9 +13,12 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_stat
 
 from hub import session as module
 from hub.engine.frame import Frame
+from hub.errors import Unavailable
 from hub.message import Message, encode, meta
 from hub.pid import Pid
+from hub.replay import Replayer
 from hub.session import Session, State
+from hub.settings import Settings
 from hub.store.answers import Batch, Gap, Taken
 
 
@@ -43,8 +47,8 @@ class Peer:
         return [int(packet[-1]) for packet in self.packets]
 
 
-def message(offset: int, room: str = "A", skip: str | None = None) -> Message:
-    header, body = encode("m", b"1", meta(room, None), skip=skip)
+def message(offset: int, room: str = "A", skip: str | None = None, data: bytes = b"1") -> Message:
+    header, body = encode("m", data, meta(room, None), skip=skip)
     return Message.from_log(room, b"%d" % offset, b"%d" % offset, header, body)
 
 
@@ -96,6 +100,7 @@ def test_nothing_is_delivered_before_it_is_live(subject):
     assert subject.peer.frames == []
     session.write_batch(Batch(13, 12, [], [message(11), message(12)]))
     session.go_live(13)
+    session.end_batch()
     assert subject.peer.offsets == [11, 12, 14, 15]
     assert session.state is State.LIVE
     assert session.direct
@@ -144,17 +149,24 @@ def test_holding_is_for_all_rooms(subject):
 
 
 @pytest.mark.parametrize("how", ["kept", "held"])
-def test_what_is_kept_is_bounded(subject, monkeypatch, how):
-    """More than that is left to a replay, and nothing of it is delivered."""
-    monkeypatch.setattr(module, "KEPT", 3)
+@pytest.mark.parametrize(
+    ("bound", "most"), [("KEPT", 3), ("KEPT_BYTES", 2 * len(message(1).body) + 1)]
+)
+def test_what_is_kept_is_bounded(subject, monkeypatch, how, bound, most):
+    """In messages and in bytes: more than that is left to a replay, and nothing of it is delivered."""
+    monkeypatch.setattr(module, bound, most)
     session = subject.session
     if how == "kept":
         session.begin_batch()
     else:
         session = subject.live()
         session.hold()
-    for offset in range(11, 16):
+    for offset in range(11, 14):
         session.deliver(message(offset))
+    assert [m.offset for m in getattr(session, how)] == [11, 12, 13], "so many may wait"
+    for offset in range(14, 16):
+        session.deliver(message(offset))
+    assert getattr(session, how) is None, "and what is too much is let go"
     if how == "kept":
         session.go_live(10)
         assert session.state is State.REPLAYING
@@ -162,6 +174,70 @@ def test_what_is_kept_is_bounded(subject, monkeypatch, how):
         assert session.release() is False
         assert session.stale
     assert subject.peer.frames == []
+
+
+class Answers:
+    """A store and the rooms of a node, of which a replay asks one batch after the other."""
+
+    ahead, read = False, 0
+
+    def __init__(self) -> None:
+        self.calls: list[asyncio.Future[Batch]] = []
+
+    async def replay(self, *_: Any) -> Batch:
+        self.calls.append(asyncio.get_running_loop().create_future())
+        return await self.calls[-1]
+
+    async def confirmed(self, _: Session) -> None: ...
+
+    def hears(self, _: Session) -> bool:
+        return True
+
+    def lows(self, _: Session) -> dict[str, int]:
+        return {}
+
+
+async def test_only_a_call_under_way_keeps_what_is_heard(subject):
+    """Before the first batch, and while its client reads one, nothing is: the next batch brings it."""
+    answers: Any = Answers()
+    replayer = Replayer(
+        Settings(), answers, answers, spawn=asyncio.create_task, lost=pytest.fail, failed=pytest.fail
+    )  # fmt: skip
+    session = subject.session
+
+    async def turns() -> None:
+        for _ in range(5):
+            await asyncio.sleep(0)
+
+    session.deliver(message(11))
+    assert not session.kept
+    replayer.catch_up(session)
+    await turns()
+    session.deliver(message(12))
+    assert len(session.kept) == 1
+    session.high()
+    answers.calls[0].set_result(Batch(None, 12, [], [message(11), message(12)]))
+    await turns()
+    session.deliver(message(13))
+    assert (session.state, len(session.kept)) == (State.PARKED, 0)
+    session.low()
+    await turns()
+    answers.calls[1].set_exception(Unavailable("redis"))
+    await turns()
+    session.deliver(message(14))
+    assert (session.state, len(session.kept)) == (State.PARKED, 0)
+    while len(answers.calls) < 3:
+        await asyncio.sleep(0.01)
+    session.deliver(message(15))
+    session.stale = True
+    answers.calls[2].set_result(Batch(14, 14, [], [message(13), message(14)]))
+    await turns()
+    session.deliver(message(16))
+    assert len(answers.calls) == 4
+    answers.calls[3].set_result(Batch(15, 15, [], [message(15)]))
+    await turns()
+    assert session.state is State.LIVE
+    assert subject.peer.offsets == [11, 12, 13, 14, 15, 16]
 
 
 def test_stale_sessions_do_not_go_live(subject):

@@ -9,8 +9,12 @@
 
 local base = string.sub(KEYS[1], 1, -6)
 
--- Log entries that one run of a script looks at in vain, as they are for others, or for nobody any more.
+-- Log entries and KiB that one run of a script looks at in vain, as they are for others, or for nobody any more.
 local LOOKED = 1000
+local function cost(body) return 1 + #body / 1024 end
+
+-- Bytes of log entries that one run reads only to see where its rooms stand.
+local PEEKED = 4000000
 
 local function session_key(client) return base .. 'session:' .. client end
 local function inbox_key(client, gen) return base .. 'inbox:' .. client .. ':' .. gen end

@@ -8,15 +8,15 @@
 local limit, bytes = tonumber(ARGV[3]), tonumber(ARGV[4])
 local forward = ARGV[1] ~= ''
 local low = forward and '(' .. ARGV[1] or '-'
--- With its sequence: as an upper end, an incomplete id stands for the highest one, itself included.
-local high = ARGV[2] ~= '' and '(' .. ARGV[2] .. '-0' or '+'
+-- An upper end without its sequence stands for the highest one, itself included; `(0-0` would be an error.
+local high = ARGV[2] ~= '' and text(math.max(ARGV[2] - 1, 0)) or '+'
 local now = microseconds()
-local found, size, more, looked, reached = {}, 0, '0', 0, ''
+local found, size, more, looked, reached, spent = {}, 0, '0', 0, '', 0
 
 -- In chunks that grow: entries can be long, and few of them fill an answer then.
-local chunk, count = nil, 4
+local chunk, count = nil, 1
 repeat
-  count = math.min(2 * count, limit - #found + 1)
+  count = math.min(2 * count, 20, limit - #found + 1)
   if forward then
     chunk = redis.call('XRANGE', KEYS[2], low, high, 'COUNT', count)
   else
@@ -28,9 +28,9 @@ repeat
       size = size + #body
       if #found == limit or (size > bytes and #found > 0) then more = '1' break end
       found[#found + 1] = { string.match(entry[1], '^%d+'), entry[2][2], header, body }
-    elseif looked - #found == LOOKED then
-      more = '1'
-      break
+    else
+      if spent >= LOOKED then more = '1' break end
+      spent = spent + cost(body)
     end
     looked, reached = looked + 1, string.match(entry[1], '^%d+')
     if forward then low = '(' .. entry[1] else high = '(' .. entry[1] end

@@ -10,6 +10,7 @@
 -- Answer: the offset of each; behind '=' where its idempotency key had been seen.
 --
 -- Messages of one room that follow each other are a run: what is written once for all of them is written at its end.
+-- Inboxes are pushed into at the very end, each once.
 
 local call, format = redis.call, string.format
 local base = string.sub(KEYS[1], 1, -6)
@@ -19,15 +20,18 @@ local offset = math.max(t[1] * 1000000 + t[2] - 1, tonumber(call('GET', KEYS[1])
 local upto = format('%.0f', offset + (#ARGV - 8) / 5)
 local begun = false
 local answers = {}
+-- The rooms of which somebody is away, in a row and by name: {room, inboxes, references, n}; references to all that is
+-- written into them.
+local away, references
 
 local i = 9
 while i < #ARGV do
   local room = ARGV[i + 1]
   local prefix, channel = base .. 'room:' .. room, ARGV[8] .. room
-  local log, meta, away_key = prefix .. ':log', prefix .. ':meta', prefix .. ':away'
-  -- The room's meta as it was; its last number and offset, and those that the run began behind.
-  local was, n, last, before, odd
-  local away, references
+  local log, meta = prefix .. ':log', prefix .. ':meta'
+  -- The room's meta as it was; its last number and offset, and those that the run began behind; whether it had no log.
+  local was, n, last, before, odd, made
+  local missed
 
   while ARGV[i + 1] == room do
     local kind, header, body, key = ARGV[i], ARGV[i + 2], ARGV[i + 3], ARGV[i + 4]
@@ -46,7 +50,15 @@ while i < #ARGV do
       if kind ~= 'v' then
         if not last then
           was = call('HMGET', meta, 'n', 'last', 'renewed')
-          away, references = call('SMEMBERS', away_key), {}
+          missed = away and away[room]
+          if not missed then
+            local inboxes = call('SMEMBERS', prefix .. ':away')
+            if inboxes[1] then
+              away, references = away or {}, references or {}
+              missed = { room = room, inboxes = inboxes, references = references }
+              away[room], away[#away + 1] = missed, missed
+            end
+          end
           -- Where nothing is remembered the count begins at the clock, so that a number never comes twice.
           before = was[1] or offset - 1
           n = before
@@ -54,10 +66,15 @@ while i < #ARGV do
         n = n + 1
         number = format('%.0f', n)
         -- `p`, the room's offset before, says of the oldest entry what was cut away in front of it.
-        call('XADD', log, 'MAXLEN', '=', ARGV[2], id, 'n', number, 'p', last or was[2] or '0', 'k', header, 'm', body)
+        local p = last or was[2] or '0'
+        if not call('XADD', log, 'NOMKSTREAM', 'MAXLEN', '=', ARGV[2], id,
+          'n', number, 'p', p, 'k', header, 'm', body) then
+          call('XADD', log, id, 'n', number, 'p', p, 'k', header, 'm', body)
+          made = true
+        end
         last = id
         if kind == 'o' then odd = id end
-        if #away > 0 then references[#references + 1] = id .. ':' .. room end
+        if missed then references[#references + 1] = id .. ':' .. room end
       end
       if key ~= '' then call('SET', key, id, 'PX', ARGV[7]) end
       call('PUBLISH', channel, id .. ' ' .. number .. ' ' .. header .. '\n' .. body)
@@ -69,29 +86,66 @@ while i < #ARGV do
     call('HSET', meta, 'n', format('%.0f', n), 'last', last)
     if not was[1] then call('HSET', meta, 'base', format('%.0f', before)) end
     if odd then call('HSET', meta, 'odd', odd) end
-    -- Age and expiry are looked after once in a thousandth of the log's age, which they are longer for it: 86 s of 24 h.
+    -- Age and expiry are looked after once in a thousandth of the log's age, which they are longer for it: 86 s of 24 h;
+    -- and where the log is a new one, as offsets are no clock by which keys expire.
     local slack = ARGV[3] / 1000
-    if not was[3] or last - was[3] >= slack then
+    if made or not was[3] or last - was[3] >= slack then
       call('XTRIM', log, 'MINID', '=', format('%.0f', math.max(last - ARGV[3], 0)))
       call('HSET', meta, 'renewed', last)
       local late = math.ceil(slack / 1000)
       call('PEXPIRE', log, format('%.0f', ARGV[4] + late))
       call('PEXPIRE', meta, format('%.0f', ARGV[5] + late))
     end
-    if #away > 0 then
-      local most = ARGV[6] + 1                                   -- references, and the boundary in front of them
-      -- In chunks, and out of step from client to client: a full inbox costs a trim only now and then.
-      local chunk = math.min(128, math.floor(most / 8))
-      local least = most - chunk
-      local turn, many, first = n % math.max(chunk, 1), #references, references[1]
-      for k = 1, #away do
-        local inbox = away[k]
-        local length = many == 1 and call('RPUSHX', inbox, first) or call('RPUSHX', inbox, unpack(references))
-        if length > least then
-          if length > most or (turn - k) % chunk < many then call('LTRIM', inbox, -math.max(least, 1), -1) end
-        elseif length == 0 then
-          call('SREM', away_key, inbox)                          -- its session has ended
+    if missed then missed.n = n end
+  end
+end
+
+if away then
+  local groups = away
+  if away[2] then
+    -- Whoever is away in the same of these rooms gets the same references.
+    local inboxes, rooms_of = {}, {}
+    for k, room in ipairs(away) do
+      for _, inbox in ipairs(room.inboxes) do
+        if not rooms_of[inbox] then inboxes[#inboxes + 1] = inbox end
+        rooms_of[inbox] = (rooms_of[inbox] or '') .. k .. ' '
+      end
+    end
+    groups = {}
+    for _, inbox in ipairs(inboxes) do
+      local rooms = rooms_of[inbox]
+      local group = groups[rooms]
+      if not group then
+        local names = {}
+        group = { inboxes = {}, references = {}, n = 0 }
+        groups[rooms], groups[#groups + 1] = group, group
+        for k in string.gmatch(rooms, '%d+') do
+          local room = away[tonumber(k)]
+          names[room.room], group.n = true, group.n + room.n
         end
+        for _, reference in ipairs(references) do
+          if names[string.match(reference, ':(.*)')] then group.references[#group.references + 1] = reference end
+        end
+      end
+      group.inboxes[#group.inboxes + 1] = inbox
+    end
+  end
+
+  local most = ARGV[6] + 1                                       -- references, and the boundary in front of them
+  -- In chunks, and out of step from client to client: a full inbox costs a trim only now and then.
+  local chunk = math.min(128, math.floor(most / 8))
+  local least = most - chunk
+  for _, group in ipairs(groups) do
+    local inboxes, missed = group.inboxes, group.references
+    local turn, many, first = group.n % math.max(chunk, 1), #missed, missed[1]
+    for k = 1, #inboxes do
+      local inbox = inboxes[k]
+      local length = many == 1 and call('RPUSHX', inbox, first) or call('RPUSHX', inbox, unpack(missed))
+      if length > least then
+        if length > most or (turn - k) % chunk < many then call('LTRIM', inbox, -math.max(least, 1), -1) end
+      elseif length == 0 then
+        -- Its session has ended.
+        for _, room in ipairs(away) do call('SREM', base .. 'room:' .. room.room .. ':away', inbox) end
       end
     end
   end

@@ -65,11 +65,16 @@ end
 
 -- What earlier batches counted and told, by room: {position, running number there, told up to}. It is good for the
 -- position that the last of them led to; where that answer was lost the caller asks again from the position before,
--- and what was good for that is kept beside it.
-local progress, saved = {}, cmsgpack.pack({})
+-- and what was good for that is kept beside it. `ahead`: the first entry behind the position, {offset, `n`, `p`}, of
+-- rooms where it is a long one: it is not to be read in each batch until it is its turn.
+local none = cmsgpack.pack({})
+local saved = { at = after, rooms = none, ahead = none }
 for _, state in ipairs(session.progress and cmsgpack.unpack(session.progress) or {}) do
-  if state.at == after then progress, saved = cmsgpack.unpack(state.rooms), state.rooms end
+  if state.at == after then saved = state end
 end
+local progress, ahead = cmsgpack.unpack(saved.rooms), cmsgpack.unpack(saved.ahead or none)
+
+local function save(...) redis.call('HSET', key, 'progress', cmsgpack.pack({ ... })) end
 
 local boundary, listed = head, false
 if session.away == '1' then
@@ -80,43 +85,68 @@ if session.away == '1' then
   end
 end
 
--- The room's running number at a position; nil where nobody can know it any more.
-local function number_at(room, joined, position, first)
+-- The room's running number at a position; nil where nobody can know it any more. `n`, `p`: of the first entry behind it.
+local function number_at(room, joined, position, n, p)
   local known = progress[room]
   if known and known[1] >= joined.join and known[1] <= position then return known[2] end
   if position <= joined.join then return joined.n end
+  if p and p <= position then return n - 1 end
   local before = redis.call('XREVRANGE', log_key(room), text(position), '-', 'COUNT', 1)[1]
   if before then return tonumber(before[2][2]) end
-  if first and tonumber(first[2][4]) <= position then return first[2][2] - 1 end
   local parked = session.parked[room]
   if parked and parked.last <= position and session.mark and position <= tonumber(session.mark) then return parked.n end
   return nil
 end
 
-local gaps, behind, oldest, odd, now, how = {}, {}, {}, {}, microseconds(), 'whole'
-for room, joined in pairs(session.rooms) do
+-- See what a room has behind the position: a gap in front of its first entry is noted, and a cursor returned that
+-- begins with that entry, read or only known.
+local gaps, behind, odd, now, how, peeked = {}, {}, {}, microseconds(), 'whole', 0
+local function look(room)
+  local joined = session.rooms[room]
   local from = math.max(after, joined.join)
   local meta = redis.call('HMGET', meta_key(room), 'n', 'last', 'base', 'odd')
-  if meta[2] and tonumber(meta[2]) > from then
-    local first = redis.call('XRANGE', log_key(room), '(' .. text(from), '+', 'COUNT', 1)[1]
-    local n = number_at(room, joined, from, first)
-    odd[room] = meta[4] and tonumber(meta[4]) > from
-    -- Numbers from before the room was last forgotten say nothing about those after it.
-    if n and n < tonumber(meta[3]) then n = tonumber(meta[3]) end
-    local reached = first and first[2][2] - 1 or tonumber(meta[1])
-    if n ~= reached then
-      local known = progress[room]
-      local start = math.max(from, known and known[3] or 0)
-      local before = first and tonumber(string.match(first[1], '^%d+')) or head + 1
-      local cut = tonumber(first and first[2][4] or meta[2])
-      local reason = cut < now - tonumber(ARGV[6]) and 'expired' or 'overflow'
-      gaps[#gaps + 1] = { room, reason, text(start), text(before),
-        n and not odd[room] and text(reached - n) or '' }
-      progress[room] = { from, reached, before - 1 }
+  if not meta[2] or tonumber(meta[2]) <= from then return nil end
+  local first, number, p, entry
+  if ahead[room] and ahead[room][1] > from then
+    first, number, p = unpack(ahead[room])
+  else
+    entry = redis.call('XRANGE', log_key(room), '(' .. text(from), '+', 'COUNT', 1)[1]
+    if entry then
+      first, number, p = tonumber(string.match(entry[1], '^%d+')), tonumber(entry[2][2]), tonumber(entry[2][4])
+      local size = #entry[2][8]
+      if size > 1024 then ahead[room], peeked = { first, number, p }, peeked + size end
     end
-    -- A gap of this batch, or one told before that reaches behind the position.
-    if progress[room] and progress[room][3] > from then how = 'part' end
-    if first then behind[room], oldest[room] = from, first end
+  end
+  local n = number_at(room, joined, from, number, p)
+  odd[room] = meta[4] and tonumber(meta[4]) > from
+  -- Numbers from before the room was last forgotten say nothing about those after it.
+  if n and n < tonumber(meta[3]) then n = tonumber(meta[3]) end
+  local reached = first and number - 1 or tonumber(meta[1])
+  if n ~= reached then
+    local known = progress[room]
+    local start = math.max(from, known and known[3] or 0)
+    local before = first or head + 1
+    local cut = p or tonumber(meta[2])
+    local reason = cut < now - tonumber(ARGV[6]) and 'expired' or 'overflow'
+    gaps[#gaps + 1] = { room, reason, text(start), text(before),
+      n and not odd[room] and text(reached - n) or '' }
+    progress[room] = { from, reached, before - 1 }
+  end
+  -- A gap of this batch, or one told before that reaches behind the position.
+  if progress[room] and progress[room][3] > from then how = 'part' end
+  if not first then return nil end
+  behind[room] = from
+  return { room = room, entries = entry and { entry }, at = 1, offset = first }
+end
+
+local heap = {}
+for room in pairs(session.rooms) do
+  heap[#heap + 1] = look(room)
+  if peeked > PEEKED then
+    -- Too much for one run: nothing is told, and the caller asks from the same position again.
+    redis.call('HDEL', key, 'progress')                          -- a removal first: passes when Redis is full
+    save({ at = after, rooms = saved.rooms, ahead = cmsgpack.pack(ahead) })
+    return { '', text(after), {}, {}, 'part', text(now) }
   end
 end
 
@@ -150,11 +180,11 @@ local function hand_out(room, entry)
   local known = progress[room]
   if odd[room] and not meant_for(session.client, entry, now) then
     how = 'part'
-    skipped = skipped + 1
-    if skipped > LOOKED then
+    if skipped >= LOOKED then
       full = true
       return false
     end
+    skipped = skipped + cost(body)
     position = tonumber(offset)
     progress[room] = { position, tonumber(entry[2][2]), known and known[3] or 0 }
     return true
@@ -172,7 +202,6 @@ end
 
 -- Up to the boundary: the logs, merged by offset. A cursor a room, in a heap with the least offset on top; each begins
 -- with the entry that is known, and is refilled in chunks that grow, as rooms can be many and entries long.
-local heap = {}
 local function sink(i)
   local cursor = heap[i]
   while true do
@@ -184,16 +213,17 @@ local function sink(i)
   heap[i] = cursor
 end
 
-if after < boundary then
-  for room, entry in pairs(oldest) do
-    local offset = tonumber(string.match(entry[1], '^%d+'))
-    if offset <= boundary then heap[#heap + 1] = { room = room, entries = { entry }, at = 1, offset = offset } end
-  end
-  for i = math.floor(#heap / 2), 1, -1 do sink(i) end
-  while heap[1] do
-    local cursor = heap[1]
-    local entry = cursor.entries[cursor.at]
-    if not hand_out(cursor.room, entry) then break end
+for i = math.floor(#heap / 2), 1, -1 do sink(i) end
+while heap[1] and heap[1].offset <= boundary do
+  local cursor = heap[1]
+  local entry = cursor.entries and cursor.entries[cursor.at]
+  if not entry then
+    -- Known from an earlier batch, and its turn now; where it was cut away since, that is a gap.
+    ahead[cursor.room] = nil
+    cursor = look(cursor.room)
+  elseif not hand_out(cursor.room, entry) then
+    break
+  else
     if not cursor.entries[cursor.at + 1] then
       local count = math.min(2 * #cursor.entries, 20)
       cursor.entries = redis.call('XRANGE', log_key(cursor.room), '(' .. entry[1], text(boundary), 'COUNT', count)
@@ -204,11 +234,12 @@ if after < boundary then
     if following then
       cursor.offset = tonumber(string.match(following[1], '^%d+'))
     else
-      heap[1] = heap[#heap]
-      heap[#heap] = nil
+      cursor = nil
     end
-    if heap[1] then sink(1) end
   end
+  heap[1] = cursor or heap[#heap]
+  if not cursor then heap[#heap] = nil end
+  if heap[1] then sink(1) end
 end
 
 -- Behind it: the list. What was handed out may leave it, down to the new boundary: the logs have it still.
@@ -222,6 +253,10 @@ if listed and not full then
       local from = behind[room]                                  -- nil: left meanwhile, or nothing there
       if from and tonumber(offset) > math.max(from, position) then
         local entry = redis.call('XRANGE', log_key(room), offset, offset, 'COUNT', 1)[1]
+        if not entry and ahead[room] then
+          ahead[room] = nil
+          look(room)                                             -- cut away since an earlier batch saw it
+        end
         if entry and not hand_out(room, entry) then break end
       end
       handed = handed + 1
@@ -232,12 +267,11 @@ if listed and not full then
   if full and handed > 0 then redis.call('LTRIM', session.inbox, handed, -1) end
 end
 
-redis.call('HDEL', key, 'progress')                              -- a removal first: passes when Redis is full
+redis.call('HDEL', key, 'progress')                              -- and here
 for _, gap in ipairs(gaps) do told = math.max(told, gap[4] - 1) end
 if #gaps > 0 then redis.call('HSET', key, 'told', text(told)) end
 if full then
-  redis.call('HSET', key, 'progress', cmsgpack.pack({
-    { at = position, rooms = cmsgpack.pack(progress) }, { at = after, rooms = saved } }))
+  save({ at = position, rooms = cmsgpack.pack(progress), ahead = cmsgpack.pack(ahead) }, saved)
   return { '', text(position), gaps, messages, how, text(now) }
 end
 

@@ -2,22 +2,24 @@
 -- stopped for a while goes on with them, until another connection takes them.
 --
 -- KEYS  1 clock
--- ARGV  1 sessions at most
--- Answer: how many sessions were parked; as many as asked for: there may be more
+-- ARGV  1 sessions at most   2 rooms of theirs, beyond which no further session is looked at
+-- Answer: how many sessions were looked at; 0: there are no more
 
-local parked = 0
+local seen, rooms = 0, 0
 for _, node in ipairs(redis.call('SMEMBERS', base .. 'nodes')) do
   if redis.call('EXISTS', base .. 'node:' .. node) == 0 then
-    local clients = redis.call('SPOP', served_key(node), tonumber(ARGV[1]) - parked)
-    for _, client in ipairs(clients) do
+    local client = redis.call('SPOP', served_key(node))
+    while client do
       local session = load(client)
       if session and session.owner and string.match(session.owner, '^[^/]*') == node then
         park(session, true)
+        for _ in pairs(session.rooms) do rooms = rooms + 1 end
       end
+      seen = seen + 1
+      if seen >= tonumber(ARGV[1]) or rooms >= tonumber(ARGV[2]) then return seen end
+      client = redis.call('SPOP', served_key(node))
     end
-    parked = parked + #clients
-    if parked >= tonumber(ARGV[1]) then return parked end
     redis.call('SREM', base .. 'nodes', node)
   end
 end
-return parked
+return seen

@@ -92,22 +92,29 @@ end
 
 local takes = how and text(redis.call('HINCRBY', key, 'takes', 1)) or '1'
 local answer = { how or 'new', client, session.gen, session.serial, session.sid, session.pos, text(head), '0', takes }
--- How many of them are not for this client is counted for so many entries and KiB, and no further.
-local missed, now, look = 0, how and microseconds(), LOOKED
+-- How many of them are not for this client is counted for so many entries and KiB, and no further. Nor are more bytes
+-- read than PEEKED: of the rooms left then, all is counted that came since the park or the join.
+local missed, now, look, peeked = 0, how and microseconds(), LOOKED, 0
 for room, joined in pairs(session.rooms) do
   answer[#answer + 1] = room
   answer[#answer + 1] = text(joined.join)
   if how then
     local after = math.max(tonumber(session.pos), joined.join)
-    local meta = redis.call('HMGET', meta_key(room), 'n', 'last', 'odd')
+    local meta = redis.call('HMGET', meta_key(room), 'n', 'last', 'odd', 'base')
     if meta[2] and tonumber(meta[2]) > after then
-      local entry = redis.call('XRANGE', log_key(room), '(' .. text(after), '+', 'COUNT', 1)[1]
-      local counted = entry and entry[2][2] - 1 or tonumber(meta[1])
+      local entry, counted
+      if peeked <= PEEKED then
+        entry = redis.call('XRANGE', log_key(room), '(' .. text(after), '+', 'COUNT', 1)[1]
+        counted = entry and entry[2][2] - 1 or tonumber(meta[1])
+        peeked = peeked + (entry and #entry[2][8] or 0)
+      else
+        counted = math.max((session.parked[room] or joined).n, tonumber(meta[4]))
+      end
       local odd = meta[3] and tonumber(meta[3]) > after
       while odd and entry and look > 0 do
         if meant_for(client, entry, now) then missed = missed + 1 end
         counted = tonumber(entry[2][2])
-        look = look - 1 - #entry[2][8] / 1024
+        look = look - cost(entry[2][8])
         entry = redis.call('XRANGE', log_key(room), '(' .. entry[1], '+', 'COUNT', 1)[1]
       end
       missed = missed + meta[1] - counted

@@ -15,6 +15,7 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
+from tests.integration.walk.lab import Mutation
 from tests.integration.walk.rules import RULES
 from tests.integration.walk.world import episode
 from tests.support.redis import RedisServer
@@ -27,6 +28,12 @@ ROUGH: dict[str, Any] = {
     "log_length": 3,
     "inbox_length": 2,
 }  # fmt: skip
+
+
+# The same of bytes: whatever is in a log is long, and few of it is read by one run.
+LONG = Mutation(
+    ("replay", "size > 1024", "size > 0"), ("common", "PEEKED = 4000000", "PEEKED = 20")
+)
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +62,11 @@ def walk(server: RedisServer, seed: int, **options: Any) -> collections.Counter[
 
 
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize(("first", "options"), [(0, {}), (100_000, ROUGH)], ids=["calm", "rough"])
+@pytest.mark.parametrize(
+    ("first", "options"),
+    [(0, {}), (100_000, ROUGH), (200_000, {**ROUGH, "mutation": LONG})],
+    ids=["calm", "rough", "long"],
+)
 def test_walks_keep_the_promises(server: RedisServer, first: int, options: dict[str, Any]) -> None:
     """No loss without a gap, no repeats, order, exact gaps, whatever happens in whatever order."""
     counts: collections.Counter[str] = collections.Counter()

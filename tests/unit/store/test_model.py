@@ -25,13 +25,18 @@ from hypothesis.stateful import (
 )
 
 from hub.store.scripts import read_all
-from tests.integration.walk.lab import START, Raw, fake_time
+from tests.integration.walk.lab import START, Mutation, Raw, fake_time
 from tests.support.redis import RedisServer
 
 ROOMS = ("A", "B", "C")
 ROOM = st.sampled_from(ROOMS)
 SELDOM = st.sampled_from([False, False, False, True])
-SCRIPTS = {name: fake_time(script) for name, script in read_all().items()}
+# Of the bounds in bytes so little is left that they are met all the time: a run of `replay` sees two rooms.
+FEW = Mutation(("replay", "size > 1024", "size > 0"), ("common", "PEEKED = 4000000", "PEEKED = 7"))
+SCRIPTS = {
+    few: {name: fake_time(script) for name, script in mutation.apply(read_all()).items()}
+    for few, mutation in ((False, Mutation()), (True, FEW))
+}
 LIFE, AGE = 1000, 2000  # seconds
 
 _server: list[RedisServer] = []
@@ -42,8 +47,9 @@ def shared(server: RedisServer) -> Iterator[None]:
     """Let the machine find the server."""
     _server.append(server)
     server.client.flushall()
-    for script in SCRIPTS.values():
-        server.client.script_load(script.text)
+    for scripts in SCRIPTS.values():
+        for script in scripts.values():
+            server.client.script_load(script.text)
     yield
     _server.pop()
 
@@ -58,9 +64,11 @@ class Session(RuleBasedStateMachine):
         self.raw.call("SET", "now", START)
 
     @initialize(
-        log=st.integers(1, 6), inbox=st.integers(1, 12), batch=st.integers(1, 4), rooms=st.sets(ROOM, min_size=1)
+        log=st.integers(1, 6), inbox=st.integers(1, 12), batch=st.integers(1, 4), rooms=st.sets(ROOM, min_size=1),
+        few=st.booleans(),
     )  # fmt: skip
-    def begin(self, log: int, inbox: int, batch: int, rooms: set[str]) -> None:
+    def begin(self, log: int, inbox: int, batch: int, rooms: set[str], few: bool) -> None:
+        self.scripts = SCRIPTS[few]
         self.log, self.inbox, self.batch = log, inbox, batch
         self.connections = 1
         answer = self.take("", "", "", "")
@@ -82,7 +90,7 @@ class Session(RuleBasedStateMachine):
             self.subscribe(room)
 
     def run(self, name: str, *args: Any) -> Any:
-        reply = self.raw.call("EVALSHA", SCRIPTS[name].sha, 1, "w:{0}:clock", *args)
+        reply = self.raw.call("EVALSHA", self.scripts[name].sha, 1, "w:{0}:clock", *args)
         assert not isinstance(reply, Exception), reply
         return reply
 
@@ -105,7 +113,7 @@ class Session(RuleBasedStateMachine):
         header = f"3 5 5 {self.client if own else '*'} 0 *"
         words = [("o" if own else "", room, header, '"m",1', "") for room in rooms]
         offsets = self.raw.call(
-            "EVALSHA", SCRIPTS["publish"].sha, 1, "w:{0}:clock", "0", self.log, AGE * 10**6, AGE * 1000,
+            "EVALSHA", self.scripts["publish"].sha, 1, "w:{0}:clock", "0", self.log, AGE * 10**6, AGE * 1000,
             (AGE + 2 * LIFE + 120) * 1000, self.inbox, "120000", "w:{0}:bus:room:", *itertools.chain(*words),
         )  # fmt: skip
         for room, offset in zip(rooms, map(int, offsets), strict=True):

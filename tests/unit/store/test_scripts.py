@@ -65,7 +65,7 @@ async def test_messages_of_one_turn_are_one_script(node, server):
     )
     stats = server.client.info("commandstats")
     calls = [stats[f"cmdstat_{command}"]["calls"] for command in ("evalsha", "rpushx", "xadd")]
-    assert calls == [2, 2, 72]
+    assert calls == [2, 2, 74], "a log is made in two steps"
     assert again == once
     offsets = [*plain, *volatile, once, other]
     assert offsets == sorted(set(offsets))
@@ -194,6 +194,14 @@ async def test_expiries_are_renewed_now_and_then(start, server):
     assert abs(server.client.pttl(meta) - server.client.pttl(log) - longer) < 10
 
 
+async def test_a_log_made_anew_has_an_end(node, server):
+    """It expired although by the hub's offsets its expiry was renewed a moment ago: they are not the server's clock."""
+    await node.publish()
+    server.client.delete(key("room:A:log"))
+    await node.publish()
+    assert server.client.pttl(key("room:A:log")) > 0
+
+
 @pytest.mark.parametrize("length", [1, 2, 7, 8, 9, 64, 600])
 async def test_an_inbox_is_bounded_and_never_empty(start, server, length):
     """At most so many references behind the boundary, always the newest, and never less than a boundary."""
@@ -221,6 +229,45 @@ async def test_full_inboxes_are_trimmed_out_of_step(start, server):
     for _ in range(160):
         await node.publish()
     assert len({len(inbox(server, client)) for client in clients}) > 1
+
+
+@pytest.mark.parametrize("length", [1000, 20])
+async def test_an_inbox_is_pushed_into_once(start, server, length):
+    """Whatever rooms a turn of the loop writes into: all that is for an inbox goes there together, in order."""
+    node = await start(inbox_length=length)
+    sessions = {}
+    for i, rooms in enumerate(["A", "B", "AB", "ABC", "AB", "C"]):
+        taken = await node.take(f"c{i}")
+        await node.join(taken, f"c{i}", *rooms)
+        await node.store.park(taken.client_id, f"c{i}", 0, gone=True)
+        sessions[taken.client_id] = rooms
+    for names in ("AB" * 32, "ABCD" * 16, "BBA" * 21, "D" * 9):
+        server.client.config_resetstat()
+        offsets = await node.publish_all([(room, 1) for room in names])
+        stats = server.client.info("commandstats")
+        away = set(names) - {"D"}
+        assert stats["cmdstat_evalsha"]["calls"] == 1
+        assert stats.get("cmdstat_rpushx", {"calls": 0})["calls"] == sum(
+            not away.isdisjoint(rooms) for rooms in sessions.values()
+        )
+        for client, rooms in sessions.items():
+            listed = inbox(server, client)
+            assert 1 <= len(listed) <= length + 1
+            its = [f"{o}:{room}" for o, room in zip(offsets, names, strict=True) if room in rooms]
+            its = its[-min(len(its), length * 3 // 4) :]
+            assert not its or listed[-len(its) :] == its
+
+
+async def test_an_away_set_is_read_once(node, server):
+    """However often a turn of the loop comes back to its room; who has ended leaves all of them."""
+    taken = await node.take("c")
+    await node.join(taken, "c", "A", "B")
+    await node.store.park(taken.client_id, "c", 0, gone=True)
+    server.client.delete(*server.client.keys(key("inbox:*")))
+    server.client.config_resetstat()
+    await node.publish_all([("A", 1), ("B", 1)] * 10)
+    assert server.client.info("commandstats")["cmdstat_smembers"]["calls"] == 2
+    assert not server.client.exists(key("room:A:away"), key("room:B:away"))
 
 
 async def test_a_session_that_has_ended_leaves_the_away_set(node, server):
@@ -486,6 +533,21 @@ async def test_the_older_connection_is_told(start, server):
     assert not refusal.value.replaced
 
 
+async def test_taking_reads_only_so_much(node, server):
+    """What is long is not read of every room; what was missed is counted all the same."""
+    taken = await node.take("c", client_id="ada")
+    rooms = [f"r{number}" for number in range(20)]
+    await node.join(taken, "c", *rooms)
+    await node.publish_all([(room, 1) for room in rooms])
+    await node.store.park("ada", "c", await node.store.clock(), gone=True)
+    long = '"' + "x" * 900_000 + '"'
+    for room in rooms:
+        await node.publish_all([(room, long), (room, 1)])
+    server.client.config_resetstat()
+    assert (await node.take("d", client_id="ada")).missed == 2 * len(rooms)
+    assert server.client.info("commandstats")["cmdstat_xrange"]["calls"] == 5
+
+
 # -- park
 
 
@@ -723,6 +785,54 @@ async def test_many_rooms_with_long_logs(start):
     assert len(batches) == 10
 
 
+@pytest.mark.parametrize("gap", [False, True])
+async def test_long_messages_of_many_rooms_are_not_read_in_every_batch(start, server, gap):
+    """A batch sees what waits in so many rooms as a few MB allow, and no room again before its turn."""
+    node = await start(log_length=2)
+    rooms = [f"r{number}" for number in range(20)]
+    taken = await node.take("c")
+    await node.join(taken, "c", *rooms)
+    long, offsets = '"' + "x" * 400_000 + '"', []
+    for room in rooms:
+        offsets += (await node.publish_all([(room, long)] * (3 if gap else 1)))[-2:]
+
+    def calls() -> int:
+        return int(server.client.info("commandstats")["cmdstat_xrange"]["calls"])
+
+    server.client.config_resetstat()
+    first = await node.store.replay(taken.client_id, "c", taken.position)
+    assert calls() == 10
+    assert (first.live_from, first.position) == (None, taken.position)
+    assert first.messages == first.gaps == []
+    got, batches = await node.all(taken.client_id, "c", taken.position)
+    assert got == offsets
+    gaps = [gap.room for batch in batches for gap in batch.gaps]
+    assert sorted(gaps) == (sorted(rooms) if gap else [])
+    # Each room is seen once, and read on its turn: its messages, and that there are no more.
+    assert calls() <= len(rooms) * (6 if gap else 4)
+
+
+@pytest.mark.parametrize("parked", [False, True])
+async def test_what_is_cut_before_its_turn_is_a_gap(start, parked):
+    """A batch has seen a long message, which is cut before the next one; whether logs are read or the inbox."""
+    node = await start(log_length=2, replay_bytes=2000)
+    taken = await node.take("c")
+    await node.join(taken, "c", "A", "B")
+    if parked:
+        await node.store.park(taken.client_id, "c", 0, gone=False)
+    long = '"' + "x" * 1500 + '"'
+    first, second, lost = await node.publish_all([("A", long), ("A", long), ("B", long)])
+    batch = await node.store.replay(taken.client_id, "c", taken.position)
+    assert [message.offset for message in batch.messages] == [first]
+    more = await node.publish_all([("B", 1), ("B", 2)])
+    got, batches = await node.all(taken.client_id, "c", batch.position)
+    assert got == [second, *more]
+    assert len(batches) == 1
+    gaps = [gap for each in batches for gap in each.gaps]
+    assert [(gap.room, gap.after < lost < gap.before) for gap in gaps] == [("B", True)]
+    assert gaps[0].before == more[0]
+
+
 # -- finish, history
 
 
@@ -754,6 +864,8 @@ async def test_history_pages(node):
     assert await page(offsets[2], offsets[7], 100) == (offsets[3:7], False, False)
     assert await page(offsets[-1], None, 5) == ([], False, False)
     assert await page(None, offsets[0], 5) == ([], False, False)
+    assert await page(None, 0, 5) == ([], False, False)
+    assert await page(None, 1, 5) == ([], False, False)
     assert (await node.store.history("nothing", None, None, 5, 10**6)).messages == []
 
 
@@ -785,6 +897,25 @@ async def test_what_has_expired_is_passed_over_in_pieces(node):
         assert len(found.messages) < 2
         assert found.looked <= 1001
         assert first < found.reached < last
+
+
+async def test_what_is_passed_over_is_bounded_in_bytes(node):
+    """Whether it has expired, or is the reader's own: a run looks at a MB of it, not at a thousand of any length."""
+    taken = await node.take("c", client_id="ada")
+    await node.join(taken, "c", "A")
+    long = '"' + "x" * 20_000 + '"'
+    await node.publish_all([("A", long)] * 200, ttl=1e-6)
+    [last] = await node.publish_all([("A", 1)])
+    found = await node.store.history("A", None, last, 100, 10**6)
+    assert (found.messages, found.more) == ([], True)
+    assert found.looked < 60
+    got, batches = await node.all("ada", "c", taken.position)
+    assert got == [last]
+    assert len(batches) > 3
+    await node.publish_all([("A", '"' + "x" * 2_000_000 + '"')] * 3, ttl=1e-6)
+    assert (await node.all("ada", "c", last))[0] == [], (
+        "one that is longer than all of that is passed, too"
+    )
 
 
 # -- nodes
@@ -823,6 +954,17 @@ async def test_the_sweeper_parks_what_the_dead_served(start, server):
     offset = await alive.publish()
     assert (await dead.all(taken[0].client_id, "c0", taken[0].position))[0] == [offset]
     assert server.client.pttl(key(f"session:{taken[0].client_id}")) > 1_200_000
+
+
+async def test_the_sweeper_goes_by_rooms(start, server):
+    """Whoever is in many is more work: a call ends behind so many rooms, and the next one goes on."""
+    dead, alive = await start(), await start()
+    await dead.store.renew(first=True)
+    for i in range(5):
+        await dead.join(await dead.take(f"c{i}"), f"c{i}", *(f"r{number}" for number in range(10)))
+    server.client.delete(key(f"node:{dead.store.node}"))
+    assert [await alive.store.sweep(100, 11) for _ in range(4)] == [2, 2, 1, 0]
+    assert server.client.scard(key("room:r0:away")) == 5
 
 
 async def test_touching_keeps_alive_what_is_owned(start, server):
