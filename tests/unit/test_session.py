@@ -184,7 +184,7 @@ class Answers:
     def __init__(self) -> None:
         self.calls: list[asyncio.Future[Batch]] = []
 
-    async def replay(self, *_: Any) -> Batch:
+    async def replay(self, *_: Any, **__: Any) -> Batch:
         self.calls.append(asyncio.get_running_loop().create_future())
         return await self.calls[-1]
 
