@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import inspect
+import re
 import socket
 import textwrap
 from collections import deque
@@ -36,7 +37,7 @@ from tests.support.redis import RedisServer
 START = 1_700_000_000_000_000
 
 # Time comes from a key, so that it can leap; each look at it is a microsecond later.
-_TIME = "redis.call('TIME')"
+_TIME = re.compile(r"(redis\.)?\bcall\('TIME'\)")
 _FAKE_TIME = (
     "(function() local n = redis.call('INCR', 'now') "
     "return { string.format('%.0f', math.floor(n / 1000000)), string.format('%.0f', n % 1000000) } end)()"
@@ -89,7 +90,7 @@ def rewrite(method: Any, old: str, new: str) -> Any:
 
 
 def fake_time(script: Script) -> Script:
-    return Script(script.name, script.text.replace(_TIME, _FAKE_TIME))
+    return Script(script.name, _TIME.sub(_FAKE_TIME, script.text))
 
 
 class Loop(asyncio.SelectorEventLoop):
