@@ -368,4 +368,5 @@ class Node:
         self.replay_all(self.sessions.values())
 
     def _redis_changed(self) -> None:
+        self._replayer.redis_changed(self.sessions.values())
         self.upkeep.redis_changed()

@@ -21,7 +21,7 @@ from hub.store.store import Store
 
 log = logging.getLogger("hub.replay")
 
-# Seconds behind a loss of the bus in which another node may notice that Redis has forgotten something.
+# Seconds behind a change of Redis in which another node may notice that something is forgotten.
 NOTICED = 60.0
 # Rooms of one session above which it is not asked what they remember.
 MANY_ROOMS = 32
@@ -52,16 +52,19 @@ class Replayer:
         # Replays at a time: a burst of returning clients must not starve the others.
         self._turns = asyncio.Semaphore(64)
         self._clock = asyncio.get_running_loop().time
-        # Until then it may be told that Redis has forgotten what sessions should have got before the last loss of the bus.
+        # Until then it may be told that Redis has forgotten what sessions should have got before it changed.
         self._doubtful_until = 0.0
 
     def lost_bus(self, sessions: Iterable[Session]) -> None:
-        """Note where everybody is: what comes behind may have been forgotten, and others gone on before that is told."""
-        now = self._clock()
+        """Note where everybody is: if the server turns out to have changed, it may have forgotten what was to come."""
         for session in sessions:
-            if session.doubtful is None or now > self._doubtful_until:
-                session.doubtful = session.sent
-        self._doubtful_until = now + NOTICED
+            session.at_loss = session.sent
+
+    def redis_changed(self, sessions: Iterable[Session]) -> None:
+        """Let resets count from there for a while: others may notice late, when everybody here has gone on."""
+        for session in sessions:
+            session.doubtful = session.at_loss
+        self._doubtful_until = self._clock() + NOTICED
 
     def admitted(self, session: Session) -> None:
         """Note where a session begins that comes in such a time."""

@@ -65,6 +65,7 @@ class Session:
         "_at_ping",
         "_drained",
         "_freed",
+        "at_loss",
         "bare",
         "client_id",
         "connection",
@@ -123,7 +124,9 @@ class Session:
         self.proven = taken.position
         self.dirty = False
         self._at_ping = taken.position
-        # Where it was when Redis may have forgotten something of which this node is told late; None: no such time.
+        # Where it was when the bus was last lost; and when Redis last changed, of which this node may be told late what
+        # was forgotten. None: it has not since it is here.
+        self.at_loss = taken.position
         self.doubtful: int | None = None
         # Something may have been missed: be replayed again before going live.
         self.stale = False

@@ -8,7 +8,6 @@ import pytest
 
 from tests.chaos.bare import Bare
 from tests.chaos.history import Began, History
-from tests.support.times import eventually
 
 
 @pytest.mark.parametrize("cut_short", [False, True])

@@ -144,3 +144,22 @@ def test_what_another_node_knows_is_told_to_those_who_went_on(scene: Scene, late
         (gap[0], gap[4], gap[1] < lost < gap[2]) for gap in scene.js2.gaps if gap[0] == "A"
     ] == [("A", "reset", True)]
     scene.end()
+
+
+def test_a_reset_counts_from_the_loss_that_was_a_change(scene: Scene) -> None:
+    """Not from one before it, behind which everything came: that is not lost, though the logs have cut it away since."""
+    scene.come(scene.js1, scene.n0)
+    scene.join(scene.js1, "A")
+    scene.lose_bus(scene.n0)
+    scene.later()
+    scene.flow()
+    scene.hear("A", "A")
+    [session] = scene.n0.node.sessions.values()
+    position = session.sent
+    assert session.at_loss < position == scene.js1.offset
+    forget(scene, remember(scene))
+    restart(scene)
+    scene.later()
+    scene.flow()
+    assert session.doubtful == position
+    scene.end()
