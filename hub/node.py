@@ -277,9 +277,10 @@ class Node:
     async def subscribe(
         self, session: Session, name: str, answer: Callable[[int], Awaitable[None]]
     ) -> None:
-        """Join a room. `answer` gets the join offset and writes the answer, before any message behind it comes.
+        """Join a room. `answer` gets the offset to count from and writes the answer, before any message behind it comes.
 
-        Raises HubError, NotOwner.
+        That is the join, or the position resumed from where this is newer: an earlier connection may have joined without
+        its client hearing of it, and have passed messages of the room by. Raises HubError, NotOwner.
         """
         room = self._rooms.want(name)
         try:
@@ -295,7 +296,7 @@ class Node:
                 join, _ = await self.store.subscribe(
                     session.client_id, session.connection, name, known=name in session.joins
                 )
-                await answer(join)
+                await answer(max(join, session.taken.position))
                 if not session.closed:
                     self._rooms.enter(session, name, join)
             finally:

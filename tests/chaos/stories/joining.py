@@ -92,6 +92,22 @@ async def lost_join(d: Drill) -> None:
     await joining
 
 
+async def passed_join(d: Drill) -> None:
+    """The answer to a join is lost, another room moves the client past it, and it comes back and tries again."""
+    m = await d.client("B")
+    d.wire.late["commands", "down"] = LATE
+    joining = asyncio.create_task(m.join("A"))
+    await d.until(lambda: d.redis.hexists(d.session(m), "r:A"))
+    joining.cancel()
+    d.wire.cut_one("commands")
+    d.wire.late.clear()
+    await d.say("A", "B")
+    await d.heard(m)
+    await d.ready()
+    await d.return_(m)
+    await m.join("A")
+
+
 _SLOW = {"max_payload": 1_000_000, "ping_timeout": 20.0, "log_length": 1000}
 
 SCENES = {
@@ -103,4 +119,5 @@ SCENES = {
     "replay_filters": Scene(replay_filters, _SLOW),
     "unsub_state": Scene(unsub_state),
     "lost_join": Scene(lost_join),
+    "passed_join": Scene(passed_join),
 }

@@ -165,6 +165,9 @@ RULES: dict[str, Callable[[], Mutation]] = {
     "lost_join": lambda: Mutation(
         ("subscribe", "if joined and ARGV[5] == '1' then", "if joined then"),
     ),
+    "passed_join": lambda: Mutation(
+        Node__subscribe=rewrite(Node.subscribe, "max(join, session.taken.position)", "join"),
+    ),
     "deaf_again": lambda: Mutation(
         Replayer___batch=rewrite(Replayer._batch, "if not self._rooms.hears(session):", "if False:"),
     ),

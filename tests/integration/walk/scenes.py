@@ -438,6 +438,20 @@ def lost_join(s: Scene) -> None:
     s.join(s.js1, "A")
 
 
+def passed_join(s: Scene) -> None:
+    """A join that its client has not heard of is not counted from when the client has come back from behind it."""
+    s.come(s.js1, s.n0)
+    s.join(s.js1, "B")
+    s.say(s.js1, "subscribe", "A", kept=("n0 commands",))
+    wire = s.n0.wire("commands")
+    assert wire is not None
+    s.lab.do(lambda: wire.cut(1))
+    s.hear("A", "B")
+    s.go(s.js1)
+    s.come(s.js1, s.n0)
+    s.join(s.js1, "A")
+
+
 def closed_join(s: Scene) -> None:
     """A verb that waited while its connection ended does not move the join that its client counts from."""
     s.come(s.js1, s.n0)
@@ -577,6 +591,7 @@ SCENES: dict[str, tuple[Callable[[Scene], None], dict[str, Any]]] = {
     "swept_owner": (swept_owner, {}),
     "left_deaf": (left_deaf, {}),
     "lost_join": (lost_join, {}),
+    "passed_join": (passed_join, {}),
     "closed_join": (closed_join, {}),
     "deaf_again": (deaf_again, {}),
     "late_admission": (late_admission, {}),

@@ -159,7 +159,12 @@ class Client:
         if not answer["ok"]:
             return
         if verb == "subscribe":
-            self.rooms.setdefault(room, int(answer["offset"]))
+            offset = int(answer["offset"])
+            if self.kind == "js" and offset < self.rooms.get(room, 0):
+                raise Bad(
+                    f"{self.name}: promised {room} from {offset} on, and is behind {self.rooms}"
+                )
+            self.rooms.setdefault(room, offset)
         elif verb == "unsubscribe":
             self.rooms.pop(room, None)
 
