@@ -11,6 +11,7 @@ import socketio.exceptions
 from hub.client import HubClient
 from hub.errors import HubError, Unavailable
 from tests.chaos.cluster import SETTINGS
+from tests.chaos.deadline import stack
 from tests.chaos.history import Gap, Record
 from tests.chaos.member import ATTEMPT, Member, Tap
 from tests.support.hubs import secrets
@@ -85,6 +86,20 @@ class StockPython(Member):
 
     async def stop(self) -> None:
         await self._stock.sio.shutdown()
+
+    def standing(self) -> str:
+        """Its tasks say what they wait for, or what ended them: stock clients die of that in silence."""
+        sio, eio = self._stock.sio, self._stock.sio.eio
+        tasks = {
+            "reads": eio.read_loop_task,
+            "writes": eio.write_loop_task,
+            "comes back": sio._reconnect_task,
+        }
+        lines = [f"{eio.state}, {eio.current_transport}, {self._stock.disconnects=}"]
+        for what, task in tasks.items():
+            if task is not None:
+                lines.append(f"{what}: {task!r}\n{stack(task.get_coro())}")
+        return "\n".join(lines)
 
     async def ask(self, verb: str, **fields: Any) -> dict[str, Any]:
         try:

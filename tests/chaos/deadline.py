@@ -64,11 +64,11 @@ async def deadline(seconds: float) -> AsyncIterator[None]:
 
 def stacks(loop: asyncio.AbstractEventLoop) -> str:
     """Return where each task of a loop stands, down to what it awaits; those alike counted."""
-    counts = collections.Counter(_stack(task.get_coro()) for task in asyncio.all_tasks(loop))
+    counts = collections.Counter(stack(task.get_coro()) for task in asyncio.all_tasks(loop))
     return "\n".join(f"{count} task(s) in\n{stack}" for stack, count in counts.items())
 
 
-def _stack(at: Any) -> str:
+def stack(at: Any) -> str:
     """A suspended coroutine knows the one that it awaits; `Task.get_stack` shows the outermost alone."""
     lines = []
     while at is not None:

@@ -81,6 +81,10 @@ class Member:
         """Ask once. Raises one of LOST where there is no answer."""
         raise NotImplementedError
 
+    def standing(self) -> str:
+        """Say how its connection stands by its own account, for whoever has to understand why it is deaf."""
+        return ""
+
     async def began(self) -> None:
         """Wait for its first session."""
         await eventually(

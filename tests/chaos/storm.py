@@ -124,7 +124,8 @@ class Storm:
             while behind() and time.monotonic() < deadline:
                 await asyncio.sleep(0.05)
             if has := behind():
-                found.append(Violation("deaf", f"{members[0].name} ({members[0].kind})", f"{has}"))
+                why = f"{has} {members[0].standing()}".rstrip()
+                found.append(Violation("deaf", f"{members[0].name} ({members[0].kind})", why))
             self.history.records[record].stayed = True
         await self.crowd.part()
         found += [
