@@ -266,12 +266,22 @@ class Connection(Life):
     # ---------------------------------------------------------------- upgrade
 
     def begin_upgrade(self, socket: Socket) -> bool:
-        """Take a WebSocket to be probed; False: not now, and the session stays as it is."""
-        if self.state is not State.OPEN or self._socket is not None:
+        """Take a WebSocket to be probed; False: not now, and the session stays as it is.
+
+        One that is being probed already is cut: HTTP clients ask again by themselves where they heard no answer, and
+        none goes on with two.
+        """
+        former = self._probing
+        if former is not None:
+            self._probing = None
+            former.abort()
+        elif self.state is State.OPEN and self._socket is None:
+            self._move(State.UPGRADING)
+        else:
             return False
-        self._move(State.UPGRADING)
         self._probing = socket
         self._probed = False
+        self._noop_at = inf
         self._upgrade_by = self._host.clock() + self._host.options.upgrade_timeout
         self._schedule()
         return True

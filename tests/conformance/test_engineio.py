@@ -543,13 +543,18 @@ class TestUpgrade:
         await peer.post(sid, "4still here")
         assert (await peer.poll(sid))[1] in ("4still here", "6")
 
-    async def test_a_second_probe_is_refused_and_the_first_goes_on(self, peer: Peer) -> None:
+    async def test_a_second_websocket_takes_the_place_of_the_one_that_is_probed(
+        self, peer: Peer
+    ) -> None:
+        """aiohttp asks again by itself where it heard no answer; the first one is nobody's."""
         sid = await peer.open()
         async with peer.websocket(sid) as first:
-            async with peer.websocket(sid) as second:
-                assert await closed(second) == 1002
             await first.send_str("2probe")
             assert await text(first) == "3probe"
+            async with peer.upgraded(sid) as second:
+                assert await closed(first) == 1006
+                await second.send_str("4hello")
+                assert await text(second) == "4hello"
 
     async def test_a_swallowed_probe_is_given_up_and_polls_do_not_spin(
         self, engine_of: Serve

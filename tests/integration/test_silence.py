@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
 from hub.client import connection
@@ -104,4 +106,31 @@ async def test_an_upgrade_that_is_given_up_does_not_end_the_stock_client(
         assert client.sio.transport() == "polling"
         await (await raw(hub.url)).publish(room, "over polling")
         await eventually(lambda: client.data() == ["over polling"])
+        await client.sio.shutdown()
+
+
+class Forgetful(Proxy):
+    """Cuts the client off from the first upgrade before it is answered, while the hub's side stays open."""
+
+    cuts = 1
+
+    def _through(self, pair: _Pair, way: str, data: bytes) -> bytes:
+        if way == "down" and data.startswith(b"HTTP/1.1 101") and self.cuts:
+            self.cuts -= 1
+            asyncio.get_running_loop().call_soon(self.cut_client_side)
+            return b""
+        return data
+
+
+async def test_an_upgrade_that_is_asked_for_again_does_not_end_the_stock_client(
+    hub, stock, raw, room, name
+):
+    """aiohttp asks again by itself; to the hub the first WebSocket is being probed still."""
+    async with Forgetful(hub.port) as network:
+        client = await stock(network.url, "polling", "websocket", client_id=name)
+        assert network.cuts == 0
+        assert (await client.sio.call("subscribe", {"room": room}))["ok"] is True
+        assert client.sio.transport() == "websocket"
+        await (await raw(hub.url)).publish(room, "over the second")
+        await eventually(lambda: client.data() == ["over the second"])
         await client.sio.shutdown()
