@@ -156,6 +156,8 @@ class Replayer:
         for gap in batch.gaps:
             if gap.reason == "reset" and session.doubtful is not None:
                 session.doubtful = max(session.doubtful, gap.before - 1)  # told, once
+        # The server is still the one that it was, or this node has been told: what it has handed out is not in doubt.
+        session.at_loss = max(session.at_loss, batch.live_from or batch.position)
         if batch.live_from is not None:
             session.go_live(batch.live_from)
         if batch.whole and not session.stale:

@@ -163,3 +163,58 @@ def test_a_reset_counts_from_the_loss_that_was_a_change(scene: Scene) -> None:
     scene.flow()
     assert session.doubtful == position
     scene.end()
+
+
+def test_two_losses_are_told_to_who_was_away_for_both(scene: Scene) -> None:
+    """What came between them is no part of either."""
+    scene.come(scene.js1, scene.n0)
+    scene.come(scene.js2, scene.n1)
+    scene.join(scene.js1, "A")
+    scene.join(scene.js2, "A")
+    scene.hear("A")
+    scene.go(scene.js2)
+    lost = []
+    for _ in range(2):
+        past = remember(scene)
+        scene.hear("A")
+        lost.append(scene.stored[-1].offset)
+        forget(scene, past)
+        restart(scene)
+        scene.later()
+        scene.flow()
+        scene.hear("A")
+    scene.come(scene.js2, scene.n1)
+    for offset in lost:
+        assert any(gap[0] == "A" and gap[1] < offset < gap[2] for gap in scene.js2.gaps)
+    scene.end()
+
+
+def test_a_reset_that_was_told_is_not_told_again_at_the_next_change(scene: Scene) -> None:
+    """Not even where the bus knew the server already, and the logs have cut away all that came since."""
+    scene.come(scene.js1, scene.n0)
+    scene.come(scene.js2, scene.n1)
+    scene.join(scene.js1, "A")
+    scene.join(scene.js2, "A")
+    scene.go(scene.js2)
+    scene.hear("A", "A")
+    past = remember(scene)
+    scene.hear("A")
+    forget(scene, past)
+    scene.lab.do(lambda: scene.publish("A", volatile=False))  # so that nobody knows where the loss began
+    restart(scene)
+    scene.later()
+    scene.flow()
+    scene.come(scene.js2, scene.n1)
+    told = list(scene.js2.gaps)
+    assert [gap[4] for gap in told if gap[0] == "A"] == ["reset"]
+    scene.hear(*60 * "A")
+    store = scene.n1.node.store
+    assert store._identity is not None
+    store.bus.server, store._identity = store._identity[0], ("another", "run")
+    wire = scene.n1.wire("commands")
+    assert wire is not None
+    scene.lab.do(lambda: wire.cut(0))
+    scene.later()
+    scene.flow()
+    assert scene.js2.gaps == told
+    scene.end()

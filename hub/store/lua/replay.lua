@@ -39,19 +39,24 @@ if not next(session.rooms) then
   return { text(head), ARGV[3], {}, {}, 'whole', text(microseconds()) }
 end
 
-local resets = { session.reset or '', redis.call('GET', base .. 'reset') or '' }
+-- What Redis is known to have forgotten, by this session's client or by nodes. `since`: from where it counts, the session's
+-- own from its position, that for all of them from where it is in doubt. `spare`: what may be missing without being told.
+local resets = {}
+local function forgotten(losses, since, spare)
+  for loss in string.gmatch(losses or '', '%S+') do
+    local from, before = split(loss)
+    if since < before - spare then resets[#resets + 1] = { from, before, since, spare } end
+  end
+end
+forgotten(session.reset, after, 0)
+forgotten(redis.call('GET', base .. 'reset') or nil, doubtful, 1)
 
 -- Where the node remembers everything that came behind the position in each room, nothing is read; unless a gap that
 -- was told reaches behind it: what was counted as lost does not come after all.
 local told = tonumber(session.told or '0')
-local remembered = #ARGV > 7 and after >= told
+local remembered = #ARGV > 7 and after >= told and #resets == 0
 local low = {}
 for i = 8, #ARGV, 2 do low[ARGV[i]] = tonumber(ARGV[i + 1]) end
--- From where each counts: its own from its position, that for all of them from where it is in doubt.
-local since = { after, doubtful }
-for i, reset in ipairs(resets) do
-  if reset ~= '' and since[i] < select(2, split(reset)) then remembered = false end
-end
 for room, joined in pairs(session.rooms) do
   if not remembered then break end
   local from = math.max(after, joined.join)
@@ -154,22 +159,19 @@ end
 -- of a room from before is not lost.
 -- A client that has seen more than there is gets told in any case, all others where an offset is missing: between where
 -- they were before and what was forgotten, even if they have gone live since, as that may be noticed late.
-for i, reset in ipairs(resets) do
-  if reset ~= '' then
-    local from, before = split(reset)
-    local name = '\n' .. text(before)                             -- no room's name
-    local spare = i - 1
-    if since[i] < before - spare and not progress[name] then
-      for room, joined in pairs(session.rooms) do
-        local kept = redis.call('XREVRANGE', log_key(room), text(before - 1), '-', 'COUNT', 1)[1]
-        local start = math.max(from, since[i], joined.join, kept and tonumber(string.match(kept[1], '^%d+')) or 0)
-        if start < before - spare then
-          gaps[#gaps + 1] = { room, 'reset', text(start), text(before), '' }
-          how = 'part'
-        end
+for i = #resets, 1, -1 do                                          -- the newest is the first
+  local from, before, since, spare = unpack(resets[i])
+  local name = '\n' .. text(before)                               -- no room's name
+  if not progress[name] then
+    for room, joined in pairs(session.rooms) do
+      local kept = redis.call('XREVRANGE', log_key(room), text(before - 1), '-', 'COUNT', 1)[1]
+      local start = math.max(from, since, joined.join, kept and tonumber(string.match(kept[1], '^%d+')) or 0)
+      if start < before - spare then
+        gaps[#gaps + 1] = { room, 'reset', text(start), text(before), '' }
+        how = 'part'
       end
-      progress[name] = { after, 0, 0 }
     end
+    progress[name] = { after, 0, 0 }
   end
 end
 

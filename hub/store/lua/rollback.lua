@@ -9,6 +9,9 @@
 -- What Redis loses is always the end of its past. The clock says so, unless somebody has published since: then it is
 -- past everything again, and only a message that is not where it was tells.
 
+-- How many losses are remembered; where there are more, the oldest count as one.
+local LOSSES = 8
+
 local function missing(room, offset)
   if redis.call('XRANGE', log_key(room), offset, offset, 'COUNT', 1)[1] then return false end
   local first = redis.call('XRANGE', log_key(room), '-', '+', 'COUNT', 1)[1]
@@ -17,19 +20,30 @@ local function missing(room, offset)
   return tonumber(offset) > microseconds() - tonumber(ARGV[6])
 end
 
-local seen, head = tonumber(ARGV[1]), clock()
+local seen, head, now = tonumber(ARGV[1]), clock(), microseconds()
 local from, before = head, seen + 1
 if seen <= head then
   if ARGV[4] == '' or not missing(ARGV[4], ARGV[5]) then return '0' end
   from, before = 0, tonumber(ARGV[5]) + 1
 end
-local known = redis.call('GET', base .. 'reset')
-if known then
-  local a, b = split(known)
-  from, before = math.min(from, a), math.max(before, b)
+-- Each loss by itself, the newest first: what was published between two of them is no part of either, and would hide the
+-- end of the first. What nodes have noticed of the same one is one.
+local losses = { { from, before } }
+for pair in string.gmatch(redis.call('GET', base .. 'reset') or '', '%S+') do
+  local newest, a, b = losses[#losses], split(pair)
+  if a < newest[2] and newest[2] <= b then
+    losses[#losses] = { a, b }                                    -- known already
+  elseif newest[1] > 0 and newest[1] < b then
+    losses[#losses] = { a, newest[2] }                            -- nothing was published since
+  elseif #losses == LOSSES then
+    newest[1] = a                                                 -- as good as can be
+  elseif b > now - 1000 * ARGV[2] then
+    losses[#losses + 1] = { a, b }
+  end
 end
+for i, loss in ipairs(losses) do losses[i] = text(loss[1]) .. ':' .. text(loss[2]) end
 redis.call('DEL', base .. 'reset')                                -- a removal first: passes when Redis is full
-redis.call('SET', base .. 'reset', text(from) .. ':' .. text(before), 'PX', ARGV[2])
+redis.call('SET', base .. 'reset', table.concat(losses, ' '), 'PX', ARGV[2])
 if seen > head then redis.call('SET', KEYS[1], text(seen)) end
 redis.call('PUBLISH', ARGV[3], 'reset')
 return '1'
