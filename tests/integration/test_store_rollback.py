@@ -200,7 +200,9 @@ def test_a_reset_that_was_told_is_not_told_again_at_the_next_change(scene: Scene
     past = remember(scene)
     scene.hear("A")
     forget(scene, past)
-    scene.lab.do(lambda: scene.publish("A", volatile=False))  # so that nobody knows where the loss began
+    scene.lab.do(
+        lambda: scene.publish("A", volatile=False)
+    )  # so that nobody knows where the loss began
     restart(scene)
     scene.later()
     scene.flow()
