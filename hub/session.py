@@ -124,8 +124,8 @@ class Session:
         self.proven = taken.position
         self.dirty = False
         self._at_ping = taken.position
-        # Where it was when the bus was last lost; and when Redis last changed, of which this node may be told late what
-        # was forgotten. None: it has not since it is here.
+        # Where it was when the bus was last lost, or what logs have led to since; and the same when Redis last changed, of
+        # which this node may be told late what was forgotten. None: it has not since it is here.
         self.at_loss = taken.position
         self.doubtful: int | None = None
         # Something may have been missed: be replayed again before going live.
