@@ -61,6 +61,19 @@ def forget(scene: Scene, past: dict[str, tuple[Any, int]]) -> None:
         wire.closed = False
 
 
+def lose(scene: Scene, past: dict[str, tuple[Any, int]]) -> None:
+    """Put Redis back to what it was, and let everybody notice."""
+    forget(scene, past)
+    notice(scene)
+
+
+def notice(scene: Scene) -> None:
+    """Let everybody notice that Redis is another run of the server."""
+    restart(scene)
+    scene.later()
+    scene.flow()
+
+
 def restart(scene: Scene) -> None:
     for wire in list(scene.lab.wires):
         scene.lab.do(lambda w=wire: w.cut(0))
@@ -82,9 +95,7 @@ def test_what_was_forgotten_is_told(scene: Scene, first: str) -> None:
     if first == "publisher":
         scene.lab.do(lambda: scene.publish("A", volatile=False))
         scene.lab.do(lambda: scene.publish("B", volatile=False))
-    restart(scene)
-    scene.later()
-    scene.flow()
+    notice(scene)
     scene.come(scene.js2, scene.n1)
     assert {(gap[0], gap[3], gap[4]) for gap in scene.js2.gaps} >= {("A", None, "reset")}
     for gap in scene.js2.gaps:
@@ -157,10 +168,7 @@ def test_a_reset_counts_from_the_loss_that_was_a_change(scene: Scene) -> None:
     [session] = scene.n0.node.sessions.values()
     position = session.sent
     assert session.at_loss < position == scene.js1.offset
-    forget(scene, remember(scene))
-    restart(scene)
-    scene.later()
-    scene.flow()
+    lose(scene, remember(scene))
     assert session.doubtful == position
     scene.end()
 
@@ -178,10 +186,7 @@ def test_two_losses_are_told_to_who_was_away_for_both(scene: Scene) -> None:
         past = remember(scene)
         scene.hear("A")
         lost.append(scene.stored[-1].offset)
-        forget(scene, past)
-        restart(scene)
-        scene.later()
-        scene.flow()
+        lose(scene, past)
         scene.hear("A")
     scene.come(scene.js2, scene.n1)
     for offset in lost:
@@ -200,12 +205,9 @@ def test_a_reset_that_was_told_is_not_told_again_at_the_next_change(scene: Scene
     past = remember(scene)
     scene.hear("A")
     forget(scene, past)
-    scene.lab.do(
-        lambda: scene.publish("A", volatile=False)
-    )  # so that nobody knows where the loss began
-    restart(scene)
-    scene.later()
-    scene.flow()
+    # So that nobody knows where the loss began.
+    scene.lab.do(lambda: scene.publish("A", volatile=False))
+    notice(scene)
     scene.come(scene.js2, scene.n1)
     told = list(scene.js2.gaps)
     assert [gap[4] for gap in told if gap[0] == "A"] == ["reset"]

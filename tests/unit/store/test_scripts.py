@@ -1033,6 +1033,40 @@ async def test_a_rollback_is_noticed_behind_newer_messages(start, server):
     assert [(g.reason, g.after, g.before) for g in batches[0].gaps] == [("reset", one, two + 1)]
 
 
+async def test_each_loss_is_remembered_by_itself(start, server):
+    """What two nodes notice of one is one; the oldest of too many count as one, and those of long ago are forgotten."""
+    node = await start()
+    losses: list[list[int]] = []
+
+    async def lose(*, beyond: int) -> None:
+        node.store.seen.newest = await node.store.clock() + beyond
+        assert await node.store.rollback()
+        said = server.client.get(key("reset"))
+        losses[:] = [[int(edge) for edge in pair.split(":")] for pair in said.split()]
+
+    server.client.set(key("reset"), "5:10")
+    one = await node.publish("A")
+    await lose(beyond=1000)
+    assert losses == [[one, one + 1001]]
+    await lose(beyond=500)
+    assert losses == [[one, one + 1501]], "nothing was published since"
+    two = await node.publish("A")
+    await lose(beyond=1000)
+    assert losses == [[two, two + 1001], [one, one + 1501]]
+    node.store.seen.witness = ("A", two + 700)
+    await lose(beyond=0)
+    assert losses == [[two, two + 1001], [one, one + 1501]], "known already"
+    server.client.set(key("clock"), str(two + 3000))
+    node.store.seen.witness = ("A", three := two + 2000)
+    await lose(beyond=0)
+    assert losses == [[0, three + 1], [two, two + 1001], [one, one + 1501]]
+    for _ in range(7):
+        last = await node.publish("A")
+        await lose(beyond=1000)
+    assert losses[0] == [last, last + 1001]
+    assert (len(losses), losses[-1]) == (8, [one, three + 1])
+
+
 @pytest.mark.parametrize("how", ["cut", "expired"])
 async def test_what_a_log_may_lose_is_no_rollback(start, server, how):
     """The newest known message was cut or has expired, as it may."""
