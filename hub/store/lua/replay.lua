@@ -49,7 +49,7 @@ local function forgotten(losses, since, spare)
   end
 end
 forgotten(session.reset, after, 0)
-forgotten(redis.call('GET', base .. 'reset') or nil, doubtful, 1)
+forgotten(redis.call('GET', base .. 'reset'), doubtful, 1)
 
 -- Where the node remembers everything that came behind the position in each room, nothing is read; unless a gap that
 -- was told reaches behind it: what was counted as lost does not come after all.

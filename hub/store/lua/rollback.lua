@@ -28,18 +28,21 @@ if seen <= head then
 end
 -- Each loss by itself, the newest first: what was published between two of them is no part of either, and would hide the
 -- end of the first. What nodes have noticed of the same one is one.
-local losses = { { from, before } }
+local losses, known = {}, false
 for pair in string.gmatch(redis.call('GET', base .. 'reset') or '', '%S+') do
-  local newest, a, b = losses[#losses], split(pair)
-  if a < newest[2] and newest[2] <= b then
-    losses[#losses] = { a, b }                                    -- known already
-  elseif newest[1] > 0 and newest[1] < b then
-    losses[#losses] = { a, newest[2] }                            -- nothing was published since
-  elseif #losses == LOSSES then
-    newest[1] = a                                                 -- as good as can be
-  elseif b > now - 1000 * ARGV[2] then
-    losses[#losses + 1] = { a, b }
-  end
+  local a, b = split(pair)
+  known = known or (a < before and before <= b)
+  if b > now - 1000 * ARGV[2] then losses[#losses + 1] = { a, b } end
+end
+local newest = losses[1]
+if not known and newest and from > 0 and from < newest[2] then
+  newest[1], newest[2] = math.min(newest[1], from), math.max(newest[2], before)   -- nothing was published since
+elseif not known then
+  table.insert(losses, 1, { from, before })
+end
+if #losses > LOSSES then
+  local oldest = table.remove(losses)
+  losses[LOSSES][1] = oldest[1]
 end
 for i, loss in ipairs(losses) do losses[i] = text(loss[1]) .. ':' .. text(loss[2]) end
 redis.call('DEL', base .. 'reset')                                -- a removal first: passes when Redis is full
