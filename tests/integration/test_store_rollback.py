@@ -33,6 +33,14 @@ def scene(server: RedisServer) -> Iterator[Scene]:
     scene.close()
 
 
+def gather(scene: Scene, *rooms: str) -> None:
+    """Let one client come to each node, and both join."""
+    scene.come(scene.js1, scene.n0)
+    scene.come(scene.js2, scene.n1)
+    scene.join(scene.js1, *rooms)
+    scene.join(scene.js2, *rooms)
+
+
 def remember(scene: Scene) -> dict[str, tuple[Any, int]]:
     call = scene.lab.admin.call
     return {
@@ -82,10 +90,7 @@ def restart(scene: Scene) -> None:
 @pytest.mark.parametrize("first", ["node", "publisher"])
 def test_what_was_forgotten_is_told(scene: Scene, first: str) -> None:
     """To those who missed it, whether a node looks first or somebody has published by then; to nobody else."""
-    scene.come(scene.js1, scene.n0)
-    scene.come(scene.js2, scene.n1)
-    scene.join(scene.js1, "A", "B")
-    scene.join(scene.js2, "A", "B")
+    gather(scene, "A", "B")
     scene.hear("A")
     past = remember(scene)
     scene.hear("A", "A", kept=("js2",))
@@ -127,10 +132,7 @@ def test_what_another_node_knows_is_told_to_those_who_went_on(scene: Scene, late
 
     By then a client of the other one has got newer messages, over its connection or a new one.
     """
-    scene.come(scene.js1, scene.n0)
-    scene.come(scene.js2, scene.n1)
-    scene.join(scene.js1, "A", "B")
-    scene.join(scene.js2, "A", "B")
+    gather(scene, "A", "B")
     scene.hear("A")
     past = remember(scene)
     scene.hear("A", kept=("n1 bus",))
@@ -175,10 +177,7 @@ def test_a_reset_counts_from_the_loss_that_was_a_change(scene: Scene) -> None:
 
 def test_two_losses_are_told_to_who_was_away_for_both(scene: Scene) -> None:
     """What came between them is no part of either."""
-    scene.come(scene.js1, scene.n0)
-    scene.come(scene.js2, scene.n1)
-    scene.join(scene.js1, "A")
-    scene.join(scene.js2, "A")
+    gather(scene, "A")
     scene.hear("A")
     scene.go(scene.js2)
     lost = []
@@ -196,10 +195,7 @@ def test_two_losses_are_told_to_who_was_away_for_both(scene: Scene) -> None:
 
 def test_a_reset_that_was_told_is_not_told_again_at_the_next_change(scene: Scene) -> None:
     """Not even where the bus knew the server already, and the logs have cut away all that came since."""
-    scene.come(scene.js1, scene.n0)
-    scene.come(scene.js2, scene.n1)
-    scene.join(scene.js1, "A")
-    scene.join(scene.js2, "A")
+    gather(scene, "A")
     scene.go(scene.js2)
     scene.hear("A", "A")
     past = remember(scene)
