@@ -64,9 +64,16 @@ class _WebSocket(aiohttp.ClientWebSocketResponse):
     first: str | None = None
 
     async def receive(self, timeout: float | None = None) -> aiohttp.WSMessage:
-        message = await super().receive(timeout)
-        if self.first is None:
-            self.first = str(message.data)
+        if self.first is not None:
+            return await super().receive(timeout)
+        try:
+            message = await super().receive(timeout)
+        except BaseException:  # given up; the stock client lets go of it without closing it
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(0):
+                    await self.close()
+            raise
+        self.first = str(message.data)
         return message
 
 

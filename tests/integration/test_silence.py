@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 
 import pytest
 
-from hub.client import connection
+from hub.client import connection, link
 from tests.support.proxy import Proxy, _Pair
 from tests.support.times import UNIT, eventually
 
@@ -76,6 +77,9 @@ async def test_the_hubs_own_client(hub, client, raw, room, monkeypatch, transpor
         network.mute = False
         await eventually(lambda: heard == ["meanwhile"])
         await listener.close()
+    assert [
+        each for each in gc.get_objects() if type(each) is link._WebSocket and not each.closed
+    ] == []
 
 
 class Deaf(Proxy):
