@@ -42,8 +42,8 @@ format: setup ## Format, and mend what lint can mend
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-test: lint ## Lint, types, import rules and every test
-	$(BIN)/python -m pytest $(ARGS)
+test: lint ## Lint, types, import rules and every test, two files at a time
+	$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
 
 unit: setup ## Only the fast tests
 	$(BIN)/python -m pytest tests/unit $(ARGS)
