@@ -183,8 +183,9 @@ class Cluster:
     async def _start_redis(self, port: int) -> RedisServer:
         return await asyncio.to_thread(RedisServer, *LASTING, "--port", str(port))
 
-    async def fail_over(self, seconds: float) -> None:
-        """Promote a replica that has not heard of the last seconds; the primary is lost with them."""
+    @contextlib.asynccontextmanager
+    async def failover(self) -> AsyncIterator[None]:
+        """Promote a replica that has not heard of what the body does; the primary is lost with that."""
         clock = f"{PREFIX}:{{0}}:clock"
         old, port = self.redis, free_port()
         async with Proxy(self.redis_port) as between:
@@ -199,7 +200,7 @@ class Cluster:
                     lambda: new.client.info("replication")["master_link_status"] == "down"
                 )
                 after = int(new.client.get(clock) or 0)
-                await asyncio.sleep(seconds)
+                yield
                 for wire in self.wires:
                     wire.target = port
                     wire.cut()

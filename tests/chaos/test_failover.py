@@ -2,26 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
-
 import pytest
 
-from tests.chaos.cluster import Cluster
 from tests.support.expect import exactly
 from tests.support.times import eventually, eventually_true
-
-
-@contextlib.asynccontextmanager
-async def forgotten(cluster: Cluster):
-    """What the body does is known to the primary alone, which is lost then."""
-    failover = asyncio.create_task(cluster.fail_over(1.5))
-    slaves = lambda: cluster.redis.client.info("replication")["connected_slaves"]  # noqa: E731
-    await eventually(lambda: slaves() == 1)
-    await eventually(lambda: slaves() == 0)
-    yield
-    assert not failover.done(), "the primary was lost too soon"
-    await failover
 
 
 async def test_what_only_the_lost_primary_had_is_told(cluster, raw):
@@ -33,7 +17,7 @@ async def test_what_only_the_lost_primary_had_is_told(cluster, raw):
     await absent.join("r")
     await absent.drop()
     kept = await producer.publish("r", "kept")
-    async with forgotten(cluster):
+    async with cluster.failover():
         lost = [await producer.publish("r", f"lost {number}") for number in range(3)]
         await exactly(present, ["kept", "lost 0", "lost 1", "lost 2"])
     await cluster.ready()
@@ -59,7 +43,7 @@ async def test_it_is_told_where_nobody_heard_it_and_somebody_has_published_since
     await absent.join("r")
     await absent.drop()
     kept = await producer.publish("r", "kept")
-    async with forgotten(cluster):
+    async with cluster.failover():
         lost = await producer.publish("r", "lost")
         cluster.wires[0].refuse = True
     await eventually_true(lambda: _published(other, "later"))
@@ -83,7 +67,7 @@ async def test_a_connection_that_is_forgotten_is_not_put_out(cluster, raw, keeps
     first = await raw(cluster.hubs[0].url, client_id="ada")
     await first.join("r")
     pid = first.reply["pid"]
-    async with forgotten(cluster):
+    async with cluster.failover():
         await first.drop()
         second = await raw(cluster.hubs[1].url, client_id="ada", **({"pid": pid} if keeps else {}))
     await cluster.ready()

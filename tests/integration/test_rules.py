@@ -8,7 +8,8 @@ import pytest
 
 from tests.integration.walk.lab import Mutation
 from tests.integration.walk.rules import RULES
-from tests.integration.walk.scenes import SCENES, gen_in_key, play, replay_filters
+from tests.integration.walk.scene import play
+from tests.integration.walk.scenes import SCENES, gen_in_key, replay_filters
 from tests.support.redis import RedisServer
 
 MODEL = {

@@ -1,15 +1,23 @@
-"""Redis loses the end of its past, as at a crash with everysec or at a failover: told, and nothing else goes wrong."""
+"""Redis loses the end of its past: told, exactly, and nothing else is. The rules behind it have scenes of their own."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
-import hiredis
 import pytest
 
 from tests.integration.walk.lab import Bad
-from tests.integration.walk.scenes import Scene
+from tests.integration.walk.rollbacks import (
+    forget,
+    gather,
+    lose,
+    notice,
+    noticed_late,
+    remember,
+    restart,
+    say,
+)
+from tests.integration.walk.scene import Scene
 from tests.support.redis import RedisServer
 
 
@@ -33,60 +41,6 @@ def scene(server: RedisServer) -> Iterator[Scene]:
     scene.close()
 
 
-def gather(scene: Scene, *rooms: str) -> None:
-    """Let one client come to each node, and both join."""
-    scene.come(scene.js1, scene.n0)
-    scene.come(scene.js2, scene.n1)
-    scene.join(scene.js1, *rooms)
-    scene.join(scene.js2, *rooms)
-
-
-def remember(scene: Scene) -> dict[str, tuple[Any, int]]:
-    call = scene.lab.admin.call
-    return {
-        key: (_dump(scene, key), call("PTTL", key)) for key in scene.lab.all_keys() if key != "now"
-    }
-
-
-def _dump(scene: Scene, key: str) -> bytes:
-    return scene.lab.admin.call("DUMP", key)  # type: ignore[no-any-return]
-
-
-def forget(scene: Scene, past: dict[str, tuple[Any, int]]) -> None:
-    """Put Redis back to what it was, as another run of the server."""
-    raw = scene.lab.admin
-    for wire in list(scene.lab.wires):
-        wire.closed = True  # nobody hears of it before the server is back
-    for key in list(scene.lab.all_keys()):
-        if key != "now":
-            raw.call("DEL", key)
-    for key, (dump, ttl) in past.items():
-        raw.send(hiredis.pack_command(("RESTORE", key, str(max(ttl, 0)), dump)))
-        assert raw.receive() == b"OK"
-    for host in scene.lab.hosts:
-        host.node.store._identity = ("another", "run")
-    for wire in list(scene.lab.wires):
-        wire.closed = False
-
-
-def lose(scene: Scene, past: dict[str, tuple[Any, int]]) -> None:
-    """Put Redis back to what it was, and let everybody notice."""
-    forget(scene, past)
-    notice(scene)
-
-
-def notice(scene: Scene) -> None:
-    """Let everybody notice that Redis is another run of the server."""
-    restart(scene)
-    scene.later()
-    scene.flow()
-
-
-def restart(scene: Scene) -> None:
-    for wire in list(scene.lab.wires):
-        scene.lab.do(lambda w=wire: w.cut(0))
-
-
 @pytest.mark.parametrize("first", ["node", "publisher"])
 def test_what_was_forgotten_is_told(scene: Scene, first: str) -> None:
     """To those who missed it, whether a node looks first or somebody has published by then; to nobody else."""
@@ -98,8 +52,8 @@ def test_what_was_forgotten_is_told(scene: Scene, first: str) -> None:
     scene.go(scene.js2)
     forget(scene, past)
     if first == "publisher":
-        scene.lab.do(lambda: scene.publish("A", volatile=False))
-        scene.lab.do(lambda: scene.publish("B", volatile=False))
+        say(scene, "A")
+        say(scene, "B")
     notice(scene)
     scene.come(scene.js2, scene.n1)
     assert {(gap[0], gap[3], gap[4]) for gap in scene.js2.gaps} >= {("A", None, "reset")}
@@ -126,36 +80,9 @@ def test_a_restart_that_forgets_nothing_tells_nothing(scene: Scene) -> None:
     scene.end()
 
 
-@pytest.mark.parametrize("late", ["before", "after"])
-def test_what_another_node_knows_is_told_to_those_who_went_on(scene: Scene, late: str) -> None:
-    """One node has heard what the other has not, and finds out last that Redis has forgotten it.
-
-    By then a client of the other one has got newer messages, over its connection or a new one.
-    """
-    gather(scene, "A", "B")
-    scene.hear("A")
-    past = remember(scene)
-    scene.hear("A", kept=("n1 bus",))
-    lost = scene.stored[-1].offset
-    forget(scene, past)
-    scene.lab.do(lambda: scene.publish("A", volatile=False))
-    newer = scene.stored[-1].offset
-    slow = ("n0 commands", "n0 replies")
-    if late == "after":
-        scene.go(scene.js2, noticed=False)
-    restart(scene)
-    scene.later(0.2)
-    scene.flow(*slow)
-    if late == "after":
-        scene.come(scene.js2, scene.n1, *slow)
-    scene.hear("B", kept=slow)
-    assert scene.js2.offset > newer
-    assert not scene.js2.gaps
-    scene.later(1.0)
-    scene.flow()
-    assert [
-        (gap[0], gap[4], gap[1] < lost < gap[2]) for gap in scene.js2.gaps if gap[0] == "A"
-    ] == [("A", "reset", True)]
+def test_what_another_node_knows_is_told_to_those_who_went_on(scene: Scene) -> None:
+    """Over the same connection, too."""
+    noticed_late(scene, comes_back=False)
     scene.end()
 
 
@@ -172,49 +99,4 @@ def test_a_reset_counts_from_the_loss_that_was_a_change(scene: Scene) -> None:
     assert session.at_loss < position == scene.js1.offset
     lose(scene, remember(scene))
     assert session.doubtful == position
-    scene.end()
-
-
-def test_two_losses_are_told_to_who_was_away_for_both(scene: Scene) -> None:
-    """What came between them is no part of either."""
-    gather(scene, "A")
-    scene.hear("A")
-    scene.go(scene.js2)
-    lost = []
-    for _ in range(2):
-        past = remember(scene)
-        scene.hear("A")
-        lost.append(scene.stored[-1].offset)
-        lose(scene, past)
-        scene.hear("A")
-    scene.come(scene.js2, scene.n1)
-    for offset in lost:
-        assert any(gap[0] == "A" and gap[1] < offset < gap[2] for gap in scene.js2.gaps)
-    scene.end()
-
-
-def test_a_reset_that_was_told_is_not_told_again_at_the_next_change(scene: Scene) -> None:
-    """Not even where the bus knew the server already, and the logs have cut away all that came since."""
-    gather(scene, "A")
-    scene.go(scene.js2)
-    scene.hear("A", "A")
-    past = remember(scene)
-    scene.hear("A")
-    forget(scene, past)
-    # So that nobody knows where the loss began.
-    scene.lab.do(lambda: scene.publish("A", volatile=False))
-    notice(scene)
-    scene.come(scene.js2, scene.n1)
-    told = list(scene.js2.gaps)
-    assert [gap[4] for gap in told if gap[0] == "A"] == ["reset"]
-    scene.hear(*60 * "A")
-    store = scene.n1.node.store
-    assert store._identity is not None
-    store.bus.server, store._identity = store._identity[0], ("another", "run")
-    wire = scene.n1.wire("commands")
-    assert wire is not None
-    scene.lab.do(lambda: wire.cut(0))
-    scene.later()
-    scene.flow()
-    assert scene.js2.gaps == told
     scene.end()

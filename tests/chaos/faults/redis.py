@@ -224,5 +224,6 @@ class FailedOver(RedisFault):
         # What is done to sessions in the forgotten seconds is forgotten too, and nobody could say what is right then.
         async with self.cluster.gate.closed():
             self.begin()
-            await self.cluster.fail_over(self.dice.uniform(0.2, 0.8))
+            async with self.cluster.failover():
+                await asyncio.sleep(self.dice.uniform(0.2, 0.8))
         self.end()

@@ -30,6 +30,7 @@ from hub.session import Session
 from hub.settings import Settings
 from hub.store import bus, commands, kept, store
 from hub.store.link import Growing
+from hub.store.publishing import Group
 from hub.store.scripts import Script, read_all
 from hub.upkeep import Upkeep
 from tests.support.redis import RedisServer
@@ -566,5 +567,5 @@ class Lab:
 # Whose methods a mutation may replace.
 OWNERS: dict[str, Any] = {
     each.__name__: each
-    for each in (Node, Upkeep, Rooms, Replayer, Recent, Session, store.Store, bus.Bus)
+    for each in (Node, Upkeep, Rooms, Replayer, Recent, Session, Group, store.Store, bus.Bus)
 }

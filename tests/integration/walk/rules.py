@@ -14,6 +14,7 @@ from hub.replay import Replayer
 from hub.rooms import Rooms
 from hub.session import Session
 from hub.store.bus import Bus
+from hub.store.publishing import Group
 from hub.upkeep import Upkeep
 from tests.integration.walk.lab import Mutation, rewrite
 
@@ -186,4 +187,36 @@ RULES: dict[str, Callable[[], Mutation]] = {
     ),
     "told_is_lost": lambda: Mutation(("replay", " and after >= told", "")),
     "read_ahead": lambda: Mutation(Rooms__ahead=property(lambda self: False)),
+    # -- where Redis loses the end of its past
+    "loss_told": lambda: Mutation(
+        ("rollback", "local from, before = head, seen + 1", "do return '0' end\nlocal from, before = head, seen + 1"),
+    ),
+    "loss_overtaken": lambda: Mutation(
+        ("rollback", "if ARGV[4] == '' or not missing(ARGV[4], ARGV[5]) then", "if true then"),
+    ),
+    "publisher_knows": lambda: Mutation(
+        Group__answer=rewrite(Group.answer, "seen.answered(logged, room)", "pass"),
+    ),
+    "noticed_late": lambda: Mutation(
+        Replayer___doubtful=rewrite(
+            Replayer._doubtful, "session.doubtful if self._clock() <= self._doubtful_until else None", "None"
+        ),
+    ),
+    "each_loss": lambda: Mutation(
+        (
+            "rollback", "table.insert(losses, 1, { from, before })",
+            "losses[1] = { math.min(from, newest and newest[1] or from), before }",
+        ),
+    ),
+    "told_once": lambda: Mutation(
+        Replayer___write=rewrite(
+            Replayer._write, "session.at_loss = max(session.at_loss, batch.live_from or batch.position)", "pass"
+        ),
+    ),
+    "takes_count": lambda: Mutation(
+        Node___put_out=rewrite(Node._put_out, "await self.store.replaced(session.taken)", "True"),
+    ),
+    "serials_are_times": lambda: Mutation(
+        ("take", "math.max(session.serial + 1, microseconds())", "session.serial + 1"),
+    ),
 }  # fmt: skip

@@ -1,0 +1,218 @@
+"""Stories of a Redis that loses the end of its past, as at a crash with everysec or at a failover."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import hiredis
+
+from tests.integration.walk.lab import Bad
+from tests.integration.walk.scene import Scene, Story
+from tests.integration.walk.world import Client
+
+Past = dict[str, tuple[Any, int]]
+
+
+def gather(s: Scene, *rooms: str) -> None:
+    """Let one client come to each node, and both join."""
+    s.come(s.js1, s.n0)
+    s.come(s.js2, s.n1)
+    s.join(s.js1, *rooms)
+    s.join(s.js2, *rooms)
+
+
+def remember(s: Scene) -> Past:
+    """Return all that Redis has, time aside."""
+    call = s.lab.admin.call
+    return {key: (_dump(s, key), call("PTTL", key)) for key in s.lab.all_keys() if key != "now"}
+
+
+def _dump(s: Scene, key: str) -> bytes:
+    return s.lab.admin.call("DUMP", key)  # type: ignore[no-any-return]
+
+
+def forget(s: Scene, past: Past) -> None:
+    """Put Redis back to what it was, as another run of the server."""
+    raw = s.lab.admin
+    for wire in list(s.lab.wires):
+        wire.closed = True  # nobody hears of it before the server is back
+    for key in list(s.lab.all_keys()):
+        if key != "now":
+            raw.call("DEL", key)
+    for key, (dump, ttl) in past.items():
+        raw.send(hiredis.pack_command(("RESTORE", key, str(max(ttl, 0)), dump)))
+        assert raw.receive() == b"OK"
+    for host in s.lab.hosts:
+        host.node.store._identity = ("another", "run")
+    for wire in list(s.lab.wires):
+        wire.closed = False
+
+
+def restart(s: Scene) -> None:
+    """Cut every connection to Redis."""
+    for wire in list(s.lab.wires):
+        s.lab.do(lambda w=wire: w.cut(0))
+
+
+def notice(s: Scene) -> None:
+    """Let everybody notice that Redis is another run of the server."""
+    restart(s)
+    s.later()
+    s.flow()
+
+
+def lose(s: Scene, past: Past) -> None:
+    """Put Redis back to what it was, and let everybody notice."""
+    forget(s, past)
+    notice(s)
+
+
+def say(s: Scene, room: str) -> None:
+    """Publish a message that nobody hears of before the next flow."""
+    s.lab.do(lambda: s.publish(room, volatile=False))
+
+
+def loss_told(s: Scene) -> None:
+    """What one node has heard, and Redis has forgotten, is told to who missed it."""
+    gather(s, "A")
+    past = remember(s)
+    s.hear("A", kept=("js2",))
+    s.go(s.js2)
+    lose(s, past)
+
+
+def loss_overtaken(s: Scene) -> None:
+    """The same where somebody has published since, so that the clock shows nothing."""
+    gather(s, "A")
+    past = remember(s)
+    s.hear("A", kept=("js2",))
+    s.go(s.js2)
+    forget(s, past)
+    say(s, "A")
+    notice(s)
+
+
+def publisher_knows(s: Scene) -> None:
+    """All are away, so that nobody has heard a message: the node that has acknowledged it knows of it."""
+    gather(s, "A")
+    s.hear("A")
+    s.go(s.js2)
+    s.say(s.js1, "unsubscribe", "A")
+    past = remember(s)
+    s.say(s.js1, "publish", "A", True, False)
+    forget(s, past)
+    say(s, "A")
+    notice(s)
+
+
+def noticed_late(s: Scene, *, comes_back: bool = True) -> None:
+    """One node has heard what the other has not, and finds out last that Redis has forgotten it.
+
+    By then a client of the other one has got newer messages, over its connection or a new one.
+    """
+    gather(s, "A", "B")
+    s.hear("A")
+    past = remember(s)
+    s.hear("A", kept=("n1 bus",))
+    lost = s.stored[-1].offset
+    forget(s, past)
+    say(s, "A")
+    newer = s.stored[-1].offset
+    slow = ("n0 commands", "n0 replies")
+    if comes_back:
+        s.go(s.js2, noticed=False)
+    restart(s)
+    s.later(0.2)
+    s.flow(*slow)
+    if comes_back:
+        s.come(s.js2, s.n1, *slow)
+    s.hear("B", kept=slow)
+    assert s.js2.offset is not None
+    assert s.js2.offset > newer
+    assert not s.js2.gaps
+    s.later(1.0)
+    s.flow()
+    told = [(gap[4], gap[1] < lost < gap[2]) for gap in s.js2.gaps if gap[0] == "A"]
+    if told != [("reset", True)]:
+        raise Bad(f"{lost} is forgotten, and told was {s.js2.gaps}")
+
+
+def each_loss(s: Scene) -> None:
+    """Redis forgets twice while a client is away; what came between the losses is no part of either."""
+    gather(s, "A")
+    s.hear("A")
+    s.go(s.js2)
+    for _ in range(2):
+        past = remember(s)
+        s.hear("A")
+        lose(s, past)
+        s.hear("A")
+    s.come(s.js2, s.n1)
+
+
+def told_once(s: Scene) -> None:
+    """A reset that was told is not told again at the next change.
+
+    Not even where the bus knew the server already, and the logs have cut away all that came since.
+    """
+    gather(s, "A")
+    s.go(s.js2)
+    s.hear("A", "A")
+    past = remember(s)
+    s.hear("A")
+    forget(s, past)
+    say(s, "A")  # so that nobody knows where the loss began
+    notice(s)
+    s.come(s.js2, s.n1)
+    told = list(s.js2.gaps)
+    assert [gap[4] for gap in told if gap[0] == "A"] == ["reset"]
+    s.hear(*60 * "A")
+    store = s.n1.node.store
+    assert store._identity is not None
+    store.bus.server, store._identity = store._identity[0], ("another", "run")
+    wire = s.n1.wire("commands")
+    assert wire is not None
+    s.lab.do(lambda: wire.cut(0))
+    s.later()
+    s.flow()
+    if s.js2.gaps != told:
+        raise Bad(f"told was {told}, and is {s.js2.gaps}")
+
+
+def takes_count(s: Scene) -> None:
+    """A taking of a session that Redis has forgotten does not put its connection out."""
+    s.come(s.js1, s.n0)
+    s.join(s.js1, "A")
+    past = remember(s)
+    s.go(s.js1, noticed=False)
+    s.come(s.js1, s.n1)
+    lose(s, past)
+
+
+def serials_are_times(s: Scene) -> None:
+    """A pid that Redis has forgotten is not given out again, with another secret."""
+    s.come(s.js2, s.n0)
+    s.go(s.js2)
+    s.js2.pid = None
+    past = remember(s)
+    s.come(s.js2, s.n0)
+    s.go(s.js2)
+    lose(s, past)
+    other = Client(s, "js2", "js")
+    s.come(other, s.n1)
+    s.go(other)
+    s.come(s.js2, s.n0)
+
+
+_LONG = {"log_length": 50, "inbox_length": 50}
+
+SCENES: dict[str, tuple[Story, dict[str, Any]]] = {
+    "loss_told": (loss_told, _LONG),
+    "loss_overtaken": (loss_overtaken, _LONG),
+    "publisher_knows": (publisher_knows, _LONG),
+    "noticed_late": (noticed_late, _LONG),
+    "each_loss": (each_loss, _LONG),
+    "told_once": (told_once, _LONG),
+    "takes_count": (takes_count, _LONG),
+    "serials_are_times": (serials_are_times, _LONG),
+}
