@@ -54,7 +54,8 @@ class Drill:
         self.members: list[Bare] = []
         # What the story expects beyond PROTOCOL §5, and found otherwise.
         self.unexpected: list[str] = []
-        self._producer: Raw
+        # One at each hub.
+        self._producers: list[Raw] = []
         self._numbers = itertools.count(1)
 
     @property
@@ -71,8 +72,9 @@ class Drill:
     # -- who is there
 
     async def start(self) -> None:
-        self._producer = await Raw(self.cluster.hubs[1].url).open()
-        await self._producer.connect()
+        for hub in self.cluster.hubs:
+            self._producers.append(await Raw(hub.url).open())
+            await self._producers[-1].connect()
 
     async def client(self, *rooms: str, name: str | None = None, hub: int = 0) -> Brittle:
         """Connect a client that keeps its offset, and join rooms."""
@@ -112,14 +114,14 @@ class Drill:
 
     # -- what is said
 
-    async def say(self, *rooms: str, pad: int = 0) -> None:
+    async def say(self, *rooms: str, pad: int = 0, hub: int = 1) -> None:
         """Publish one message into each room, in that order."""
         for room in rooms:
             key = f"{room}{next(self._numbers)}"
             publication = Publication(room, key, time.monotonic())
             self.history.publications[key] = publication
             data = {"k": key, "x": "x" * pad}
-            offset = await self._producer.publish(room, data, id=key)
+            offset = await self._producers[hub].publish(room, data, id=key)
             publication.offset, publication.acked_at = int(offset), time.monotonic()
 
     async def until(self, condition: Callable[[], object]) -> None:
@@ -163,7 +165,7 @@ class Drill:
 
     # -- the end
 
-    async def settle(self, reasons: tuple[str, ...]) -> list[Violation]:
+    async def settle(self, reasons: tuple[str, ...], *, remembered: bool) -> list[Violation]:
         """Let everybody hear a last message of each room, and judge."""
         found = []
         rooms = sorted({publication.room for publication in self.history.publications.values()})
@@ -184,13 +186,14 @@ class Drill:
             if member.fault is not None:
                 found.append(Violation("put out", member.name, member.fault))
         found += [Violation("unexpected", "the story", what) for what in self.unexpected]
-        return [*found, *check(self.history, reasons)]
+        return [*found, *check(self.history, reasons, remembered=remembered)]
 
     async def stop(self) -> None:
         for member in self.members:
             with contextlib.suppress(Exception):
                 await member.stop()
-        await self._producer.drop()
+        for producer in self._producers:
+            await producer.drop()
 
 
 Story = Callable[[Drill], Awaitable[None]]
@@ -200,6 +203,7 @@ Story = Callable[[Drill], Awaitable[None]]
 class Scene:
     """A story, and what the hubs are told for it; `reasons`: of gaps that may be told.
 
+    `remembered`: the hubs live on, and have to tell what a lost primary took with it.
     `hold`: what the hubs themselves are slow at (see `tests.chaos.build`).
     """
 
@@ -207,6 +211,7 @@ class Scene:
     settings: dict[str, Any] = field(default_factory=dict)
     reasons: tuple[str, ...] = ("overflow",)
     hold: str = ""
+    remembered: bool = False
 
 
 async def play(scene: Scene, rule: str | None) -> list[Violation]:
@@ -219,6 +224,6 @@ async def play(scene: Scene, rule: str | None) -> list[Violation]:
         try:
             async with asyncio.timeout(6 * SOON):
                 await scene.story(drill)
-                return await drill.settle(scene.reasons)
+                return await drill.settle(scene.reasons, remembered=scene.remembered)
         finally:
             await drill.stop()

@@ -6,6 +6,8 @@ back by hand is made late here on its way through a proxy.
 
 from __future__ import annotations
 
-from tests.chaos.stories import absence, bus, joining, memory, owners
+from tests.chaos.stories import absence, bus, joining, memory, owners, rollbacks
 
-SCENES = joining.SCENES | absence.SCENES | bus.SCENES | memory.SCENES | owners.SCENES
+SCENES = (
+    joining.SCENES | absence.SCENES | bus.SCENES | memory.SCENES | owners.SCENES | rollbacks.SCENES
+)

@@ -1,0 +1,134 @@
+"""A replica is promoted that lacks the last writes, and whoever has not got them is told."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from tests.chaos.cluster import free_port
+from tests.chaos.drill import LATE, Drill, Scene, Story
+from tests.support.raw import Raw
+
+
+async def loss_told(d: Drill) -> None:
+    """It is away, and hub 1 has acknowledged what the lost primary alone had."""
+    m = await d.client("A")
+    await d.say("A")
+    await d.go(m)
+    async with d.cluster.failover():
+        await d.say("A")
+    await d.cluster.ready()
+    await d.back(m)
+
+
+async def overtaken(d: Drill) -> None:
+    """So it is, and by the time hub 1 finds out, hub 0 has published something newer."""
+    m = await d.client("A")
+    await d.say("A")
+    await d.go(m)
+    await lose_overtaken(d)
+    await d.back(m)
+
+
+async def lose_overtaken(d: Drill) -> None:
+    """Lose a message of which hub 1 knows, and let hub 0 publish a newer one before hub 1 is back."""
+    async with d.cluster.failover():
+        await d.say("A")
+        d.cluster.wires[1].refuse = True
+    await d.ready()
+    await d.say("A", hub=0)
+    d.cluster.wires[1].refuse = False
+    await d.cluster.ready()
+
+
+async def noticed_late(d: Drill) -> None:
+    """Its hub has not heard of it, and it gets newer messages before hub 1 finds out."""
+    m = await d.client("A")
+    await d.say("A")
+    d.wire.late["bus", "down"] = 4 * LATE
+    async with d.cluster.failover():
+        await d.say("A")
+        d.cluster.wires[1].refuse = True
+    d.wire.late.clear()
+    await d.ready()
+    await d.say("A", hub=0)
+    await d.heard(m)
+    d.cluster.wires[1].refuse = False
+    await d.cluster.ready()
+    await d.told(m)
+
+
+async def each_loss(d: Drill) -> None:
+    """It is away for two of them, and for what was published in between."""
+    m = await d.client("A")
+    await d.say("A")
+    await d.go(m)
+    for _ in range(2):
+        async with d.cluster.failover():
+            await d.say("A")
+        await d.cluster.ready()
+        await d.say("A")
+    await d.back(m)
+
+
+async def told_once(d: Drill) -> None:
+    """It was told, and gets more than a log holds; then the server takes another identity, which the bus has seen coming."""
+    m = await d.client("A")
+    await d.go(m)
+    await d.say("A", "A")
+    await lose_overtaken(d)
+    await d.back(m)
+    await d.heard(m)
+    await d.say(*["A"] * 150)
+    await d.heard(m)
+    told = len(d.gaps(m))
+    d.redis.replicaof("127.0.0.1", free_port())
+    d.redis.replicaof("NO", "ONE")
+    d.wire.cut_one("commands")
+    await asyncio.sleep(LATE)
+    await d.ready()
+    d.expect(len(d.gaps(m)) == told, f"told again: {d.gaps(m)[told:]}")
+
+
+async def takes_count(d: Drill) -> None:
+    """It has gone over to hub 1, and the promoted replica has not heard of that."""
+    m = await d.client("A")
+    async with d.cluster.failover():
+        await m.stop()
+        m.url = d.cluster.doors[1].url
+        await d.back(m)
+    await d.cluster.ready()
+    await d.say("A")
+
+
+async def serials_are_times(d: Drill) -> None:
+    """By name it got a pid that the promoted replica has not heard of; then another one comes by that name."""
+    m = await d.client("A", name="ada")
+    await d.go(m)
+    m._pid = None
+    async with d.cluster.failover():
+        await d.back(m)
+        await d.until(lambda: m._pid)
+        await m.stop()
+    await d.cluster.ready()
+    other = await Raw(d.cluster.hubs[1].url).open()
+    await other.connect({"client_id": "ada"})
+    await other.drop()
+    await m.start()
+    await d.say("A")
+
+
+def _scene(story: Story, **settings: Any) -> Scene:
+    return Scene(story, settings, reasons=("overflow", "reset"), remembered=True)
+
+
+SCENES = {
+    "loss_told": _scene(loss_told),
+    "loss_overtaken": _scene(overtaken),
+    "publisher_knows": _scene(overtaken),
+    "noticed_late": _scene(noticed_late, bus_silence=20.0),
+    "each_loss": _scene(each_loss),
+    "told_once": _scene(told_once),
+    "takes_count": _scene(takes_count),
+    "serials_are_times": _scene(serials_are_times),
+}
