@@ -76,10 +76,12 @@ class Drill:
             self._producers.append(await Raw(hub.url).open())
             await self._producers[-1].connect()
 
-    async def client(self, *rooms: str, name: str | None = None, hub: int = 0) -> Brittle:
-        """Connect a client that keeps its offset, and join rooms."""
+    async def client(
+        self, *rooms: str, name: str | None = None, hub: int = 0, manual: bool = False
+    ) -> Brittle:
+        """Connect a client that keeps its offset, or acknowledges by hand, and join rooms."""
         label = name or f"client{next(self._numbers)}"
-        record = self.history.record(label, "drill", returns=True)
+        record = self.history.record(label, "drill", returns=not manual, manual=manual)
         member = Brittle(self.cluster.doors[hub].url, record, "websocket", name)
         self.members.append(member)
         await member.start()

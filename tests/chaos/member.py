@@ -6,6 +6,7 @@ A member's record holds what arrived in the order of its packets. Members come b
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 import time
 from collections.abc import Callable
@@ -95,17 +96,19 @@ class Member:
         """Tell again and again, until cancelled, that what has arrived is processed."""
         while True:
             await asyncio.sleep(random.uniform(0.2, 0.6))
-            arrived = [event.offset for event in self.record.events if isinstance(event, Got)]
-            if not arrived:
-                continue
-            self.record.add(Acking(arrived[-1]))
-            asked = time.monotonic()
-            try:
-                answer = await self.ask("ack", offset=str(arrived[-1]))
-            except LOST:
-                continue
-            if answer["ok"]:
-                self.record.add(Acked(int(answer["offset"]), asked, time.monotonic()))
+            with contextlib.suppress(*LOST):
+                await self.acknowledge_once()
+
+    async def acknowledge_once(self) -> None:
+        """Tell that what has arrived is processed. Raises one of LOST where there is no answer."""
+        arrived = [event.offset for event in self.record.events if isinstance(event, Got)]
+        if not arrived:
+            return
+        self.record.add(Acking(arrived[-1]))
+        asked = time.monotonic()
+        answer = await self.ask("ack", offset=str(arrived[-1]))
+        if answer["ok"]:
+            self.record.add(Acked(int(answer["offset"]), asked, time.monotonic()))
 
     async def join(self, room: str) -> None:
         """Ask to join until that is answered."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from tests.chaos.drill import LATE, Drill, Scene
+from tests.chaos.history import Got
 
 
 async def sub_adds_away(d: Drill) -> None:
@@ -108,6 +109,21 @@ async def passed_join(d: Drill) -> None:
     await m.join("A")
 
 
+async def count_from_join(d: Drill) -> None:
+    """It leaves a room and joins it again while the rest of its replay is slow to come."""
+    m = await d.client("A", "B")
+    await d.go(m)
+    await d.say("A", *["B"] * 60)
+    d.wire.late["commands", "down"] = LATE / 2
+    await d.back(m)
+    await d.until(lambda: any(isinstance(event, Got) for event in m.record.events))
+    await m.leave("A")
+    await d.say("A")
+    await m.join("A")
+    await d.say("A")
+    d.wire.late.clear()
+
+
 _SLOW = {"max_payload": 1_000_000, "ping_timeout": 20.0, "log_length": 1000}
 
 SCENES = {
@@ -120,4 +136,5 @@ SCENES = {
     "unsub_state": Scene(unsub_state),
     "lost_join": Scene(lost_join),
     "passed_join": Scene(passed_join),
+    "count_from_join": Scene(count_from_join, {"replay_count": 2}),
 }

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 
 from tests.chaos.drill import LATE, Drill, Scene
+from tests.chaos.member import LOST
 from tests.support.raw import Raw
 from tests.support.times import UNIT, eventually
 
@@ -83,6 +85,12 @@ async def swept_owner(d: Drill) -> None:
     d.expect(d.began(m) == 1, "sent away, although nobody has replaced it")
 
 
+def bus_ports(d: Drill) -> set[int]:
+    """Return where the hubs' buses come from, as Redis sees it."""
+    listed = d.redis.client_list("pubsub")
+    return {int(entry["addr"].rpartition(":")[2]) for entry in listed}
+
+
 async def fence_all(d: Drill) -> None:
     """A replaced connection, whose hub has not heard of that, says goodbye for good."""
     m = await d.client("A")
@@ -90,14 +98,30 @@ async def fence_all(d: Drill) -> None:
     await d.go(m)
     old = await Raw(d.cluster.hubs[0].url).open()
     await old.connect({"pid": m._pid, "offset": str(m.offset)})
-    listed = d.redis.client_list("pubsub")
-    d.wire.swallow({int(entry["addr"].rpartition(":")[2]) for entry in listed})
+    d.wire.swallow(bus_ports(d))
     m.url = d.cluster.doors[1].url
     await d.back(m)
     await old.send("41")
     await asyncio.sleep(LATE)
     await old.drop()
     await m.stop()
+    await d.back(m)
+
+
+async def ack_stored(d: Drill) -> None:
+    """It acknowledges over a connection that was replaced, whose hub has not heard of that."""
+    m = await d.client("A", manual=True)
+    await d.say("A")
+    await d.heard(m)
+    d.wire.swallow(bus_ports(d))
+    newer = await Raw(d.cluster.hubs[1].url).open()
+    await newer.connect({"pid": m._pid, "acks": "manual"})
+    with contextlib.suppress(*LOST):  # no answer, and then the connection is ended
+        async with asyncio.timeout(LATE):
+            await m.acknowledge_once()
+    await newer.drop()
+    await m.stop()
+    m.url = d.cluster.doors[1].url
     await d.back(m)
 
 
@@ -110,5 +134,6 @@ SCENES = {
     "ttl_connected": Scene(ttl_connected, _MORTAL),
     "swept_owner": Scene(swept_owner, _LEASED),
     "closed_join": Scene(closed_join, {"redis_timeout": 10.0, "bus_silence": 20.0}),
+    "ack_stored": Scene(ack_stored, {"bus_silence": 20.0}),
     "late_admission": Scene(late_admission, hold="takes without an offset"),
 }

@@ -187,6 +187,10 @@ RULES: dict[str, Callable[[], Mutation]] = {
     ),
     "told_is_lost": lambda: Mutation(("replay", " and after >= told", "")),
     "read_ahead": lambda: Mutation(Rooms__ahead=property(lambda self: False)),
+    "count_from_join": lambda: Mutation(("replay", "known[1] >= joined.join and ", "")),
+    "ack_stored": lambda: Mutation(
+        Upkeep__prove_now=rewrite(Upkeep.prove_now, 'raise NotOwner(b"replaced")', "pass"),
+    ),
     # -- where Redis loses the end of its past
     "loss_told": lambda: Mutation(
         ("rollback", "local from, before = head, seen + 1", "do return '0' end\nlocal from, before = head, seen + 1"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from hub.verbs import Ack
 from tests.integration.walk import rollbacks
 from tests.integration.walk.lab import Bad
 from tests.integration.walk.scene import Scene, Story
@@ -438,6 +439,44 @@ def read_ahead(s: Scene) -> None:
     s.come(s.js1, s.n0, "n0 bus")
 
 
+def count_from_join(s: Scene) -> None:
+    """What was counted of a room before it was left says nothing of it behind the new join."""
+    s.come(s.js1, s.n0)
+    s.join(s.js1, "A", "B")
+    s.go(s.js1)
+    s.hear(*"AABBBBBBBB")
+    s.come(s.js1, s.n0, "n0 commands")
+    wire = s.n0.wire("commands")
+    assert wire is not None
+
+    def execute(count: int) -> None:
+        for _ in range(count):
+            s.lab.do(wire.execute)
+            s.flow("n0 commands")
+
+    execute(2)  # the taking and the first batch
+    s.say(s.js1, "unsubscribe", "A", kept=("n0 commands",))
+    execute(2)
+    s.hear("A", kept=("n0 commands",))
+    s.say(s.js1, "subscribe", "A", kept=("n0 commands",))
+    execute(2)
+    s.hear("A", kept=("n0 commands",))
+
+
+def ack_stored(s: Scene) -> None:
+    """An acknowledgement that a newer connection has overtaken is not answered."""
+    old = s.come(s.js1, s.n0)
+    s.join(s.js1, "A")
+    s.hear("A")
+    s.go(s.js1, noticed=False)
+    s.come(s.js1, s.n1, "n0 bus")
+    s.lab.do(lambda: old.lane.submit(Ack(offset=str(s.js1.offset)), [], "9", 100))
+    s.flow("n0 bus")
+    said = [item.packets[0] for item in old.peer.out if not isinstance(item, tuple)]
+    if any(text.startswith("39[") for text in said):
+        raise Bad(f"not stored, and answered: {said}")
+
+
 # Each rule's scene; settings that it needs are named beside it.
 SCENES: dict[str, tuple[Story, dict[str, Any]]] = {
     "sub_adds_away": (sub_adds_away, {}),
@@ -476,5 +515,7 @@ SCENES: dict[str, tuple[Story, dict[str, Any]]] = {
     "learn_whole": (learn_whole, {"log_length": 2, "replay_memory": 100_000}),
     "told_is_lost": (told_is_lost, {"log_length": 2, "replay_count": 1, "replay_memory": 100_000}),
     "read_ahead": (read_ahead, {"replay_memory": 100_000}),
+    "count_from_join": (count_from_join, {"log_length": 20}),
+    "ack_stored": (ack_stored, {}),
     **rollbacks.SCENES,
 }
