@@ -59,7 +59,27 @@ async def read_ahead(d: Drill) -> None:
     d.wire.late.clear()
 
 
+async def heard_confirmed(d: Drill) -> None:
+    """The last of a room leaves it and others enter it, while the bus still brings what was said before that."""
+    one, two = await d.client("A"), await d.client("A")
+    await d.go(one)
+    await d.go(two)
+    await d.say("A")
+    three = await d.client("A")
+    d.wire.late["bus", "down"] = 2 * LATE
+    await d.say("A")
+    await three.leave("A")
+    await d.until(lambda: not d.redis.pubsub_numsub(d.key("bus:room:A"))[0][1])
+    await d.say("A")
+    await d.back(one)
+    await d.heard(one)
+    await d.back(two)
+    await asyncio.sleep(LATE)
+    d.expect(two.offset == one.offset, "has not got what was said in between")
+
+
 SCENES = {
+    "heard_confirmed": Scene(heard_confirmed),
     "learn_whole": Scene(learn_whole, {"log_length": 2, "replay_count": 2}),
     "told_is_lost": Scene(told_is_lost, {"log_length": 2, "replay_count": 1}),
     "read_ahead": Scene(read_ahead, {"redis_timeout": 10.0, "bus_silence": 20.0}),

@@ -187,6 +187,9 @@ RULES: dict[str, Callable[[], Mutation]] = {
     ),
     "told_is_lost": lambda: Mutation(("replay", " and after >= told", "")),
     "read_ahead": lambda: Mutation(Rooms__ahead=property(lambda self: False)),
+    "heard_confirmed": lambda: Mutation(
+        Rooms__fan_out=rewrite(Rooms.fan_out, " and self._store.bus.hears(room.channel)", ""),
+    ),
     "count_from_join": lambda: Mutation(("replay", "known[1] >= joined.join and ", "")),
     "ack_stored": lambda: Mutation(
         Upkeep__prove_now=rewrite(Upkeep.prove_now, 'raise NotOwner(b"replaced")', "pass"),

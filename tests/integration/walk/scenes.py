@@ -439,6 +439,24 @@ def read_ahead(s: Scene) -> None:
     s.come(s.js1, s.n0, "n0 bus")
 
 
+def heard_confirmed(s: Scene) -> None:
+    """What the bus brings of an earlier subscription is not remembered: there is a hole behind it."""
+    for client in (s.js1, s.py1):
+        s.come(client, s.n0)
+        s.join(client, "A")
+        s.go(client)
+    s.hear("A")
+    s.come(s.js2, s.n0)
+    s.join(s.js2, "A")
+    s.hear("A", kept=("n0 bus",))
+    s.say(s.js2, "unsubscribe", "A", kept=("n0 bus",))
+    s.hear("A", kept=("n0 bus",))
+    s.come(s.py1, s.n0, "n0 bus")
+    s.flow()
+    s.come(s.js1, s.n0)
+    s.lasting = False
+
+
 def count_from_join(s: Scene) -> None:
     """What was counted of a room before it was left says nothing of it behind the new join."""
     s.come(s.js1, s.n0)
@@ -515,6 +533,7 @@ SCENES: dict[str, tuple[Story, dict[str, Any]]] = {
     "learn_whole": (learn_whole, {"log_length": 2, "replay_memory": 100_000}),
     "told_is_lost": (told_is_lost, {"log_length": 2, "replay_count": 1, "replay_memory": 100_000}),
     "read_ahead": (read_ahead, {"replay_memory": 100_000}),
+    "heard_confirmed": (heard_confirmed, {"replay_memory": 100_000}),
     "count_from_join": (count_from_join, {"log_length": 20}),
     "ack_stored": (ack_stored, {}),
     **rollbacks.SCENES,
