@@ -132,8 +132,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     def numbers_life(self) -> float:
         """How long a room's running numbers are kept after its last message.
 
-        Longer than any session may have missed some of them, one included that nobody parked (it is kept for two lives
-        and a minute, see common.lua).
+        Longer than any session may have missed some of them, one included that nobody parked (it is kept for three
+        lives, see common.lua).
         """
         life = self.longest_life
         return max(self.log_age, 2 * life) + life + min(life, 60.0)

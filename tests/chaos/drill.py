@@ -76,6 +76,23 @@ class Drill:
             self._producers.append(await Raw(hub.url).open())
             await self._producers[-1].connect()
 
+    async def kill_all(self) -> None:
+        """Kill both hubs, of which neither parks anybody then."""
+        await self._part()
+        for hub in self.cluster.hubs:
+            await asyncio.to_thread(hub.kill)
+
+    async def start_all(self) -> None:
+        """Start them again."""
+        for hub in self.cluster.hubs:
+            await asyncio.to_thread(hub.start)
+        await self.start()
+
+    async def _part(self) -> None:
+        for producer in self._producers:
+            await producer.drop()
+        self._producers.clear()
+
     async def client(
         self, *rooms: str, name: str | None = None, hub: int = 0, manual: bool = False
     ) -> Brittle:
@@ -194,8 +211,7 @@ class Drill:
         for member in self.members:
             with contextlib.suppress(Exception):
                 await member.stop()
-        for producer in self._producers:
-            await producer.drop()
+        await self._part()
 
 
 Story = Callable[[Drill], Awaitable[None]]

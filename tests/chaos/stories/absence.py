@@ -110,6 +110,20 @@ async def final_gap(d: Drill) -> None:
     await d.told(m)
 
 
+async def numbers_last(d: Drill) -> None:
+    """Something is on its way to it when both hubs are killed, and they stay away for longer than a session lives."""
+    m = await d.client("A")
+    d.door.stall("down")
+    await d.say("A")
+    await d.kill_all()
+    d.door.cut()
+    d.door.flow("down")
+    await asyncio.sleep(6 * UNIT)
+    await d.start_all()
+    await d.until(lambda: d.began(m) == 2)
+    await d.told(m)
+
+
 async def lost_answer(d: Drill) -> None:
     """A gap stands in an answer that is lost, and more follows than fits into one."""
     m = await d.client("A", "B")
@@ -127,6 +141,7 @@ async def lost_answer(d: Drill) -> None:
 _SHORT = {"log_length": 5}
 _SMALL = {"inbox_length": 8, "log_length": 100}
 _AGING = {"log_age": 1.0, "named_life": 60.0, "anonymous_life": 60.0, "replay_count": 2}
+_OUTLIVED = {"log_age": 1.0, "named_life": 4.0 * UNIT, "anonymous_life": 4.0 * UNIT}
 _MORTAL = {"named_life": 2.0, "anonymous_life": 2.0}
 
 SCENES = {
@@ -142,5 +157,6 @@ SCENES = {
     "n_gap": Scene(overflow, _SHORT),
     "floor_expiry": Scene(final_gap, _AGING, ("expired",)),
     "buffer_replay": Scene(buffer_replay),
+    "numbers_last": Scene(numbers_last, _OUTLIVED, ("expired",)),
     "lost_answer": Scene(lost_answer, _AGING, ("expired",)),
 }

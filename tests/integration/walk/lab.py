@@ -567,5 +567,16 @@ class Lab:
 # Whose methods a mutation may replace.
 OWNERS: dict[str, Any] = {
     each.__name__: each
-    for each in (Node, Upkeep, Rooms, Replayer, Recent, Session, Group, store.Store, bus.Bus)
+    for each in (
+        Node,
+        Upkeep,
+        Rooms,
+        Replayer,
+        Recent,
+        Session,
+        Settings,
+        Group,
+        store.Store,
+        bus.Bus,
+    )
 }

@@ -187,6 +187,9 @@ RULES: dict[str, Callable[[], Mutation]] = {
     ),
     "told_is_lost": lambda: Mutation(("replay", " and after >= told", "")),
     "read_ahead": lambda: Mutation(Rooms__ahead=property(lambda self: False)),
+    "numbers_last": lambda: Mutation(
+        Settings__numbers_life=property(lambda self: self.log_age + self.longest_life),
+    ),
     "heard_confirmed": lambda: Mutation(
         Rooms__fan_out=rewrite(Rooms.fan_out, " and self._store.bus.hears(room.channel)", ""),
     ),

@@ -229,6 +229,19 @@ def n_gap(s: Scene) -> None:
         raise Bad(f"the gap does not count 3: {s.js1.gaps}")
 
 
+def numbers_last(s: Scene) -> None:
+    """All nodes die, and a session that nobody parked does not outlive the numbers by which its loss is told."""
+    s.come(s.js1, s.n0)
+    s.join(s.js1, "A")
+    s.hear("A", kept=("js1",))
+    for host in s.lab.hosts:
+        s.lab.do(lambda h=host: s.crash(h))
+    s.lab.leap(5000)
+    s.n0 = s.lab.start_host("n2")
+    s.come(s.js1, s.n0)
+    s.lasting = False
+
+
 def unsub_state(s: Scene) -> None:
     """A channel left and wanted again is heard only when the last command for it was confirmed."""
     s.come(s.js1, s.n0)
@@ -519,6 +532,7 @@ SCENES: dict[str, tuple[Story, dict[str, Any]]] = {
     "replay_filters": (replay_filters, {}),
     "n_gap": (n_gap, {}),
     "floor_expiry": (final_gap, {"log_age": 1000.0}),
+    "numbers_last": (numbers_last, {"log_age": 1000.0}),
     "unsub_state": (unsub_state, {}),
     "ttl_connected": (ttl_connected, {}),
     "buffer_replay": (buffer_replay, {}),
