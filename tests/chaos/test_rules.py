@@ -13,7 +13,7 @@ from tests.chaos.drill import play
 from tests.chaos.stories import SCENES
 from tests.integration.walk.rules import RULES
 
-QUICK = ["sub_bus_first", "log_decides", "gap_offset", "heal_gap", "buffer_replay"]
+QUICK = ["sub_bus_first", "log_decides", "gap_offset", "heal_gap", "buffer_replay", "loss_told"]
 PLAYED = list(SCENES) if os.environ.get("CHAOS_RULES") else QUICK
 # How often a story may be told until it shows what is missing: processes are not under control.
 TRIES = 3
