@@ -246,8 +246,9 @@ class _Walk:
         self._reasons = reasons
         # What the rooms owe: everything behind these offsets, its own messages without echo aside.
         self._joined: dict[str, int] = {}
-        # What arrived of rooms while they were being joined: the client cannot know yet what is due.
-        self._early: dict[str, list[int]] = {}
+        # What arrived of rooms while they were being joined, each with the number of the connection: the client cannot
+        # know yet what is due.
+        self._early: dict[str, list[tuple[int, int]]] = {}
         # Rooms whose messages may arrive.
         self._open: set[str] = set()
         self._received: set[int] = set()
@@ -262,6 +263,8 @@ class _Walk:
         # When it was first told of a session.
         self._told_at = math.inf
         self._connections = 0
+        # Where they began.
+        self._positions: set[int] = set()
 
     def violations(self) -> Iterator[Violation]:
         for event in self._record.events:
@@ -276,10 +279,7 @@ class _Walk:
                     self._open.add(room)
                     self._early[room] = []
                 case Joined(room, offset):
-                    if room not in self._joined:
-                        self._joined[room] = self._looked[room] = offset
-                    for earlier in self._early.pop(room, []):
-                        yield from self._before_join(room, earlier)
+                    yield from self._answered(room, offset)
                 case Leaving(room):
                     self._joined.pop(room, None)
                 case Left(room):
@@ -292,6 +292,7 @@ class _Walk:
 
     def _began(self, event: Began) -> Iterator[Violation]:
         self._connections += 1
+        self._positions.add(event.position)
         self._told_before = len(self._gaps)
         # Of two that ask at the same time one begins the session, and the other may be told of it first.
         together = 0 < event.asked <= self._told_at
@@ -312,7 +313,7 @@ class _Walk:
         if event.room not in self._open:
             yield self._bad("not subscribed", f"{event.key} of {event.room}")
         if event.room in self._early:
-            self._early[event.room].append(event.offset)
+            self._early[event.room].append((self._connections, event.offset))
         yield from self._before_join(event.room, event.offset)
         if event.offset in self._received and self._record.returns:
             yield self._bad("no repeats", f"{event.key} ({event.offset}) arrived again")
@@ -333,6 +334,15 @@ class _Walk:
         self._received.add(event.offset)
         self._last[event.via] = max(last, event.offset)
         self._highest = max(self._highest, event.offset)
+
+    def _answered(self, room: str, offset: int) -> Iterator[Violation]:
+        """A subscription's answer: nothing up to its offset comes, or has come since it was asked for."""
+        if room not in self._joined:
+            self._joined[room] = self._looked[room] = offset
+        for connection, earlier in self._early.pop(room, []):
+            # Who comes back into a room that it does not know to have joined is answered where it resumed.
+            if connection == self._connections or offset not in self._positions:
+                yield from self._before_join(room, earlier)
 
     def _before_join(self, room: str, offset: int) -> Iterator[Violation]:
         if offset <= self._joined.get(room, 0):

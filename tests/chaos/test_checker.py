@@ -102,6 +102,18 @@ def test_nothing_older_than_the_join_arrives():
     assert rules(history) == {"before the join"}
 
 
+def test_a_join_that_was_not_heard_of_is_answered_where_the_next_connection_resumed():
+    """What came over the one before is older than that; what comes over this one is not, nor is the join of a new room."""
+    history, record = story(stayed=False)
+    resumed = Began(102, True, resumed=True)
+    record.events[2:] = [*got(1, 2), resumed, *got(3), Joined("a", 102), *got(4)]
+    assert check(history) == []
+    record.events[2:] = [*got(1, 2), resumed, *got(3), Joined("a", 103), *got(4)]
+    assert rules(history) == {"before the join"}
+    record.events[2:] = [resumed, *got(1, 2), Joined("a", 102), *got(4)]
+    assert rules(history) >= {"before the join"}
+
+
 def test_what_was_not_acknowledged_is_not_due():
     """An unknown outcome obliges to nothing; if it was stored it arrives."""
     history, record = story(*got(*range(1, 10)))
