@@ -85,7 +85,7 @@ def marked() -> Iterator[None]:
     os.environ[MARK] = f"{os.getpid()}"
     try:
         yield
-        left = {pid: _command(pid) for pid in leftovers()}
+        left = {pid: command(pid) for pid in leftovers()}
         assert not left, f"still running: {left}"
     finally:
         for pid in leftovers():
@@ -106,7 +106,8 @@ def leftovers() -> list[int]:
     return found
 
 
-def _command(pid: int) -> str:
+def command(pid: int) -> str:
+    """Return what a process was started as; nothing where it has ended."""
     with contextlib.suppress(OSError):
         return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode()
-    return "?"
+    return ""

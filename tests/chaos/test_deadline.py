@@ -5,11 +5,10 @@ from __future__ import annotations
 import asyncio
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
-from tests.chaos.deadline import deadline, leftovers, marked
+from tests.chaos.deadline import command, deadline, leftovers, marked
 from tests.support.times import eventually
 from tests.support.tools import ROOT
 
@@ -41,13 +40,6 @@ async def hangs_here() -> None:
     await asyncio.Event().wait()
 
 
-def runs(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/cmdline").read_bytes() != b""
-    except OSError:
-        return False
-
-
 async def test_a_body_past_its_deadline_fails_with_what_hung():
     """Not only that it hung: where each of its tasks stood."""
     with pytest.raises(AssertionError, match="hangs_here"):
@@ -69,7 +61,7 @@ async def test_a_body_that_cannot_be_stopped_takes_the_process_with_it():
     assert run.returncode == 70
     assert b"stubborn" in run.stderr
     assert b"Thread" in run.stderr
-    await eventually(lambda: not runs(int(run.stdout)), what="its child runs on")
+    await eventually(lambda: not command(int(run.stdout)), what="its child runs on")
 
 
 def test_a_process_that_is_left_over_is_named_and_ended():
