@@ -72,22 +72,23 @@ def say(s: Scene, room: str) -> None:
     s.lab.do(lambda: s.publish(room, volatile=False))
 
 
-def loss_told(s: Scene) -> None:
-    """What one node has heard, and Redis has forgotten, is told to who missed it."""
+def miss(s: Scene) -> Past:
+    """Let one client hear a message that the other does not get any more; return the past without it."""
     gather(s, "A")
     past = remember(s)
     s.hear("A", kept=("js2",))
     s.go(s.js2)
-    lose(s, past)
+    return past
+
+
+def loss_told(s: Scene) -> None:
+    """What one node has heard, and Redis has forgotten, is told to who missed it."""
+    lose(s, miss(s))
 
 
 def loss_overtaken(s: Scene) -> None:
     """The same where somebody has published since, so that the clock shows nothing."""
-    gather(s, "A")
-    past = remember(s)
-    s.hear("A", kept=("js2",))
-    s.go(s.js2)
-    forget(s, past)
+    forget(s, miss(s))
     say(s, "A")
     notice(s)
 
@@ -170,8 +171,7 @@ def told_once(s: Scene) -> None:
     store = s.n1.node.store
     assert store._identity is not None
     store.bus.server, store._identity = store._identity[0], ("another", "run")
-    wire = s.n1.wire("commands")
-    assert wire is not None
+    wire = s.wire(s.n1, "commands")
     s.lab.do(lambda: wire.cut(0))
     s.later()
     s.flow()

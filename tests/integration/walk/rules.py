@@ -172,10 +172,10 @@ RULES: dict[str, Callable[[], Mutation]] = {
     "deaf_again": lambda: Mutation(
         Replayer___batch=rewrite(Replayer._batch, "if not self._rooms.hears(session):", "if False:"),
     ),
-    # Who is put out for good was replaced by a later taking of the session, Redis says; off: both.
     "closed_join": lambda: Mutation(
         Node__subscribe=rewrite(Node.subscribe, "if session.closed:", "if False:"),
     ),
+    # Who is put out for good was replaced by a later taking of the session, Redis says; off: both.
     "late_admission": lambda: Mutation(
         Node__connect=rewrite(Node.connect, "older.order > order", "False"),
         Node___put_out=rewrite(

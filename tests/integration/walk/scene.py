@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from tests.integration.walk.lab import Bad, Host, Mutation
+from tests.integration.walk.lab import Bad, Host, Mutation, Wire
 from tests.integration.walk.world import Client, Connection, World
 from tests.support.redis import RedisServer
 
@@ -92,10 +92,14 @@ class Scene(World):
             self.flow()
         return connection
 
-    def lose_bus(self, host: Host) -> None:
-        wire = host.wire("bus")
+    def wire(self, host: Host, kind: str) -> Wire:
+        """Return a node's present connection, `commands` or `bus`."""
+        wire = host.wire(kind)
         assert wire is not None
-        self.lab.do(lambda: wire.cut(0))
+        return wire
+
+    def lose_bus(self, host: Host) -> None:
+        self.lab.do(lambda: self.wire(host, "bus").cut(0))
 
     def later(self, seconds: float = 3.0) -> None:
         """Let the nodes' timers come due."""

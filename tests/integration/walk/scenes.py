@@ -92,8 +92,7 @@ def heal_holds(s: Scene) -> None:
     s.join(s.js1, "A", "B")
     s.lose_bus(s.n0)
     s.hear("A", kept=("n0 subscribe",))
-    wire = s.n0.wire("bus")
-    assert wire is not None
+    wire = s.wire(s.n0, "bus")
     while wire.going:
         s.lab.do(wire.execute)
     s.lab.do(lambda: s.publish("B", volatile=False))
@@ -248,8 +247,7 @@ def unsub_state(s: Scene) -> None:
     s.join(s.js1, "A")
     s.say(s.js1, "unsubscribe", "A", kept=("n0 subscribe",))
     s.say(s.js1, "subscribe", "A", kept=("n0 subscribe",))
-    wire = s.n0.wire("bus")
-    assert wire is not None
+    wire = s.wire(s.n0, "bus")
     s.lab.do(wire.execute)
     s.flow("n0 subscribe")
     s.hear("A", kept=("n0 subscribe",))
@@ -273,8 +271,7 @@ def buffer_replay(s: Scene) -> None:
     s.join(s.js1, "A")
     s.go(s.js1)
     s.come(s.js1, s.n0, "n0 commands")
-    wire = s.n0.wire("commands")
-    assert wire is not None
+    wire = s.wire(s.n0, "commands")
     s.lab.do(wire.execute)
     s.flow("n0 commands")
     s.lab.do(wire.execute)
@@ -290,8 +287,7 @@ def lost_answer(s: Scene) -> None:
     s.lab.admin.call("DEL", "w:{0}:room:A:log")
     s.hear("B", "B", "B")
     s.come(s.js1, s.n0, "n0 commands")
-    wire = s.n0.wire("commands")
-    assert wire is not None
+    wire = s.wire(s.n0, "commands")
     s.lab.do(wire.execute)
     s.flow("n0 commands")
     s.lab.do(lambda: wire.cut(1))
@@ -324,8 +320,7 @@ def _join_unheard(s: Scene) -> None:
     s.come(s.js1, s.n0)
     s.join(s.js1, "B")
     s.say(s.js1, "subscribe", "A", kept=("n0 commands",))
-    wire = s.n0.wire("commands")
-    assert wire is not None
+    wire = s.wire(s.n0, "commands")
     s.lab.do(lambda: wire.cut(1))
     s.hear("A", "B")
 
@@ -353,8 +348,7 @@ def closed_join(s: Scene) -> None:
     s.hear("A", kept=("n0 subscribe",))
     connection = s.js1.connection
     assert connection is not None
-    wire = s.n0.wire("commands")
-    assert wire is not None
+    wire = s.wire(s.n0, "commands")
     s.cut(connection)
 
     def both_end() -> None:
@@ -477,8 +471,7 @@ def count_from_join(s: Scene) -> None:
     s.go(s.js1)
     s.hear(*"AABBBBBBBB")
     s.come(s.js1, s.n0, "n0 commands")
-    wire = s.n0.wire("commands")
-    assert wire is not None
+    wire = s.wire(s.n0, "commands")
 
     def execute(count: int) -> None:
         for _ in range(count):
