@@ -155,6 +155,11 @@ class Drill:
         )
         await eventually(lambda: member.offset >= last, what="has not heard the last message")
 
+    def listeners(self, room: str) -> int:
+        """Return how many hubs' buses listen to a room."""
+        [(_, count)] = self.redis.pubsub_numsub(self.key(f"bus:room:{room}"))
+        return int(count)
+
     async def ready(self) -> None:
         """Wait until hub 0 says that it is ready."""
 

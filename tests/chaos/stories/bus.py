@@ -16,8 +16,7 @@ async def heal_holds(d: Drill) -> None:
     d.wire.cut_one("bus")
     await d.say("A")
     d.wire.refuse = False
-    channel = d.key("bus:room:B")
-    await d.until(lambda: d.redis.pubsub_numsub(channel)[0][1])
+    await d.until(lambda: d.listeners("B"))
     hub.freeze()
     await d.say("B")
     await asyncio.sleep(3 * LATE)

@@ -43,11 +43,10 @@ async def read_ahead(d: Drill) -> None:
     one, both = await d.client("A"), await d.client("A", "B")
     await d.go(one)
     await d.go(both)
-    heard = d.key("bus:room:A")
-    await d.until(lambda: not d.redis.pubsub_numsub(heard)[0][1])
+    await d.until(lambda: not d.listeners("A"))
     d.wire.late["commands", "up"] = 2 * LATE
     coming = asyncio.create_task(d.back(one))
-    await d.until(lambda: d.redis.pubsub_numsub(heard)[0][1])
+    await d.until(lambda: d.listeners("A"))
     await asyncio.sleep(LATE / 2)
     d.wire.late["bus", "down"] = 6 * LATE
     await d.say("B", "A")
@@ -69,7 +68,7 @@ async def heard_confirmed(d: Drill) -> None:
     d.wire.late["bus", "down"] = 2 * LATE
     await d.say("A")
     await three.leave("A")
-    await d.until(lambda: not d.redis.pubsub_numsub(d.key("bus:room:A"))[0][1])
+    await d.until(lambda: not d.listeners("A"))
     await d.say("A")
     await d.back(one)
     await d.heard(one)

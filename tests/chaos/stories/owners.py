@@ -26,7 +26,7 @@ async def closed_join(d: Drill) -> None:
     joining.cancel()
     await asyncio.sleep(LATE / 4)
     d.wire.refuse = False
-    await d.until(lambda: d.redis.pubsub_numsub(d.key("bus:room:A"))[0][1])
+    await d.until(lambda: d.listeners("A"))
     await asyncio.sleep(LATE)
     await d.back(m)
 

@@ -3,66 +3,68 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+from collections.abc import AsyncIterator
 from typing import Any
 
+from tests.chaos.bare import Bare
 from tests.chaos.cluster import free_port
 from tests.chaos.drill import LATE, Drill, Scene, Story
 from tests.support.raw import Raw
 
 
-async def loss_told(d: Drill) -> None:
-    """It is away, and hub 1 has acknowledged what the lost primary alone had."""
+async def gone(d: Drill) -> Bare:
+    """Return a client that has got a message, and is away."""
     m = await d.client("A")
     await d.say("A")
     await d.go(m)
-    async with d.cluster.failover():
-        await d.say("A")
-    await d.cluster.ready()
-    await d.back(m)
+    return m
 
 
-async def overtaken(d: Drill) -> None:
-    """So it is, and by the time hub 1 finds out, hub 0 has published something newer."""
-    m = await d.client("A")
-    await d.say("A")
-    await d.go(m)
-    await lose_overtaken(d)
-    await d.back(m)
-
-
-async def lose_overtaken(d: Drill) -> None:
-    """Lose a message of which hub 1 knows, and let hub 0 publish a newer one before hub 1 is back."""
+@contextlib.asynccontextmanager
+async def overtaken(d: Drill) -> AsyncIterator[None]:
+    """Lose a message of which hub 1 knows, and let hub 0 publish a newer one; hub 1 is back after the body."""
     async with d.cluster.failover():
         await d.say("A")
         d.cluster.wires[1].refuse = True
     await d.ready()
     await d.say("A", hub=0)
+    yield
     d.cluster.wires[1].refuse = False
     await d.cluster.ready()
+
+
+async def loss_told(d: Drill) -> None:
+    """It is away, and hub 1 has acknowledged what the lost primary alone had."""
+    m = await gone(d)
+    async with d.cluster.failover():
+        await d.say("A")
+    await d.cluster.ready()
+    await d.back(m)
+
+
+async def loss_overtaken(d: Drill) -> None:
+    """So it is, and by the time hub 1 finds out, hub 0 has published something newer."""
+    m = await gone(d)
+    async with overtaken(d):
+        pass
+    await d.back(m)
 
 
 async def noticed_late(d: Drill) -> None:
     """Its hub has not heard of it, and it gets newer messages before hub 1 finds out."""
     m = await d.client("A")
     await d.say("A")
-    d.wire.late["bus", "down"] = 4 * LATE
-    async with d.cluster.failover():
-        await d.say("A")
-        d.cluster.wires[1].refuse = True
+    d.wire.late["bus", "down"] = 2 * LATE
+    async with overtaken(d):
+        await d.heard(m)
     d.wire.late.clear()
-    await d.ready()
-    await d.say("A", hub=0)
-    await d.heard(m)
-    d.cluster.wires[1].refuse = False
-    await d.cluster.ready()
     await d.told(m)
 
 
 async def each_loss(d: Drill) -> None:
     """It is away for two of them, and for what was published in between."""
-    m = await d.client("A")
-    await d.say("A")
-    await d.go(m)
+    m = await gone(d)
     for _ in range(2):
         async with d.cluster.failover():
             await d.say("A")
@@ -76,7 +78,8 @@ async def told_once(d: Drill) -> None:
     m = await d.client("A")
     await d.go(m)
     await d.say("A", "A")
-    await lose_overtaken(d)
+    async with overtaken(d):
+        pass
     await d.back(m)
     await d.heard(m)
     await d.say(*["A"] * 150)
@@ -124,8 +127,8 @@ def _scene(story: Story, **settings: Any) -> Scene:
 
 SCENES = {
     "loss_told": _scene(loss_told),
-    "loss_overtaken": _scene(overtaken),
-    "publisher_knows": _scene(overtaken),
+    "loss_overtaken": _scene(loss_overtaken),
+    "publisher_knows": _scene(loss_overtaken),
     "noticed_late": _scene(noticed_late, bus_silence=20.0),
     "each_loss": _scene(each_loss),
     "told_once": _scene(told_once),
