@@ -103,8 +103,9 @@ class Front(asyncio.Protocol):
         "_held",
         "_known",
         "_loop",
-        "_lost",
         "_transport",
+        "_waiting",
+        "lost",
     )
 
     def __init__(self, request: web.BaseRequest, transport: asyncio.Transport) -> None:
@@ -125,7 +126,9 @@ class Front(asyncio.Protocol):
         # Whether the client does not read its answers.
         self._full = self._handler.writing_paused
         # The poll that waits in a task of aiohttp's hears here that it was cut off.
-        self._lost: asyncio.Future[str | None] | None = None
+        self._waiting: asyncio.Future[str | None] | None = None
+        # Whether the connection is lost.
+        self.lost = False
 
     @classmethod
     def of(cls, request: web.BaseRequest) -> Front | None:
@@ -157,9 +160,12 @@ class Front(asyncio.Protocol):
         self._answered = True
 
     def future(self) -> asyncio.Future[str | None]:
-        """Return a future that fails with ConnectionResetError when the connection is lost."""
-        self._lost = self._loop.create_future()
-        return self._lost
+        """Return a future whose result is None when the connection is lost.
+
+        An exception would hold, in its traceback, the task's frame, and that the future: a circle for each poll cut off.
+        """
+        self._waiting = self._loop.create_future()
+        return self._waiting
 
     # ---------------------------------------------------------------- what asyncio calls
 
@@ -198,8 +204,9 @@ class Front(asyncio.Protocol):
         if self._busy and known is not None:
             self._busy = False
             known.connection.unpoll()
-        if self._lost is not None and not self._lost.done():
-            self._lost.set_exception(ConnectionResetError())
+        self.lost = True
+        if self._waiting is not None and not self._waiting.done():
+            self._waiting.set_result(None)
         self._handler.connection_lost(exc)
 
     # ---------------------------------------------------------------- a poll that came again

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 from collections.abc import Mapping
 
-from aiohttp import HttpVersion11, web
+from aiohttp import HttpVersion11, StreamReader, web
 from aiohttp.http_exceptions import HttpProcessingError
 
 from hub.engine.answer import Ready, header_lines, taken
@@ -20,6 +20,8 @@ from hub.engine.state import Reason
 TURN = 64
 # How long the rest of a refused body is read, so that its sender reads the answer.
 LINGER = 0.5
+# aiohttp's ways to say that the rest of a body does not come, or is malformed.
+_BROKEN = (ConnectionError, web.RequestPayloadError, HttpProcessingError, EOFError, ValueError)
 
 
 async def poll(
@@ -46,11 +48,10 @@ async def poll(
     except asyncio.CancelledError:
         connection.unpoll()
         raise
-    except ConnectionResetError:
-        # The session is over: no client gives up a poll and goes on. Nobody reads this answer.
-        connection.unpoll()
-        return bad_request("Bad request", 3)
     if text is None:
+        if front.lost:
+            # The session is over: no client gives up a poll and goes on. Nobody reads this answer.
+            connection.unpoll()
         return bad_request("Session ID unknown", 1)
     if this.takes_long(text):
         data = await asyncio.to_thread(this.answer, text)
@@ -102,10 +103,6 @@ async def post(
     except ConnectionError:
         connection.lost(Reason.TRANSPORT_ERROR)
         return bad_request("Bad request", 3)
-    except (web.RequestPayloadError, HttpProcessingError, EOFError, ValueError):
-        # aiohttp's ways to say that a body is malformed.
-        connection.fail("malformed body")
-        return bad_request("Bad request", 3)
     finally:
         connection.posted()
     if connection.failed:
@@ -138,15 +135,28 @@ async def _handle(connection: Connection, packets: list[str | bytes]) -> None:
 
 
 async def _read(request: web.BaseRequest, limit: int) -> bytes | None:
-    """Return the whole body, None where it is longer than `limit`."""
+    """Return the whole body, None where it is longer than `limit`. Raises ConnectionResetError, ProtocolError."""
     if request.content_length is not None and request.content_length > limit:
         return None
     body = bytearray()
-    while chunk := await request.content.readany():
-        body += chunk
-        if len(body) > limit:
-            return None
+    try:
+        while chunk := await request.content.readany():
+            body += chunk
+            if len(body) > limit:
+                return None
+    except _BROKEN as error:
+        raise _own(error) from None
     return bytes(body)
+
+
+def _own(error: Exception) -> Exception:
+    """Return what to raise instead of an error of aiohttp's that a body ended with.
+
+    The body keeps that error; with a traceback, and so our frames, it would be a circle for the garbage collector.
+    """
+    error.__traceback__ = error.__cause__ = None
+    lost = isinstance(error, ConnectionError)
+    return ConnectionResetError() if lost else ProtocolError("malformed body")
 
 
 def bad_request(message: str, code: int) -> web.Response:
@@ -169,9 +179,17 @@ async def answer_early(request: web.BaseRequest, response: web.StreamResponse) -
         await response.prepare(request)
         await response.write_eof()
         async with asyncio.timeout(LINGER):
-            while not request.content.at_eof():
-                await request.content.readany()
+            await _drop(request.content)
     if request.transport is not None:
         request.transport.close()
     if not request.content.is_eof():
         request.content.feed_eof()
+
+
+async def _drop(body: StreamReader) -> None:
+    """Read the rest of a body, or what comes of it."""
+    try:
+        while not body.at_eof():
+            await body.readany()
+    except _BROKEN as error:
+        _own(error)
