@@ -46,7 +46,7 @@ class Bus(Kept):
         self.server = ""
         # How many confirmations are owed for a channel; nothing owed and wanted: confirmed.
         self._owed: dict[bytes, int] = {}
-        self._waiters: dict[bytes, list[asyncio.Future[None]]] = {}
+        self._waiters: dict[bytes, set[asyncio.Future[None]]] = {}
 
     def want(self, channel: bytes) -> None:
         """Begin to listen to a channel; `confirmed` tells when that is so."""
@@ -72,7 +72,8 @@ class Bus(Kept):
         while channel in self._wanted and not self.hears(channel):
             loop = self._loop or asyncio.get_running_loop()
             future: asyncio.Future[None] = loop.create_future()
-            self._waiters.setdefault(channel, []).append(future)
+            waiters = self._waiters.setdefault(channel, set())
+            waiters.add(future)
             # Not asyncio.timeout: that asks for the running loop, see `Kept`.
             timer = None
             if within is not None:
@@ -82,6 +83,10 @@ class Bus(Kept):
             finally:
                 if timer is not None:
                     timer.cancel()
+                waiters.remove(future)
+                if not waiters:
+                    del self._waiters[channel]
+                del future  # it may hold an exception, whose traceback holds this frame: a circle
 
     def _command(self, verb: str, *channels: bytes) -> None:
         if not self.up or self._link is None:
@@ -119,8 +124,7 @@ class Bus(Kept):
         log.error("Redis refuses a subscription", extra={"error": str(error)})
         self._failed = True
         self.cut()
-        waiters, self._waiters = self._waiters, {}
-        for future in chain.from_iterable(waiters.values()):
+        for future in chain.from_iterable(self._waiters.values()):
             _give_up(future, f"Redis refuses a subscription: {error}")
 
     def _confirm(self, channel: bytes) -> None:
@@ -133,7 +137,7 @@ class Bus(Kept):
             self._wake(channel)
 
     def _wake(self, channel: bytes) -> None:
-        for future in self._waiters.pop(channel, []):
+        for future in self._waiters.get(channel, ()):
             if not future.done():
                 future.set_result(None)
 
