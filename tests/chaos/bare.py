@@ -33,9 +33,9 @@ class _Bare(Raw):
         self.number = next(_numbers)
 
     @property
-    def _session_url(self) -> str:
+    def session_url(self) -> str:
         # Unique to each request, as the stock clients have it.
-        return f"{super()._session_url}&t={time.monotonic_ns()}"
+        return f"{super().session_url}&t={time.monotonic_ns()}"
 
     async def _take(self, packet: str | bytes) -> None:
         self.heard_at = time.monotonic()

@@ -29,19 +29,23 @@ ROOMS = 40
 POLLING, NAMED, CUT, BACK = 50, 5, 3, 7
 
 
-def watched(url: str, prefix: str = "leaks") -> Hub:
+def watched(url: str, **settings: object) -> Hub:
     """Return a hub, not started yet, that tells what it holds."""
-    return Hub(url, prefix, main=("-c", MAIN), **SETTINGS)
+    return Hub(url, "leaks", main=("-c", MAIN), **SETTINGS, **settings)
 
 
 @dataclass
 class Held:
-    """What is held while nobody is connected. `memory` in KiB; `keys` are what has no end, or not yet."""
+    """What is held while nobody is connected. `memory` in KiB; `keys` are what has no end, or not yet.
+
+    `circles`: how many objects more had been waiting for the garbage collector.
+    """
 
     tasks: int
     files: int
     memory: int
     objects: int
+    circles: int
     keys: set[str]
     kinds: dict[str, int] = field(repr=False)
 
@@ -62,9 +66,11 @@ async def held(hub: Hub, client: redis.Redis) -> Held:
     """Wait until nobody is connected and the lives of all have run out; then count."""
     pid = hub.pid
     before: set[str] | None = None
+    circles = 0
     while True:
         async with aiohttp.ClientSession() as http, http.get(f"{hub.url}/held") as answer:
             found = await answer.json()
+        circles += found["circles"]
         keys = {key for key in client.scan_iter(f"{hub.prefix}:*", count=1000)}  # noqa: C416
         if not found["connections"] and not found["sessions"] and keys == before:
             break
@@ -72,7 +78,9 @@ async def held(hub: Hub, client: redis.Redis) -> Held:
         await asyncio.sleep(2 * LIFE)
     await asyncio.sleep(0.2)  # for what we asked by to be closed there too
     files = len(list(Path(f"/proc/{pid}/fd").iterdir()))
-    return Held(found["tasks"], files, resident(pid), found["objects"], keys, found["kinds"])
+    return Held(
+        found["tasks"], files, resident(pid), found["objects"], circles, keys, found["kinds"]
+    )
 
 
 async def cycles(hub: Hub, count: int) -> None:

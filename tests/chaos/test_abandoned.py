@@ -22,7 +22,7 @@ async def late_post(d: Drill) -> None:
     await given_up.drop()
     async with aiohttp.ClientSession() as http:
         connect = "40" + json.dumps({"pid": m._pid, "offset": str(m.offset)})
-        asking = asyncio.create_task(http.post(given_up._session_url, data=connect))
+        asking = asyncio.create_task(http.post(given_up.session_url, data=connect))
         await asyncio.sleep(LATE / 2)
         asking.cancel()
     d.wire.late.clear()  # for what is asked behind it

@@ -88,7 +88,7 @@ async def test_polling_goes_on_until_a_client_is_let_go(hub, raw):
         assert refused.value.status == 503
         assert refused.value.retry_after
         async with aiohttp.ClientSession() as http:
-            url = f"{client._session_url}"
+            url = f"{client.session_url}"
             text = '42["publish",{"room":"r","event":"m","data":1}]'
             async with http.post(url, data=text) as answer:
                 assert answer.status == 200

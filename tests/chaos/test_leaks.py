@@ -6,13 +6,16 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import aiohttp
 import pytest
 
 from tests.chaos.leaks import LIFE, Held, cycles, held, watched
+from tests.support.hubs import Hub
 from tests.support.light import Light
-from tests.support.times import eventually_true
+from tests.support.raw import Raw
+from tests.support.times import STEP, eventually_true
 
 WARM_UP, CYCLES = 1500, 3000
 # Libraries keep what they have seen, up to some hundreds.
@@ -20,9 +23,9 @@ CACHED = 1000
 
 
 @pytest.fixture
-async def hub(own_redis):
-    """A hub that tells what it holds, and whose sessions live for a moment."""
-    hub = watched(own_redis.url)
+async def hub(request, own_redis):
+    """A hub that tells what it holds, and whose sessions live for a moment. Its parameter: more settings."""
+    hub = watched(own_redis.url, **getattr(request, "param", {}))
     await asyncio.to_thread(hub.start)
     yield hub
     hub.check()
@@ -49,24 +52,79 @@ async def test_coming_and_going_leaves_nothing(hub, own_redis):
     assert sorted(key.split(":")[2] for key in after.keys) == ["clock", "node", "nodes", "schema"]
 
 
-async def test_who_goes_is_let_go_of_at_once(hub):
+async def polls_cut(hub: Hub, count: int) -> None:
+    """Polling clients go while their poll waits."""
+    for _ in range(count):
+        client = await Raw(hub.url, "polling").open()
+        await client.connect()
+        await asyncio.sleep(3 * STEP)
+        await client.drop()
+
+
+async def posts_cut(hub: Hub, count: int) -> None:
+    """Polling clients go in the middle of a body, or send one that is none."""
+    for number in range(count):
+        client = await Raw(hub.url, "polling").open()
+        await client.connect()
+        kind = "Content-Encoding: gzip\r\n" if number % 2 else ""
+        reader, writer = await asyncio.open_connection("127.0.0.1", hub.port)
+        target = client.session_url.removeprefix(hub.url)
+        writer.write(
+            f"POST {target} HTTP/1.1\r\nHost: h\r\n{kind}Content-Length: 20\r\n\r\n42[".encode()
+        )
+        await writer.drain()
+        if number % 2:
+            await reader.read()
+        else:
+            await asyncio.sleep(STEP)
+        writer.transport.abort()
+        await client.drop()
+
+
+async def probed(hub: Hub) -> dict[str, Any]:
+    async with aiohttp.ClientSession() as http, http.get(f"{hub.url}/held") as answer:
+        return await answer.json()
+
+
+@pytest.mark.parametrize("going", [cycles, polls_cut, posts_cut])
+async def test_who_goes_is_let_go_of_at_once(hub, going):
     """Nothing of a connection waits for the garbage collector, which is seldom called for."""
-    count = 300
+    count = 50
 
     async def circles() -> int:
         """Return how many objects only the collector could find, once all are gone."""
         found, total = {"connections": 1}, 0
-        async with aiohttp.ClientSession() as http:
-            while found["connections"]:
-                async with http.get(f"{hub.url}/held") as answer:
-                    found = await answer.json()
-                total += found["circles"]
+        while found["connections"]:
+            found = await probed(hub)
+            total += found["circles"]
         return total
 
-    await cycles(hub, count)
+    await going(hub, count)
     await circles()  # of what is made once
-    await cycles(hub, count)
-    assert await circles() < count
+    await going(hub, count)
+    assert await circles() < count / 10
+
+
+@pytest.mark.parametrize("hub", [{"redis_timeout": 0.2}], indirect=True)
+async def test_who_waits_in_vain_leaves_nothing(hub, own_redis):
+    """While Redis is away: nothing that gave up waiting for the channel of a room that others are in."""
+    member = await (await Light.open("127.0.0.1", hub.port)).connect()
+    asking = await (await Light.open("127.0.0.1", hub.port)).connect()
+    await member.ask("subscribe", room="r")
+    own_redis.kill()
+
+    async def ask(times: int) -> dict[str, Any]:
+        for _ in range(times):
+            answer = await asking.ask("subscribe", room="r")
+            assert answer["error"]["code"] == "unavailable"
+        return await probed(hub)
+
+    await ask(2)  # and what is made once
+    before = await ask(2)
+    after = await ask(8)
+    more = {kind: count - before["kinds"].get(kind, 0) for kind, count in after["kinds"].items()}
+    assert not {kind: count for kind, count in more.items() if count >= 8}
+    assert after["circles"] < 8
 
 
 @pytest.mark.slow

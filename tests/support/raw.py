@@ -73,7 +73,7 @@ class Raw:
         return self
 
     @property
-    def _session_url(self) -> str:
+    def session_url(self) -> str:
         return f"{self.url}/socket.io/?EIO=4&transport=polling&sid={self.handshake['sid']}"
 
     async def send(self, *packets: str | bytes) -> None:
@@ -90,7 +90,7 @@ class Raw:
             "b" + base64.b64encode(packet).decode() if isinstance(packet, bytes) else packet
             for packet in packets
         )
-        async with self._http.post(self._session_url, data=io.BytesIO(payload.encode())) as answer:
+        async with self._http.post(self.session_url, data=io.BytesIO(payload.encode())) as answer:
             self.status = answer.status
             await answer.read()
 
@@ -144,7 +144,7 @@ class Raw:
         assert self._http
         while True:
             await self._reading.wait()
-            async with self._http.get(self._session_url) as answer:
+            async with self._http.get(self.session_url) as answer:
                 self.status = answer.status
                 text = await answer.text()
                 if answer.status != 200:
