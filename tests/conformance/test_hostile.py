@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import gc
 import random
+import time
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import pytest
 from hub.engine.inbound import FRAGMENTS
 from hub.server import Server
 from tests.conformance.conftest import Peer, Serve, closed, text, until
+from tests.support.times import SOON
 from tests.unit.engine.test_inbound import masked
 
 MESSAGES: list[tuple[int, bytes]] = [
@@ -145,7 +147,7 @@ async def test_mutated_traffic(server_of: Serve, abuse: Any) -> None:
             assert await text(bystander) == f'42["message-back",{start}]'
             slowest = max(slowest, loop.time() - begin)
             await asyncio.gather(*running)
-        assert slowest < 0.5
+        assert slowest < 2
 
 
 async def test_a_payload_of_thousands_of_packets_lets_others_through(server_of: Serve) -> None:
@@ -205,7 +207,7 @@ async def test_a_body_that_never_ends_is_cut_with_its_session(server_of: Serve) 
             "Content-Length: 1000\r\n\r\n4".encode()
         )
         with contextlib.suppress(ConnectionError):
-            assert await asyncio.wait_for(reader.read(), 1) == b""
+            assert await asyncio.wait_for(reader.read(), SOON) == b""
         writer.close()
 
 
@@ -271,11 +273,11 @@ async def test_a_flood_of_connections_leaves_nothing(server_of: Serve) -> None:
 async def test_a_million_byte_message_of_brackets_is_quick(server_of: Serve) -> None:
     peer, _ = await server_of()
     async with peer.connected() as socket:
-        begin = asyncio.get_running_loop().time()
+        begin = time.process_time()
         await socket.send_str('42["nobody",[' + "[]," * 300_000 + "[]]]")
         await socket.send_str('42["message"]')
         assert await text(socket) == '42["message-back"]'
-        assert asyncio.get_running_loop().time() - begin < 1
+        assert time.process_time() - begin < 1
 
 
 async def test_an_endless_message_closes(server_of: Serve) -> None:
@@ -283,7 +285,7 @@ async def test_an_endless_message_closes(server_of: Serve) -> None:
     async with peer.connected():
         reader, writer = await peer.raw_websocket()
         writer.write(masked(0x01, b"4" * 5000) + masked(0x00, b"x" * 5000) + masked(0x00, b"x"))
-        assert (await asyncio.wait_for(reader.read(), 1))[-2:] == b"\x03\xf1"
+        assert (await asyncio.wait_for(reader.read(), SOON))[-2:] == b"\x03\xf1"
         writer.close()
 
 

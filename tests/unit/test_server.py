@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import json
+import time
 from typing import Any
 
 import pytest
@@ -155,12 +155,11 @@ class TestManager:
         assert manager.get_rooms(sid, "/") == []
 
     async def test_leaving_does_not_cost_what_others_entered(self, manager: Manager) -> None:
-        loop = asyncio.get_running_loop()
         sids = [await self.join(manager, f"E{number}") for number in range(20_000)]
-        begin = loop.time()
+        begin = time.process_time()
         for sid in sids:
             await manager.disconnect(sid, "/")
-        assert loop.time() - begin < 2
+        assert time.process_time() - begin < 2
         assert manager.rooms == {}
 
 
