@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import itertools
 import logging
 import signal
@@ -16,6 +17,7 @@ from aiohttp import web
 from hub import open_files, static_files
 from hub.embedded import EmbeddedServer
 from hub.engine import Goodbye
+from hub.engine.http_errors import Handler, answering
 from hub.errors import HubError, Unavailable
 from hub.events import Events
 from hub.listening import listen
@@ -170,20 +172,22 @@ async def serve(settings: Settings, *, announce: Callable[[str], None]) -> None:
         stack.push_async_callback(hub.node.stop)
         await hub.node.start()
         await stack.enter_async_context(hub.node.upkeep.run())
-        runner = web.AppRunner(
-            hub.app,
-            access_log=None,
-            handle_signals=False,
-            tcp_keepalive=False,  # `listen` sees to it
-            shutdown_timeout=SHUTDOWN_TIMEOUT,
-            keepalive_timeout=IDLE_TIMEOUT,
-            lingering_time=LINGERING_TIME,
-        )
+        runner = web.AppRunner(hub.app, handle_signals=False, shutdown_timeout=SHUTDOWN_TIMEOUT)
         await runner.setup()
         stack.push_async_callback(runner.cleanup)
         assert runner.server is not None
+        runner.server.request_handler = answering(runner.server.request_handler)
+        protocol = functools.partial(
+            Handler,
+            runner.server,
+            loop=loop,
+            access_log=None,  # type: ignore[arg-type]  # what its own runner takes
+            tcp_keepalive=False,  # `listen` sees to it
+            keepalive_timeout=IDLE_TIMEOUT,
+            lingering_time=LINGERING_TIME,
+        )
         patience = max(settings.ping_interval + settings.ping_timeout, LEAST_PATIENCE)
-        address = await listen(stack, runner.server, settings.host, settings.port, patience)
+        address = await listen(stack, protocol, settings.host, settings.port, patience)
         announce(_url(settings.host, address[1]))
         waiting: asyncio.Future[Any] = asyncio.ensure_future(stopped.wait())
         await asyncio.wait([waiting, hub.failed], return_when=asyncio.FIRST_COMPLETED)

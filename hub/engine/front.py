@@ -92,7 +92,7 @@ class Poll:
 
 
 class Front(asyncio.Protocol):
-    """One TCP connection. Beside `handshake.take_over` the one place that looks into aiohttp's handler."""
+    """One TCP connection. It looks into aiohttp's handler, as `handshake.take_over` and `http_errors.Handler` do."""
 
     __slots__ = (
         "_answered",

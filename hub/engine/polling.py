@@ -12,6 +12,7 @@ from aiohttp.http_exceptions import HttpProcessingError
 from hub.engine.answer import Ready, header_lines, taken
 from hub.engine.connection import Connection
 from hub.engine.front import Front, Poll
+from hub.engine.http_errors import break_circle
 from hub.engine.packet import ProtocolError, decode_payload
 from hub.engine.ports import Host
 from hub.engine.state import Reason
@@ -152,9 +153,9 @@ async def _read(request: web.BaseRequest, limit: int) -> bytes | None:
 def _own(error: Exception) -> Exception:
     """Return what to raise instead of an error of aiohttp's that a body ended with.
 
-    The body keeps that error; with a traceback, and so our frames, it would be a circle for the garbage collector.
+    The body keeps that error.
     """
-    error.__traceback__ = error.__cause__ = None
+    break_circle(error)
     lost = isinstance(error, ConnectionError)
     return ConnectionResetError() if lost else ProtocolError("malformed body")
 

@@ -18,7 +18,7 @@ from hub.engine.connection import Connection
 from hub.engine.door import Door
 from hub.engine.environ import environ_of
 from hub.engine.frame import Frame
-from hub.engine.http_log import MalformedRequests
+from hub.engine.http_errors import MalformedRequests
 from hub.engine.ids import Ids
 from hub.engine.life import Life
 from hub.engine.options import EngineOptions, from_kwargs

@@ -11,11 +11,11 @@ from typing import Any
 import aiohttp
 import pytest
 
-from tests.chaos.leaks import LIFE, Held, cycles, held, watched
+from tests.chaos.leaks import LIFE, Held, cycles, held, resident, watched
 from tests.support.hubs import Hub
 from tests.support.light import Light
 from tests.support.raw import Raw
-from tests.support.times import STEP, eventually_true
+from tests.support.times import SOON, STEP, eventually_true
 
 WARM_UP, CYCLES = 1500, 3000
 # Libraries keep what they have seen, up to some hundreds.
@@ -125,6 +125,37 @@ async def test_who_waits_in_vain_leaves_nothing(hub, own_redis):
     more = {kind: count - before["kinds"].get(kind, 0) for kind, count in after["kinds"].items()}
     assert not {kind: count for kind, count in more.items() if count >= 8}
     assert after["circles"] < 8
+
+
+FIELDS = b"".join(b"X-%d: %b\r\n" % (number, b"x" * 8000) for number in range(100))
+LONG = b"x" * 250_000
+BAD = {
+    "path": b"GET /nowhere HTTP/1.1\r\nHost: h\r\n" + FIELDS,
+    "verb": b"PUT /healthz HTTP/1.1\r\nHost: h\r\n" + FIELDS,
+    "expectation": b"GET /healthz HTTP/1.1\r\nHost: h\r\nExpect: x\r\n" + FIELDS,
+    "method": b"G@T " + LONG,
+    "TLS": b"\x16\x03\x01" + LONG,
+    "field": b"GET / HTTP/1.1\r\nX: " + LONG,
+    "chunk": b"POST /socket.io/?EIO=4&transport=polling HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n" + LONG,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("request_", BAD.values(), ids=BAD)
+async def test_bad_requests_leave_nothing(hub, request_):
+    """However long they are: nothing of them waits for the garbage collector."""
+
+    async def ask() -> None:
+        reader, writer = await asyncio.open_connection("127.0.0.1", hub.port)
+        writer.write(request_ + b"\r\n")
+        assert (await asyncio.wait_for(reader.readline(), SOON)).split()[1][:1] == b"4"
+        writer.transport.abort()
+
+    for _ in range(10):
+        await ask()
+    before = resident(hub.pid)
+    for _ in range(100):
+        await ask()
+    assert resident(hub.pid) - before < 5 * 1024
 
 
 @pytest.mark.slow
