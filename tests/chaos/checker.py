@@ -106,14 +106,18 @@ def _mixed_up(record: Record, index: int) -> bool:
     """Tell whether python-socketio's client took the next connection's CONNECT reply for a message's attachment.
 
     The lost connection's last packet was the head of a binary message, and is looked at after the client has forgotten
-    everything about that connection. The message comes once more, as nothing of it was proven.
+    everything about that connection. The message comes once more, as nothing of it was proven, or is told as lost by then.
     """
     damaged, after = record.events[index], record.events[index + 1 :]
     return (
         record.kind.startswith("stock python")
         and isinstance(damaged, Got)
         and isinstance(next(iter(after), None), Began)
-        and any(isinstance(e, Got) and e.key == damaged.key and e.whole for e in after)
+        and any(
+            (isinstance(e, Got) and e.key == damaged.key and e.whole)
+            or (isinstance(e, Gap) and e.holds(damaged.room, damaged.offset))
+            for e in after
+        )
     )
 
 

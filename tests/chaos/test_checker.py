@@ -280,13 +280,16 @@ def test_data_that_has_changed_on_the_way():
 
 
 def test_a_mistake_of_the_stock_python_client():
-    """It may take a CONNECT reply for an attachment, as the last thing on a connection; the message comes again."""
+    """It may take a CONNECT reply for an attachment, as the last thing on a connection; the message comes again, or is told."""
     damaged, began = Got("a", "a5", 105, whole=False), Began(104, True, resumed=True, asked=20.0)
+    told, other = Gap("a", "reset", 104, 106, None), Gap("a", "reset", 105, 107, None)
     for kind, after, right in [
         ("stock python websocket", [began, *got(*range(5, 11))], True),
         ("bare websocket", [began, *got(*range(5, 11))], False),
         ("stock python websocket", got(*range(5, 11)), False),
         ("stock python websocket", [began, *got(*range(6, 11))], False),
+        ("stock python websocket", [began, told, *got(*range(6, 11))], True),
+        ("stock python websocket", [began, other, *got(*range(7, 11))], False),
     ]:
         history, record = story(*got(*range(1, 5)), damaged, *after, returns=False)
         record.kind = kind
