@@ -16,7 +16,9 @@ from aiohttp import web
 from hub.engine import EngineOptions, EngineServer
 from hub.server import Server
 from tests.conformance import engineio_server, socketio_server
-from tests.support.times import SOON
+
+# How long anything that must happen may take.
+SOON = 1.0
 
 
 async def until(condition: Callable[[], bool], within: float = SOON) -> None:

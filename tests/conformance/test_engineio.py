@@ -12,7 +12,6 @@ import pytest
 
 from hub.engine import Frame, Goodbye
 from tests.conformance.conftest import Peer, Serve, closed, text, until, upgrade_request
-from tests.support.times import SOON
 
 
 class TestHandshake:
@@ -202,7 +201,7 @@ class TestPolling:
         assert (await peer.poll(sid))[0] == 400
         # The body that is still coming is cut off, not waited for.
         with pytest.raises((aiohttp.ClientError, ConnectionError)):
-            await asyncio.wait_for(first, SOON)
+            await asyncio.wait_for(first, 1)
 
     async def test_an_aborted_poll_closes_the_session_at_once(self, engine_of: Serve) -> None:
         peer, engine = await engine_of()
@@ -296,9 +295,9 @@ class TestWebSocket:
                 assert await text(socket) == message
             for data in (b"\x01\x02\x03\x04", b"", bytes(200), bytes(70_000)):
                 await socket.send_bytes(data)
-                assert await socket.receive_bytes(timeout=SOON) == data
+                assert await socket.receive_bytes(timeout=1) == data
             await socket.send_str("bAQID")
-            assert await socket.receive_bytes(timeout=SOON) == b"\x01\x02\x03"
+            assert await socket.receive_bytes(timeout=1) == b"\x01\x02\x03"
 
     @pytest.mark.parametrize("packet", ["abc", "", "2", "2probe", "5", "0", "3x", "7", "b!", "1x"])
     async def test_an_illegal_packet_closes(self, peer: Peer, packet: str) -> None:
@@ -327,14 +326,14 @@ class TestWebSocket:
         engine.on("disconnect", lambda sid, reason: ends.append(reason))
         reader, writer = await peer.raw_websocket()
         writer.write(b"\x83\x80\x00\x00\x00\x00")
-        assert (await asyncio.wait_for(reader.read(), SOON))[:4] == b"\x88\x02\x03\xea"
+        assert (await asyncio.wait_for(reader.read(), 1))[:4] == b"\x88\x02\x03\xea"
         await until(lambda: ends == ["transport error"])
         writer.close()
 
     async def test_frames_in_the_same_segment_as_the_handshake_count(self, peer: Peer) -> None:
         reader, writer = await peer.raw()
         writer.write(upgrade_request("engine.io") + b"\x81\x83\x00\x00\x00\x004hi")
-        assert b"\x81\x034hi" in await asyncio.wait_for(reader.readuntil(b"4hi"), SOON)
+        assert b"\x81\x034hi" in await asyncio.wait_for(reader.readuntil(b"4hi"), 1)
         writer.close()
 
     async def test_what_was_sent_before_the_end_is_handled(self, engine_of: Serve) -> None:
@@ -418,7 +417,7 @@ class TestHeartbeat:
             begin = loop.time()
             for number in range(1, 4):
                 assert await text(socket) == "2"
-                assert -0.01 < loop.time() - begin - 0.3 * number < 0.2
+                assert abs(loop.time() - begin - 0.3 * number) < 0.05
                 await socket.send_str("3")
 
     async def test_websocket_times_out(self, engine_of: Serve) -> None:
@@ -645,5 +644,5 @@ class TestShutdown:
         assert ends == ["server disconnect"] * 2
         assert not engine.connections
         with contextlib.suppress(ConnectionError):
-            assert (await asyncio.wait_for(reader.read(), SOON))[:4] == b"\x88\x02\x03\xe9"
+            assert (await asyncio.wait_for(reader.read(), 1))[:4] == b"\x88\x02\x03\xe9"
         writer.close()

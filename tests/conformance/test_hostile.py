@@ -15,7 +15,6 @@ import pytest
 from hub.engine.inbound import FRAGMENTS
 from hub.server import Server
 from tests.conformance.conftest import Peer, Serve, closed, text, until
-from tests.support.times import SOON
 from tests.unit.engine.test_inbound import masked
 
 MESSAGES: list[tuple[int, bytes]] = [
@@ -147,7 +146,7 @@ async def test_mutated_traffic(server_of: Serve, abuse: Any) -> None:
             assert await text(bystander) == f'42["message-back",{start}]'
             slowest = max(slowest, loop.time() - begin)
             await asyncio.gather(*running)
-        assert slowest < 2
+        assert slowest < 0.5
 
 
 async def test_a_payload_of_thousands_of_packets_lets_others_through(server_of: Serve) -> None:
@@ -207,7 +206,7 @@ async def test_a_body_that_never_ends_is_cut_with_its_session(server_of: Serve) 
             "Content-Length: 1000\r\n\r\n4".encode()
         )
         with contextlib.suppress(ConnectionError):
-            assert await asyncio.wait_for(reader.read(), SOON) == b""
+            assert await asyncio.wait_for(reader.read(), 1) == b""
         writer.close()
 
 
@@ -273,10 +272,11 @@ async def test_a_flood_of_connections_leaves_nothing(server_of: Serve) -> None:
 async def test_a_million_byte_message_of_brackets_is_quick(server_of: Serve) -> None:
     peer, _ = await server_of()
     async with peer.connected() as socket:
+        # Processor time: on a machine that is busy with other things it takes longer by the clock.
         begin = time.process_time()
         await socket.send_str('42["nobody",[' + "[]," * 300_000 + "[]]]")
         await socket.send_str('42["message"]')
-        assert await text(socket) == '42["message-back"]'
+        assert await socket.receive_str(timeout=10) == '42["message-back"]'
         assert time.process_time() - begin < 1
 
 
@@ -285,7 +285,7 @@ async def test_an_endless_message_closes(server_of: Serve) -> None:
     async with peer.connected():
         reader, writer = await peer.raw_websocket()
         writer.write(masked(0x01, b"4" * 5000) + masked(0x00, b"x" * 5000) + masked(0x00, b"x"))
-        assert (await asyncio.wait_for(reader.read(), SOON))[-2:] == b"\x03\xf1"
+        assert (await asyncio.wait_for(reader.read(), 1))[-2:] == b"\x03\xf1"
         writer.close()
 
 

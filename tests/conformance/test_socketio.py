@@ -13,7 +13,6 @@ from socketio.exceptions import ConnectionRefusedError as Refused
 from hub.engine import Connection, Frame, Goodbye
 from hub.errors import Unavailable
 from tests.conformance.conftest import Peer, Serve, closed, connect, text, until
-from tests.support.times import SOON
 
 EVENT_BINARY = (
     '452-["message",{"_placeholder":true,"num":0},{"_placeholder":true,"num":1}]',
@@ -279,8 +278,8 @@ class TestMessages:
         async with sio_peer.connected() as socket:
             await send(socket, *EVENT_BINARY)
             assert (await text(socket)) == EVENT_BINARY[0].replace("message", "message-back")
-            assert await socket.receive_bytes(timeout=SOON) == EVENT_BINARY[1]
-            assert await socket.receive_bytes(timeout=SOON) == EVENT_BINARY[2]
+            assert await socket.receive_bytes(timeout=1) == EVENT_BINARY[1]
+            assert await socket.receive_bytes(timeout=1) == EVENT_BINARY[2]
 
     async def test_an_acknowledgement(self, sio_peer: Peer) -> None:
         async with sio_peer.connected() as socket:
@@ -294,8 +293,8 @@ class TestMessages:
             assert (await text(socket)) == (
                 '462-789[{"_placeholder":true,"num":0},{"_placeholder":true,"num":1}]'
             )
-            assert await socket.receive_bytes(timeout=SOON) == EVENT_BINARY[1]
-            assert await socket.receive_bytes(timeout=SOON) == EVENT_BINARY[2]
+            assert await socket.receive_bytes(timeout=1) == EVENT_BINARY[1]
+            assert await socket.receive_bytes(timeout=1) == EVENT_BINARY[2]
 
     async def test_binary_over_polling(self, sio_peer: Peer) -> None:
         sid = await sio_peer.open()
@@ -313,7 +312,7 @@ class TestMessages:
         async with peer.connected() as socket:
             await server.emit("news", b"\x01\x02\x03")
             assert await text(socket) == '451-["news",{"_placeholder":true,"num":0}]'
-            assert await socket.receive_bytes(timeout=SOON) == b"\x01\x02\x03"
+            assert await socket.receive_bytes(timeout=1) == b"\x01\x02\x03"
             assert (await peer.poll(sid))[
                 1
             ] == '451-["news",{"_placeholder":true,"num":0}]\x1ebAQID'
