@@ -193,4 +193,4 @@ async def _drop(body: StreamReader) -> None:
         while not body.at_eof():
             await body.readany()
     except _BROKEN as error:
-        _own(error)
+        break_circle(error)
