@@ -257,8 +257,8 @@ class _Walk:
         self._open: set[str] = set()
         self._received: set[int] = set()
         self._gaps: list[Gap] = []
-        # How many of them a failover may have taken back.
-        self._taken_back = 0
+        # How many of them were told before this connection; how many a failover may have taken back.
+        self._told_before = self._taken_back = 0
         # Up to here everything that was due has been looked for.
         self._looked: dict[str, int] = {}
         # The last offset of each connection, its position at first.
@@ -297,6 +297,7 @@ class _Walk:
     def _began(self, event: Began) -> Iterator[Violation]:
         self._connections += 1
         self._positions.add(event.position)
+        self._told_before = len(self._gaps)
         # Of two that ask at the same time one begins the session, and the other may be told of it first.
         together = 0 < event.asked <= self._told_at
         self._told_at = min(self._told_at, event.at)
@@ -367,9 +368,9 @@ class _Walk:
             if received := self._received.intersection(lost):
                 yield self._bad("false gap", f"{gap}: received {sorted(received)[:5]} of it")
         if gap.reason == "reset":
-            # Redis has forgotten its latest writes, and with them what they had trimmed: what lies behind the session's
-            # position, and was told as lost, is there again.
-            self._taken_back = len(self._gaps)
+            # Redis has forgotten its latest writes, and with them what they had trimmed: where the session's position
+            # is older, what earlier connections were told as lost is there again.
+            self._taken_back = self._told_before
         self._gaps.append(gap)
 
     def _missed(self, before: int) -> Iterator[Violation]:
