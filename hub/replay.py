@@ -154,6 +154,7 @@ class Replayer:
             return
         session.write_batch(batch)
         for gap in batch.gaps:
+            self._rooms.lost(session, gap)
             if gap.reason == "reset" and session.doubtful is not None:
                 session.doubtful = max(session.doubtful, gap.before - 1)  # told, once
         # The server is still the one that it was, or this node has been told: what it has handed out is not in doubt.

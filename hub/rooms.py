@@ -13,6 +13,7 @@ from hub.message import Message
 from hub.recent import Memory, Recent
 from hub.session import Session, State
 from hub.settings import Settings
+from hub.store.answers import Gap
 from hub.store.store import Store
 
 log = logging.getLogger("hub.rooms")
@@ -74,8 +75,18 @@ class Rooms:
             self._store.bus.drop(room.channel)
 
     def enter(self, session: Session, name: str, join: int) -> None:
+        """Deliver what comes behind an offset; where a session is in the room already, the larger one counts."""
         room = self._rooms[self.channel(name)] if name in session.joins else self.want(name)
+        join = max(join, session.joins.get(name, 0))
         session.joins[name] = room.members[session] = join
+
+    def lost(self, session: Session, gap: Gap) -> None:
+        """Deliver nothing of a gap that was told: a failover brings it back, as it forgets that the log was cut.
+
+        Not so a `reset`: what it names is nowhere, and what lies before it may be on its way to the session still.
+        """
+        if gap.reason != "reset" and gap.room in session.joins:
+            self.enter(session, gap.room, gap.before - 1)
 
     def leave(self, session: Session, name: str) -> None:
         if session.joins.pop(name, None) is not None:
@@ -179,7 +190,7 @@ class Rooms:
     def learn(
         self, session: Session, after: int, messages: Iterable[Message], *, last: bool
     ) -> None:
-        """Remember what was read from the logs for a session, all of its rooms behind the offset `after`."""
+        """Remember what was read from the logs for a session: all that its rooms have behind `after` and gaps it was told."""
         if not self.memory.bound:
             return
         by_room: dict[str, list[Message]] = {}

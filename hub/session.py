@@ -116,7 +116,7 @@ class Session:
         self.order = 0
         # Live, nothing held, plain: messages may be written without a second look.
         self.direct = False
-        # The offset at which each room was joined; nothing up to it is delivered.
+        # The offset at which each room was joined, or the end of a gap that was told; nothing up to it is delivered.
         self.joins = dict(taken.rooms)
         # Everything up to here was written to the connection.
         self.sent = taken.position

@@ -49,7 +49,7 @@ class Batch:
     messages: list[Message] = field(default_factory=list)
     # There are no messages, as the node remembers all of them.
     remembered: bool = False
-    # The messages are all that came behind the position asked for: none was lost, or is not for this client.
+    # The messages are all that came behind the position asked for, and behind the gaps told: none is not for this client.
     whole: bool = False
     # The server's time in microseconds.
     now: int = 0

@@ -188,15 +188,17 @@ class Store:
         )  # fmt: skip
         if isinstance(reply, bytes):
             raise NotOwner(reply)
-        live_from, position, gaps, messages, how, now = reply
-        self.seen.answered(int(live_from or position))
+        live_from, position, told, messages, how, now = reply
+        gaps = [
+            Gap(room.decode(), why.decode(), int(a), int(b), int(d) if d else None)
+            for room, why, a, b, d in told
+        ]
+        # A gap ends at the first message that is there, or behind the newest offset: none is given out within it again.
+        self.seen.answered(max([int(live_from or position), *(gap.before - 1 for gap in gaps)]))
         return Batch(
             int(live_from) if live_from else None,
             int(position),
-            [
-                Gap(room.decode(), why.decode(), int(a), int(b), int(d) if d else None)
-                for room, why, a, b, d in gaps
-            ],
+            gaps,
             [Message.from_log(room.decode(), *entry) for room, *entry in messages],
             remembered=how == b"memory",
             whole=how == b"whole",

@@ -8,7 +8,7 @@
 --         a gap is {room, reason, after, before, dropped or ''}, to be told in front of the messages;
 --         a message is {room, offset, n, header, body};
 --         how: 'memory': the session is live, and the node remembers all it missed; 'whole': the messages are all
---         that came behind the position; 'part': others were lost, whenever that was told, or are not for this client
+--         that came behind the position, and behind the gaps told; 'part': others are not for this client, or unknown
 --
 -- The head of the inbox is the boundary: everything up to it is read from the logs, everything behind it from the
 -- list; no list: everything from the logs. A log is only ever cut at its beginning, so a room can miss messages
@@ -137,8 +137,6 @@ local function look(room)
       n and not odd[room] and text(reached - n) or '' }
     progress[room] = { from, reached, before - 1 }
   end
-  -- A gap of this batch, or one told before that reaches behind the position.
-  if progress[room] and progress[room][3] > from then how = 'part' end
   if not first then return nil end
   behind[room] = from
   return { room = room, entries = entry and { entry }, at = 1, offset = first }

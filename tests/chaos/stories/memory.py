@@ -23,7 +23,7 @@ async def learn_whole(d: Drill) -> None:
 
 
 async def told_is_lost(d: Drill) -> None:
-    """A log is gone, and a gap was told for it; its hub has what was in it."""
+    """A log is gone, a gap was told for it, and its connection breaks within that; its hub has what was in it."""
     m = await d.client("A", "B")
     await d.client("A", "B")
     await d.say("A")
@@ -31,9 +31,11 @@ async def told_is_lost(d: Drill) -> None:
     await d.go(m)
     await d.say("B", "B", "B", "A")
     d.redis.delete(d.key("room:A:log"))
+    d.wire.late["commands", "down"] = LATE
     await d.back(m)
     await d.told(m)
-    await asyncio.sleep(LATE)
+    d.wire.late.clear()
+    await d.return_(m)
 
 
 async def read_ahead(d: Drill) -> None:

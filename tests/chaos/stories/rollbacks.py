@@ -93,6 +93,30 @@ async def told_once(d: Drill) -> None:
     d.expect(len(d.gaps(m)) == told, f"told again: {d.gaps(m)[told:]}")
 
 
+async def lost_for_good(d: Drill) -> None:
+    """It was told of a gap, and is within it, by messages of another room, when what had cut that log is forgotten."""
+    m = await d.client("A", "B")
+    await d.fill(m, "B")
+    await d.say("B", "A", "A", "A")
+    async with d.cluster.failover():
+        await d.say("A", "A", "A")
+        d.wire.late["commands", "down"] = LATE
+        d.door.flow("down")
+        await d.until(lambda: any(gap.room == "A" for gap in d.gaps(m)))
+    d.wire.late.clear()
+    await d.cluster.ready()
+
+
+async def before_reset(d: Drill) -> None:
+    """It is away for more than a batch, and hub 1 has acknowledged what the lost primary alone had."""
+    m = await gone(d)
+    await d.say("A", "A")
+    async with d.cluster.failover():
+        await d.say("A")
+    await d.cluster.ready()
+    await d.back(m)
+
+
 async def takes_count(d: Drill) -> None:
     """It has gone over to hub 1, and the promoted replica has not heard of that."""
     m = await d.client("A")
@@ -132,6 +156,8 @@ SCENES = {
     "noticed_late": _scene(noticed_late, bus_silence=20.0),
     "each_loss": _scene(each_loss),
     "told_once": _scene(told_once),
+    "lost_for_good": _scene(lost_for_good, log_length=3, replay_count=1),
+    "before_reset": _scene(before_reset, replay_count=1),
     "takes_count": _scene(takes_count),
     "serials_are_times": _scene(serials_are_times),
 }

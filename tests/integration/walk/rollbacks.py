@@ -179,6 +179,44 @@ def told_once(s: Scene) -> None:
         raise Bad(f"told was {told}, and is {s.js2.gaps}")
 
 
+def lost_for_good(s: Scene) -> None:
+    """What was told as lost does not come after all, where Redis has forgotten that it cut a log.
+
+    The client is amid catching up: it was told of the gap, and by messages of another room it is within it. That it joins
+    the room again changes nothing.
+    """
+    s.come(s.js1, s.n0)
+    s.join(s.js1, "A", "B")
+    s.go(s.js1)
+    s.hear(*"ABBAA")
+    slow = ("n0 commands",)
+    s.come(s.js1, s.n0, *slow)
+    wire = s.wire(s.n0, "commands")
+    s.lab.do(wire.execute)  # the taking
+    s.flow(*slow)
+    past = remember(s)
+    s.hear(*"AAA", kept=slow)
+    s.lab.do(wire.execute)  # the first batch
+    s.flow(*slow)
+    assert [gap[0] for gap in s.js1.gaps] == ["A"]
+    s.say(s.js1, "subscribe", "A", kept=slow)
+    for _ in range(2):
+        s.lab.do(wire.execute)  # the second batch, and the subscription
+    s.flow(*slow)
+    lose(s, past)
+
+
+def before_reset(s: Scene) -> None:
+    """What came before a loss that is told comes, in this batch or another one."""
+    gather(s, "A")
+    s.go(s.js2)
+    s.hear("A", "A")
+    past = remember(s)
+    s.hear("A")
+    lose(s, past)
+    s.come(s.js2, s.n1)
+
+
 def takes_count(s: Scene) -> None:
     """A taking of a session that Redis has forgotten does not put its connection out."""
     s.come(s.js1, s.n0)
@@ -213,6 +251,8 @@ SCENES: dict[str, tuple[Story, dict[str, Any]]] = {
     "noticed_late": (noticed_late, _LONG),
     "each_loss": (each_loss, _LONG),
     "told_once": (told_once, _LONG),
+    "lost_for_good": (lost_for_good, {"log_length": 3, "replay_count": 1}),
+    "before_reset": (before_reset, {"replay_count": 1}),
     "takes_count": (takes_count, _LONG),
     "serials_are_times": (serials_are_times, _LONG),
 }

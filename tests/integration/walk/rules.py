@@ -183,7 +183,7 @@ RULES: dict[str, Callable[[], Mutation]] = {
         ),
     ),
     "learn_whole": lambda: Mutation(
-        ("replay", "if progress[room] and progress[room][3] > from then", "if #gaps > 0 then"),
+        Rooms__learn=rewrite(Rooms.learn, "recent.fetched(max(after, join),", "recent.fetched(after,"),
     ),
     "told_is_lost": lambda: Mutation(("replay", " and after >= told", "")),
     "read_ahead": lambda: Mutation(Rooms__ahead=property(lambda self: False)),
@@ -222,6 +222,10 @@ RULES: dict[str, Callable[[], Mutation]] = {
         Replayer___write=rewrite(
             Replayer._write, "session.at_loss = max(session.at_loss, batch.live_from or batch.position)", "pass"
         ),
+    ),
+    "lost_for_good": lambda: Mutation(Rooms__lost=lambda self, session, gap: None),
+    "before_reset": lambda: Mutation(
+        Rooms__lost=rewrite(Rooms.lost, 'gap.reason != "reset"', "True"),
     ),
     "takes_count": lambda: Mutation(
         Node___put_out=rewrite(Node._put_out, "await self.store.replaced(session.taken)", "True"),

@@ -417,7 +417,7 @@ def learn_whole(s: Scene) -> None:
 
 
 def told_is_lost(s: Scene) -> None:
-    """What a gap has counted does not come from the node's memory after all."""
+    """What a gap has counted does not come from the node's memory after all, over the next connection."""
     for client in (s.js1, s.js2):
         s.come(client, s.n0)
         s.join(client, "A", "B")
@@ -425,6 +425,13 @@ def told_is_lost(s: Scene) -> None:
     s.go(s.js1)
     s.hear("B", "B", "B", "A")
     s.lab.admin.call("DEL", "w:{0}:room:A:log")
+    s.come(s.js1, s.n0, "n0 commands")
+    wire = s.wire(s.n0, "commands")
+    s.lab.do(wire.execute)  # the taking
+    s.flow("n0 commands")
+    s.lab.do(wire.execute)  # the first batch
+    s.flow("n0 commands")
+    s.go(s.js1)
     s.come(s.js1, s.n0)
 
 

@@ -79,8 +79,10 @@ class Session(RuleBasedStateMachine):
         self.sent = self.first = int(answer[5])
         self.bus: list[tuple[str, int]] | None = []
         self.memory: dict[str, tuple[int, list[int]]] = {}
-        # Room -> join; what was published in it since; which of all that is its own, with echo off.
+        # Room -> join; up to where its node has told this connection of gaps; what was published since the join; which of
+        # all that is its own, with echo off.
         self.joins: dict[str, int] = {}
+        self.told: dict[str, int] = {}
         self.due: dict[str, list[int]] = {}
         self.own: set[int] = set()
         # What the client has got: (its offset from then on, a gap or None for a message); how many are proven.
@@ -190,6 +192,7 @@ class Session(RuleBasedStateMachine):
         assert answer[0] == "pid"
         assert int(answer[5]) == offset
         self.sent = offset
+        self.told.clear()
         self.live = self.gone = False
         if elsewhere:
             self.lose_bus()
@@ -234,7 +237,12 @@ class Session(RuleBasedStateMachine):
         assert self.sent <= int(position)
         self.sent = int(position)
         until = int(live or position)
-        missed = sorted(o for due in self.due.values() for o in due if after < o <= until)
+        missed = sorted(
+            offset
+            for room, due in self.due.items()
+            for offset in due
+            if max(after, self.told.get(room, 0)) < offset <= until
+        )
         assert how == b"part" or missed == [int(offset) for _, offset, *_ in messages]
         if live:
             self.sent = int(live)
@@ -246,7 +254,7 @@ class Session(RuleBasedStateMachine):
             offset
             for room in set(lows) & set(self.joins)
             for offset in self.memory[room][1]
-            if offset > max(self.sent, self.joins[room])
+            if offset > max(self.sent, self.joins[room], self.told.get(room, 0))
         )
         for offset in missed[: self.batch]:
             self.receive(offset)
@@ -268,6 +276,7 @@ class Session(RuleBasedStateMachine):
     def unsubscribe(self, room: str) -> None:
         assert self.run("unsubscribe", self.client, self.owner, room) == b"ok"
         self.joins.pop(room, None)
+        self.told.pop(room, None)
         self.due.pop(room, None)
 
     # -- what its client makes of it
@@ -298,6 +307,7 @@ class Session(RuleBasedStateMachine):
         assert not set(inside) & self.messages, "a gap that names what had arrived"
         assert dropped in (None, len(meant))
         self.got.append((self.sent, (room, after, before)))
+        self.told[room] = max(self.told.get(room, 0), before - 1)
 
     def teardown(self) -> None:
         try:
