@@ -8,12 +8,10 @@ import pytest
 
 from tests.integration.walk.lab import Bad
 from tests.integration.walk.rollbacks import (
-    forget,
     gather,
     lose,
     notice,
     noticed_late,
-    remember,
     restart,
     say,
 )
@@ -46,11 +44,11 @@ def test_what_was_forgotten_is_told(scene: Scene, first: str) -> None:
     """To those who missed it, whether a node looks first or somebody has published by then; to nobody else."""
     gather(scene, "A", "B")
     scene.hear("A")
-    past = remember(scene)
+    past = scene.lab.remember()
     scene.hear("A", "A", kept=("js2",))
     lost = [message.offset for message in scene.stored[1:]]
     scene.go(scene.js2)
-    forget(scene, past)
+    scene.lab.forget(past)
     if first == "publisher":
         say(scene, "A")
         say(scene, "B")
@@ -70,7 +68,7 @@ def test_a_restart_that_forgets_nothing_tells_nothing(scene: Scene) -> None:
     scene.join(scene.js1, "A", "B")
     scene.join(scene.js2, "A")
     scene.hear("A", "B", "A")
-    forget(scene, remember(scene))
+    scene.lab.forget(scene.lab.remember())
     restart(scene)
     scene.hear("A")
     scene.later()
@@ -97,6 +95,6 @@ def test_a_reset_counts_from_the_loss_that_was_a_change(scene: Scene) -> None:
     [session] = scene.n0.node.sessions.values()
     position = session.sent
     assert session.at_loss < position == scene.js1.offset
-    lose(scene, remember(scene))
+    lose(scene, scene.lab.remember())
     assert session.doubtful == position
     scene.end()

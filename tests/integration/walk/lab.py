@@ -56,6 +56,10 @@ redis.call('INCRBY', 'now', ARGV[1] .. '000')
 """
 
 
+# What Redis had at some moment: each key's dump, and how many milliseconds it had to live.
+Past = dict[str, tuple[bytes, int]]
+
+
 class Bad(AssertionError):
     """A promise was broken."""
 
@@ -552,6 +556,25 @@ class Lab:
         self.loop.settle()
         if self.failures:
             raise Bad(self.failures[0])
+
+    def remember(self) -> Past:
+        """Return all that Redis has, time aside."""
+        call = self.admin.call
+        return {
+            key: (call("DUMP", key), call("PTTL", key)) for key in self.all_keys() if key != "now"
+        }
+
+    def forget(self, past: Past) -> None:
+        """Put Redis back to what it was, as another run of the server; whoever is connected does not know yet."""
+        raw = self.admin
+        for key in self.all_keys():
+            if key != "now":
+                raw.call("DEL", key)
+        for key, (dump, ttl) in past.items():
+            raw.send(hiredis.pack_command(("RESTORE", key, str(max(ttl, 0)), dump)))
+            assert raw.receive() == b"OK"
+        for host in self.hosts:
+            host.node.store._identity = ("another", "run")
 
     def leap(self, seconds: float) -> None:
         """Let time pass in Redis."""

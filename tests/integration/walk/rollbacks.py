@@ -4,13 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-import hiredis
-
-from tests.integration.walk.lab import Bad
+from tests.integration.walk.lab import Bad, Past
 from tests.integration.walk.scene import Scene, Story
 from tests.integration.walk.world import Client
-
-Past = dict[str, tuple[Any, int]]
 
 
 def gather(s: Scene, *rooms: str) -> None:
@@ -19,33 +15,6 @@ def gather(s: Scene, *rooms: str) -> None:
     s.come(s.js2, s.n1)
     s.join(s.js1, *rooms)
     s.join(s.js2, *rooms)
-
-
-def remember(s: Scene) -> Past:
-    """Return all that Redis has, time aside."""
-    call = s.lab.admin.call
-    return {key: (_dump(s, key), call("PTTL", key)) for key in s.lab.all_keys() if key != "now"}
-
-
-def _dump(s: Scene, key: str) -> bytes:
-    return s.lab.admin.call("DUMP", key)  # type: ignore[no-any-return]
-
-
-def forget(s: Scene, past: Past) -> None:
-    """Put Redis back to what it was, as another run of the server."""
-    raw = s.lab.admin
-    for wire in list(s.lab.wires):
-        wire.closed = True  # nobody hears of it before the server is back
-    for key in list(s.lab.all_keys()):
-        if key != "now":
-            raw.call("DEL", key)
-    for key, (dump, ttl) in past.items():
-        raw.send(hiredis.pack_command(("RESTORE", key, str(max(ttl, 0)), dump)))
-        assert raw.receive() == b"OK"
-    for host in s.lab.hosts:
-        host.node.store._identity = ("another", "run")
-    for wire in list(s.lab.wires):
-        wire.closed = False
 
 
 def restart(s: Scene) -> None:
@@ -63,7 +32,7 @@ def notice(s: Scene) -> None:
 
 def lose(s: Scene, past: Past) -> None:
     """Put Redis back to what it was, and let everybody notice."""
-    forget(s, past)
+    s.lab.forget(past)
     notice(s)
 
 
@@ -75,7 +44,7 @@ def say(s: Scene, room: str) -> None:
 def miss(s: Scene) -> Past:
     """Let one client hear a message that the other does not get any more; return the past without it."""
     gather(s, "A")
-    past = remember(s)
+    past = s.lab.remember()
     s.hear("A", kept=("js2",))
     s.go(s.js2)
     return past
@@ -88,7 +57,7 @@ def loss_told(s: Scene) -> None:
 
 def loss_overtaken(s: Scene) -> None:
     """The same where somebody has published since, so that the clock shows nothing."""
-    forget(s, miss(s))
+    s.lab.forget(miss(s))
     say(s, "A")
     notice(s)
 
@@ -99,9 +68,9 @@ def publisher_knows(s: Scene) -> None:
     s.hear("A")
     s.go(s.js2)
     s.say(s.js1, "unsubscribe", "A")
-    past = remember(s)
+    past = s.lab.remember()
     s.say(s.js1, "publish", "A", True, False)
-    forget(s, past)
+    s.lab.forget(past)
     say(s, "A")
     notice(s)
 
@@ -113,10 +82,10 @@ def noticed_late(s: Scene, *, comes_back: bool = True) -> None:
     """
     gather(s, "A", "B")
     s.hear("A")
-    past = remember(s)
+    past = s.lab.remember()
     s.hear("A", kept=("n1 bus",))
     lost = s.stored[-1].offset
-    forget(s, past)
+    s.lab.forget(past)
     say(s, "A")
     newer = s.stored[-1].offset
     slow = ("n0 commands", "n0 replies")
@@ -144,7 +113,7 @@ def each_loss(s: Scene) -> None:
     s.hear("A")
     s.go(s.js2)
     for _ in range(2):
-        past = remember(s)
+        past = s.lab.remember()
         s.hear("A")
         lose(s, past)
         s.hear("A")
@@ -159,9 +128,9 @@ def told_once(s: Scene) -> None:
     gather(s, "A")
     s.go(s.js2)
     s.hear("A", "A")
-    past = remember(s)
+    past = s.lab.remember()
     s.hear("A")
-    forget(s, past)
+    s.lab.forget(past)
     say(s, "A")  # so that nobody knows where the loss began
     notice(s)
     s.come(s.js2, s.n1)
@@ -194,7 +163,7 @@ def lost_for_good(s: Scene) -> None:
     wire = s.wire(s.n0, "commands")
     s.lab.do(wire.execute)  # the taking
     s.flow(*slow)
-    past = remember(s)
+    past = s.lab.remember()
     s.hear(*"AAA", kept=slow)
     s.lab.do(wire.execute)  # the first batch
     s.flow(*slow)
@@ -211,7 +180,7 @@ def before_reset(s: Scene) -> None:
     gather(s, "A")
     s.go(s.js2)
     s.hear("A", "A")
-    past = remember(s)
+    past = s.lab.remember()
     s.hear("A")
     lose(s, past)
     s.come(s.js2, s.n1)
@@ -221,7 +190,7 @@ def takes_count(s: Scene) -> None:
     """A taking of a session that Redis has forgotten does not put its connection out."""
     s.come(s.js1, s.n0)
     s.join(s.js1, "A")
-    past = remember(s)
+    past = s.lab.remember()
     s.go(s.js1, noticed=False)
     s.come(s.js1, s.n1)
     lose(s, past)
@@ -232,7 +201,7 @@ def serials_are_times(s: Scene) -> None:
     s.come(s.js2, s.n0)
     s.go(s.js2)
     s.js2.pid = None
-    past = remember(s)
+    past = s.lab.remember()
     s.come(s.js2, s.n0)
     s.go(s.js2)
     lose(s, past)
