@@ -162,13 +162,16 @@ class Rooms:
         return self.read > self._heard
 
     def lows(self, session: Session) -> dict[str, int]:
-        """Return, for the rooms of a session that remember something of use, behind which offset they do."""
+        """Return, for the rooms of a session that remember all that it has not been written, behind which offset they do.
+
+        Of the others Redis decides what was missed: it may know of a room left whose answer this node has never got.
+        """
         lows: dict[str, int] = {}
         if self.ahead:
             return lows
-        for name in session.joins:
+        for name, join in session.joins.items():
             low = self._rooms[self.channel(name)].recent.low
-            if low is not None:
+            if low is not None and low <= max(session.sent, join):
                 lows[name] = low
         return lows
 

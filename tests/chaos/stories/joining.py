@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from tests.chaos.drill import LATE, Drill, Scene
-from tests.chaos.history import Got
+from tests.chaos.history import Got, Leaving
 
 
 async def sub_adds_away(d: Drill) -> None:
@@ -109,6 +109,23 @@ async def passed_join(d: Drill) -> None:
     await m.join("A")
 
 
+async def left_unheard(d: Drill) -> None:
+    """The answer to leaving a room is lost; something is said there for the first time while it is slow elsewhere."""
+    m = await d.client("A", "B")
+    m.rooms.discard("B")
+    m.record.add(Leaving("B"))
+    d.wire.late["commands", "down"] = LATE
+    leaving = asyncio.create_task(m.ask("unsubscribe", room="B"))
+    await d.until(lambda: not d.redis.hexists(d.session(m), "r:B"))
+    d.wire.cut_one("commands")
+    d.wire.late.clear()
+    await leaving
+    await d.ready()
+    await d.fill(m, "A")
+    await d.say("B")
+    d.door.flow("down")
+
+
 async def count_from_join(d: Drill) -> None:
     """It leaves a room and joins it again while the rest of its replay is slow to come."""
     m = await d.client("A", "B")
@@ -134,6 +151,7 @@ SCENES = {
     "sub_holds_all": Scene(sub_holds_all),
     "replay_filters": Scene(replay_filters, _SLOW),
     "unsub_state": Scene(unsub_state),
+    "left_unheard": Scene(left_unheard, _SLOW),
     "lost_join": Scene(lost_join),
     "passed_join": Scene(passed_join),
     "count_from_join": Scene(count_from_join, {"replay_count": 2}),

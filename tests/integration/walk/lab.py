@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import inspect
+import random
 import re
 import socket
 import textwrap
@@ -18,6 +19,7 @@ from typing import Any
 
 import hiredis
 
+from hub.engine import ids
 from hub.errors import Unavailable
 from hub.events import Events
 from hub.lane import Lane
@@ -417,11 +419,11 @@ class Lab:
         self.hosts: list[Host] = []
         self.failures: list[str] = []
         self.loop.set_exception_handler(self._failed)
-        self._tokens = 0
+        self._tokens = random.Random(0)
         self._patched = contextlib.ExitStack()
         self._patch(commands, "connect", self._connect)
         self._patch(bus, "connect", self._connect)
-        self._patch(store, "secrets", self)
+        self._patch(ids, "secrets", self)
         # A lost connection is made anew at once.
         self._patch(kept, "STEADY", -1.0)
         for name, value in (mutation.patches if mutation else {}).items():
@@ -462,12 +464,8 @@ class Lab:
     ) -> Wire:
         return Wire(self, url.removeprefix("unix://"), on_lost, on_push)
 
-    def token_hex(self, _: int) -> str:
-        return self.token_urlsafe(0)
-
-    def token_urlsafe(self, _: int) -> str:
-        self._tokens += 1
-        return 7 * f"{self._tokens:08d}"  # whatever is cut out of it is unique
+    def token_bytes(self, count: int) -> bytes:
+        return self._tokens.randbytes(count)
 
     def ran(self, node: str, packed: bytes, reply: Any) -> None:
         """A command was carried out; every bus has what it published."""

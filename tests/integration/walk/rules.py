@@ -186,6 +186,9 @@ RULES: dict[str, Callable[[], Mutation]] = {
         Rooms__learn=rewrite(Rooms.learn, "recent.fetched(max(after, join),", "recent.fetched(after,"),
     ),
     "told_is_lost": lambda: Mutation(("replay", " and after >= told", "")),
+    "left_unheard": lambda: Mutation(
+        Rooms__lows=rewrite(Rooms.lows, " and low <= max(session.sent, join)", ""),
+    ),
     "read_ahead": lambda: Mutation(Rooms__ahead=property(lambda self: False)),
     "numbers_last": lambda: Mutation(
         Settings__numbers_life=property(lambda self: self.log_age + self.longest_life),

@@ -435,6 +435,23 @@ def told_is_lost(s: Scene) -> None:
     s.come(s.js1, s.n0)
 
 
+def left_unheard(s: Scene) -> None:
+    """A room was left, the node has not heard of it, and it remembers too little of that room: nobody asks for more."""
+    s.come(s.js1, s.n0)
+    s.join(s.js1, "A", "C")
+    slow = ("n0 commands",)
+    s.say(s.js1, "unsubscribe", "C", kept=slow)
+    s.lose_bus(s.n0)
+    s.later(0.2)
+    s.flow(*slow)
+    wire = s.wire(s.n0, "commands")
+    assert len(wire.going) == 2  # and the replay behind it
+    s.lab.do(lambda: wire.cut(1))
+    s.hear("A", "C", kept=slow)
+    s.later()
+    s.flow()
+
+
 def read_ahead(s: Scene) -> None:
     """What a log told of one room is not handed on while the bus still brings older messages of another."""
     s.come(s.py1, s.n0)
@@ -546,6 +563,7 @@ SCENES: dict[str, tuple[Story, dict[str, Any]]] = {
     "late_admission": (late_admission, {}),
     "learn_whole": (learn_whole, {"log_length": 2, "replay_memory": 100_000}),
     "told_is_lost": (told_is_lost, {"log_length": 2, "replay_count": 1, "replay_memory": 100_000}),
+    "left_unheard": (left_unheard, {"replay_memory": 100_000}),
     "read_ahead": (read_ahead, {"replay_memory": 100_000}),
     "heard_confirmed": (heard_confirmed, {"replay_memory": 100_000}),
     "count_from_join": (count_from_join, {"log_length": 20}),

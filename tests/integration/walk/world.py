@@ -21,7 +21,7 @@ from hub.message import encode, meta
 from hub.pid import Pid
 from hub.session import Session
 from hub.verbs import Publish, Subscribe, Unsubscribe
-from tests.integration.walk.lab import Bad, Host, Lab, Mutation, Peer
+from tests.integration.walk.lab import Bad, Host, Lab, Mutation, Past, Peer
 from tests.support.redis import RedisServer
 
 
@@ -94,6 +94,9 @@ class Client:
         self.received: list[Message] = []
         self.seen: set[int] = set()
         self.gaps: list[tuple[str, int, int, int | None, str]] = []
+        # What will never come, by what it was told; and what of that earlier connections were told.
+        self.lost: list[tuple[str, int, int]] = []
+        self.lost_before: list[tuple[str, int, int]] = []
         self.newest = 0
         # Rooms it knows to be in, and from what offset on it may expect their messages.
         self.rooms: dict[str, int] = {}
@@ -152,6 +155,12 @@ class Client:
                 self.late[room] = self.newest
         for room in set(self.rooms) - set(data["rooms"]):
             del self.rooms[room]
+        self.lost_before = list(self.lost)
+        if self.newest in self.world.forgotten and offset < self.newest:
+            # It has seen more than Redis remembers: a reset, and again what was not proven.
+            self.seen = {each for each in self.seen if each <= offset}
+            self.received = [each for each in self.received if each.offset <= offset]
+            self.newest = offset
         self.ready = True
         self.offset = offset
 
@@ -189,7 +198,7 @@ class Client:
             raise Bad(f"{self.name}: {message} after {self.newest}")
         if not message.echo and message.sender == self.client_id:
             raise Bad(f"{self.name}: own {message} with echo off")
-        for room, after, before, _, _ in self.gaps:
+        for room, after, before in self.lost:
             if self.kind == "js" and room == message.room and after < offset < before:
                 raise Bad(f"{self.name}: {message} lies in a gap told before: {after}-{before}")
         self.seen.add(offset)
@@ -202,9 +211,16 @@ class Client:
         self.world.stat["gaps"] += 1
         if room not in self.rooms:
             raise Bad(f"{self.name}: gap in a room that it is not in: {gap}")
+        forgotten = self.world.forgotten
         for message in self.received if self.kind == "js" else ():
-            if message.room == room and after < message.offset < before and not message.volatile:
+            if message.room != room or message.volatile or message.offset in forgotten:
+                continue
+            if after < message.offset < before:
                 raise Bad(f"{self.name}: the gap {gap} names {message}, which was received")
+        if gap["reason"] == "reset":
+            # What Redis had cut off is there again, and its sessions do not know what they were told.
+            self.lost = [each for each in self.lost if each not in self.lost_before]
+        self.lost.append((room, after, before))
         self.gaps = [
             each for each in self.gaps
             if not (each[0] == room and after <= each[1] and each[2] <= before)
@@ -248,6 +264,7 @@ class Ledger(Lab):
             return
         key = client, generation = reply[1].decode(), reply[2].decode()
         if key not in world.truth:
+            world.past = None
             world.truth[key] = Truth(client, generation)
             for room, join in zip(reply[9::2], reply[10::2], strict=True):
                 world.truth[key].rooms[room.decode()].append([int(join), None])
@@ -263,13 +280,16 @@ class Ledger(Lab):
                 return  # the first join counts
             rooms[-1][1] = int(reply[0])
         rooms.append([int(reply[0]), None])
+        self.world.past = None
 
     def unsubscribe_ran(self, _: str, args: list[str], reply: Any) -> None:
         rooms = self.rooms(args) if reply == b"ok" else []
         if rooms and rooms[-1][1] is None:
             rooms[-1][1] = int(self.admin.call("GET", "w:{0}:clock"))
+        self.world.past = None
 
     def finish_ran(self, _: str, args: list[str], reply: Any) -> None:
+        self.world.past = None
         if reply == b"ok":
             self.world.owners.pop(args[0], None)
 
@@ -293,7 +313,7 @@ _pack = hiredis.pack_command
 
 WEIGHTS = {
     "cut": 0.5, "bus": 0.12, "commands": 0.06, "crash": 0.05, "pause": 0.04, "leap": 0.12, "slow": 0.15,
-    "leave": 0.03, "publish": 3.0,
+    "leave": 0.03, "publish": 3.0, "failover": 0.0,
 }  # fmt: skip
 
 
@@ -317,6 +337,10 @@ class World:
         self.life = self.lab.settings.named_life
         self.messages: list[Message] = []
         self.stored: list[Message] = []
+        # What a replica has that has not heard of anything since, and the newest offset in it: nobody has begun or left
+        # a session since then, nor a room. Offsets of messages that a lost primary alone had.
+        self.past: tuple[Past, int] | None = None
+        self.forgotten: set[int] = set()
         self.truth: dict[tuple[str, str], Truth] = {}
         self.generations: dict[str, str] = {}
         self.owners: dict[str, str] = {}
@@ -366,6 +390,9 @@ class World:
         if faults:
             may(weights["publish"], self.publish)
             may(weights["leap"], self.leap)
+            may(3 * weights["failover"], self.fall_behind)
+            if self.past is not None and not any(host.paused for host in self.lab.hosts):
+                may(weights["failover"], self.fail_over)
         running = [host for host in self.lab.hosts if host.alive]
         if len(running) < 2:
             may(0.6 if faults or running else 9, self.boot)
@@ -506,6 +533,28 @@ class World:
         work = host.node.store.sweep() if kind == "sweep" else getattr(host.node.upkeep, kind)()
         host.task(work, kind)
 
+    def fall_behind(self) -> None:
+        """From here on a replica hears nothing."""
+        clock = self.lab.admin.call("GET", "w:{0}:clock")
+        self.past = (self.lab.remember(), int(clock)) if clock else None
+
+    def fail_over(self) -> None:
+        """Promote that replica. What is under way may be carried out, for nothing; then every connection is lost."""
+        for wire in self.lab.wires:
+            if wire.on_push is None:
+                for _ in range(self.random.randrange(len(wire.going) + 1)):
+                    wire.execute()
+        if self.past is None:
+            return
+        (past, clock), self.past = self.past, None
+        self.lab.forget(past)
+        self.forgotten.update(each.offset for each in self.messages if each.offset > clock)
+        self.stored = [each for each in self.stored if each.offset <= clock]
+        self.stat["failovers"] += 1
+        self.stat["cuts"] += 1
+        for wire in list(self.lab.wires):
+            wire.cut(0)
+
     def leap(self) -> None:
         """Let hours pass, if everything is quiet: nodes keep their leases and sessions meanwhile."""
         lab = self.lab
@@ -521,6 +570,7 @@ class World:
                 "EXISTS", f"w:{{0}}:node:{host.name}"
             ):
                 return
+        self.past = None
         keep = int(3 * self.life * 1000)
         served = [session.client_id for host in alive for session in host.node.sessions.values()]
         lab.leap(self.random.choice([self.life / 3, self.life / 2, self.life]))
@@ -749,6 +799,8 @@ class World:
                 raise Bad(f"{client.name}: lost {message}, and no gap says so: {gaps}")
         for _, after, before, dropped, _ in gaps:
             if client.kind != "js" or dropped is None or after < since:
+                continue
+            if any(after < offset < before for offset in self.forgotten):
                 continue
             lost = [m for m in missing if after < m.offset < before]
             kept = [m for m in own if after < m.offset < before]
