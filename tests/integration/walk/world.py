@@ -194,7 +194,11 @@ class Client:
         if message.offset in self.seen:
             if self.kind == "js":
                 raise Bad(f"{self.name}: {message} twice")
-        elif offset < self.newest and offset > self.late.get(message.room, 0):
+        elif (
+            offset < self.newest
+            and offset > self.late.get(message.room, 0)
+            and not self.taken_back(message)
+        ):
             raise Bad(f"{self.name}: {message} after {self.newest}")
         if not message.echo and message.sender == self.client_id:
             raise Bad(f"{self.name}: own {message} with echo off")
@@ -205,6 +209,13 @@ class Client:
         self.newest = max(self.newest, offset)
         self.received.append(message)
         self.offset = offset
+
+    def taken_back(self, message: Message) -> bool:
+        """Tell whether a message was told as lost to an earlier connection, and Redis has forgotten that it cut it off."""
+        return bool(self.world.forgotten) and any(
+            room == message.room and after < message.offset < before
+            for room, after, before, _, _ in self.gaps
+        )
 
     def got_gap(self, gap: dict[str, Any], offset: int) -> None:
         room, after, before = gap["room"], int(gap["after"]), int(gap["before"])
@@ -715,6 +726,7 @@ class World:
             all(
                 client.connection is not None and client.ready and not client.slow
                 and not client.connection.over
+                and client.connection.session is not None and not client.connection.session.closed
                 and all(each == ("ping",) for each in client.connection.peer.out)
                 and all(each == ("pong",) for each in client.connection.sent)
                 for client in self.clients
