@@ -136,7 +136,7 @@ class Node:
             return None
         rooms = [self._rooms.want(name) for name in taken.rooms]
         try:
-            for room in rooms:
+            for room in rooms if not peer.closed else ():
                 await self.store.bus.confirmed(room.channel, self.settings.redis_timeout)
             if peer.closed:
                 raise Unavailable("the connection is gone")
@@ -242,14 +242,18 @@ class Node:
         """Disconnect a replaced connection: for good, unless what replaced it turns out to be gone.
 
         A CONNECT can be late (its node was stopped, the way to Redis slow) and its connection long abandoned: its
-        node parks the session at once, and the connection that it replaced is the client's newest. It comes back. So
-        does one that a failover has forgotten: the owner that is remembered is an older one.
+        node parks the session when it notices, which may have to wait for the bus, and the connection that it replaced
+        is the client's newest. It comes back. So does one that a failover has forgotten: the owner that is remembered
+        is an older one.
         """
-        await asyncio.sleep(ABANDONED)
-        try:
-            replaced = await self.store.replaced(session.taken)
-        except Unavailable:
-            replaced = False  # nobody can know; a newer connection will replace it again
+        until = self._loop.time() + self.settings.redis_timeout
+        replaced: bool | None = None
+        while replaced is None and self._loop.time() <= until:
+            await asyncio.sleep(ABANDONED)
+            try:
+                replaced = await self.store.replaced(session.taken)
+            except Unavailable:
+                replaced = False  # nobody can know; a newer connection will replace it again
         if replaced:
             self._expel(session)
         else:

@@ -243,13 +243,18 @@ class Store:
         if reply != b"ok":
             raise NotOwner(reply)
 
-    async def replaced(self, taken: Taken) -> bool:
-        """Return whether a later connection than the one that has taken a session owns it now."""
-        owner, generation, takes = await self.commands.call(
-            "HMGET", self.keys.session(taken.client_id), "owner", "gen", "takes"
+    async def replaced(self, taken: Taken) -> bool | None:
+        """Return whether a later connection than the one that has taken a session owns it now.
+
+        None: one has taken it, and was not served yet. It may be gone.
+        """
+        owner, served, generation, takes = await self.commands.call(
+            "HMGET", self.keys.session(taken.client_id), "owner", "served", "gen", "takes"
         )
         now = int(generation or 0), int(takes or 0)
-        return bool(owner) and now > (int(taken.pid.generation), taken.takes)
+        if not owner or now <= (int(taken.pid.generation), taken.takes):
+            return False
+        return True if owner == served else None
 
     async def prove(self, proofs: Sequence[tuple[str, str, int]]) -> int:
         """Write back (client id, connection, position) triples; return how many of the connections are owners."""

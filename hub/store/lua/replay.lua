@@ -20,6 +20,12 @@ local key = session_key(session.client)
 local after, limit, bytes, doubtful = tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[7])
 local head = clock()
 
+-- The first batch of a connection: it was there when it had taken the session, and has replaced all earlier ones for good.
+if session.served ~= ARGV[2] then
+  redis.call('HDEL', key, 'progress')                            -- a removal first: passes when Redis is full
+  redis.call('HSET', key, 'served', ARGV[2])
+end
+
 -- away -> live, from exactly this value of the clock on.
 local function go_live()
   if session.progress then redis.call('HDEL', key, 'progress') end

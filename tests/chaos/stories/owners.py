@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 
 from tests.chaos.drill import LATE, Drill, Scene
 from tests.chaos.member import LOST
@@ -125,6 +126,27 @@ async def ack_stored(d: Drill) -> None:
     await d.back(m)
 
 
+async def served_first(d: Drill) -> None:
+    """It asks hub 0, gets its session from hub 1, and gives hub 0 up, which Redis has heard by now, and the bus has not."""
+    m = await d.client("A", hub=1)
+    await d.go(m)
+    session = d.session(m)
+    takes = int(d.redis.hget(session, "takes"))
+    given_up = await Raw(d.cluster.hubs[0].url).open()
+    d.wire.late["commands", "up"] = 2 * LATE
+    d.wire.late["bus", "down"] = 10 * LATE
+    await given_up.send("40" + json.dumps({"pid": m._pid, "offset": str(m.offset)}))
+    await asyncio.sleep(LATE / 2)
+    d.wire.late["commands", "up"] = 0.0
+    await d.back(m)
+    await d.until(lambda: int(d.redis.hget(session, "takes")) == takes + 2)
+    await given_up.drop()
+    began = d.began(m)
+    await d.until(lambda: m.fault or d.began(m) > began)
+    d.wire.late.clear()
+    await d.say("A")
+
+
 _MORTAL = {"named_life": 2.0, "anonymous_life": 2.0}
 _LEASED = {"lease": 1.0, "bus_silence": 20.0, "ping_timeout": 20.0}
 
@@ -135,5 +157,8 @@ SCENES = {
     "swept_owner": Scene(swept_owner, _LEASED),
     "closed_join": Scene(closed_join, {"redis_timeout": 10.0, "bus_silence": 20.0}),
     "ack_stored": Scene(ack_stored, {"bus_silence": 20.0}),
+    "served_first": Scene(
+        served_first, {"redis_timeout": 10.0, "bus_silence": 20.0, "ping_timeout": 20.0}
+    ),
     "late_admission": Scene(late_admission, hold="takes without an offset"),
 }

@@ -15,6 +15,7 @@ from hub.rooms import Rooms
 from hub.session import Session
 from hub.store.bus import Bus
 from hub.store.publishing import Group
+from hub.store.store import Store
 from hub.upkeep import Upkeep
 from tests.integration.walk.lab import Mutation, rewrite
 
@@ -181,6 +182,9 @@ RULES: dict[str, Callable[[], Mutation]] = {
         Node___put_out=rewrite(
             Node._put_out, "await self.store.replaced(session.taken)", "True"
         ),
+    ),
+    "served_first": lambda: Mutation(
+        Store__replaced=rewrite(Store.replaced, "True if owner == served else None", "True"),
     ),
     "learn_whole": lambda: Mutation(
         Rooms__learn=rewrite(Rooms.learn, "recent.fetched(max(after, join),", "recent.fetched(after,"),

@@ -403,6 +403,28 @@ def late_admission(s: Scene) -> None:
     s.flow()
 
 
+def served_first(s: Scene) -> None:
+    """A CONNECT that is late, and whose client is found gone only while its node waits for the bus, puts nobody out."""
+    s.come(s.js2, s.n1)
+    s.join(s.js2, "A")
+    s.go(s.js2)
+    given_up = s.come(s.js2, s.n0, "n0 commands")
+    s.cut(given_up)
+    s.come(s.js2, s.n1, "n0 commands")
+    kept = ("n0 subscribe", "js2")
+    s.flow(*kept)
+    s.lab.do(lambda: s.notice(given_up))
+    s.later(1.1)
+    s.flow(*kept)
+    assert s.js2.connection is not None
+    if ("41",) in s.js2.connection.peer.out:
+        raise Bad("put out for good by a connection that nobody has")
+    s.flow()
+    s.later()
+    s.flow()
+    s.come(s.js2, s.n1)
+
+
 def learn_whole(s: Scene) -> None:
     """What a gap of an earlier batch named is not remembered to be there."""
     for client in (s.js1, s.js2):
@@ -561,6 +583,7 @@ SCENES: dict[str, tuple[Story, dict[str, Any]]] = {
     "closed_join": (closed_join, {}),
     "deaf_again": (deaf_again, {}),
     "late_admission": (late_admission, {}),
+    "served_first": (served_first, {}),
     "learn_whole": (learn_whole, {"log_length": 2, "replay_memory": 100_000}),
     "told_is_lost": (told_is_lost, {"log_length": 2, "replay_count": 1, "replay_memory": 100_000}),
     "left_unheard": (left_unheard, {"replay_memory": 100_000}),

@@ -413,6 +413,8 @@ async def test_who_was_replaced_is_known_by_the_later_taking(node, server):
     assert not await node.store.replaced(first)
     remembered = server.client.hgetall(key("session:ada"))
     second = await node.take("d", client_id="ada")
+    assert await node.store.replaced(first) is None, "nothing was served yet"
+    await node.store.replay("ada", "d", second.position)
     assert await node.store.replaced(first)
     assert not await node.store.replaced(second)
     server.client.delete(key("session:ada"))
