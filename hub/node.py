@@ -136,7 +136,9 @@ class Node:
             return None
         rooms = [self._rooms.want(name) for name in taken.rooms]
         try:
-            for room in rooms if not peer.closed else ():
+            for room in rooms:
+                if peer.closed:
+                    break  # parked at once: nobody waits for the bus
                 await self.store.bus.confirmed(room.channel, self.settings.redis_timeout)
             if peer.closed:
                 raise Unavailable("the connection is gone")
