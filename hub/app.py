@@ -16,15 +16,15 @@ from aiohttp import web
 
 from hub import open_files, static_files
 from hub.embedded import EmbeddedServer
-from hub.engine import Goodbye
-from hub.engine.http_errors import Handler, answering
+from hub.engineio.core.state import Goodbye
+from hub.engineio.http_errors import Handler, answering
 from hub.errors import HubError, Unavailable
 from hub.events import Events
 from hub.listening import listen
 from hub.node import Node
-from hub.server import Server
 from hub.session import Session
 from hub.settings import Settings
+from hub.socketio.server import Server
 
 log = logging.getLogger("hub.app")
 

@@ -9,8 +9,8 @@ from typing import Any
 from socketio.exceptions import ConnectionRefusedError
 
 from hub import history
-from hub.engine.connection import Connection
-from hub.engine.frame import Frame
+from hub.engineio.core.connection import Connection
+from hub.engineio.core.prepared import Frame
 from hub.errors import BadRequest, Forbidden, HubError, NotFound, RateLimited, Unavailable
 from hub.lane import Lane, Published, Reply
 from hub.limits import Limits, Load
@@ -18,8 +18,8 @@ from hub.message import encode, meta
 from hub.model import check_client_id, is_offset
 from hub.node import Node
 from hub.pid import Pid
-from hub.server import Server
 from hub.session import Session
+from hub.socketio.server import Server
 from hub.verbs import (
     VERBS,
     Ack,

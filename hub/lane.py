@@ -15,8 +15,8 @@ from typing import Any, Protocol
 
 import msgspec
 
-from hub.engine.frame import Frame
-from hub.engine.wire import text_message
+from hub.engineio.core.prepared import Frame
+from hub.engineio.core.ws_frames import text_message
 from hub.errors import HubError, Internal
 from hub.limits import Limits
 from hub.session import Session

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import asyncio
 
-from hub.engine import Bucket, Connection
+from hub.engineio.core.connection import Connection
+from hub.engineio.core.token_bucket import Bucket
 from hub.errors import HubError, RateLimited
 from hub.settings import Settings
 

@@ -16,8 +16,8 @@ from typing import Any
 
 import msgspec
 
-from hub.engine.frame import Frame
-from hub.engine.wire import text_message
+from hub.engineio.core.prepared import Frame
+from hub.engineio.core.ws_frames import text_message
 
 _encode = msgspec.json.encode
 

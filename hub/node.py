@@ -12,7 +12,7 @@ import logging
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from typing import Any
 
-from hub.engine.frame import Frame
+from hub.engineio.core.prepared import Frame
 from hub.errors import Unavailable
 from hub.message import Message
 from hub.pid import Pid

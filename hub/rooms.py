@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable, Sequence
 
-from hub.engine.frame import Frame
+from hub.engineio.core.prepared import Frame
 from hub.message import Message
 from hub.recent import Memory, Recent
 from hub.session import Session, State

@@ -16,7 +16,7 @@ import enum
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
-from hub.engine.frame import Frame
+from hub.engineio.core.prepared import Frame
 from hub.message import Message, event_frame
 from hub.store.answers import Batch, Taken
 

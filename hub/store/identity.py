@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from hub.errors import BadRequest, Unavailable
-from hub.store.commands import Commands
+from hub.redis.commands import Commands
+from hub.redis.connection import info_fields
 from hub.store.keys import SCHEMA, Keys
-from hub.store.link import info_fields
 
 # A run of a server, and a past that servers share.
 Identity = tuple[str, str]

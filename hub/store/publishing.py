@@ -7,10 +7,10 @@ from collections.abc import Callable
 from typing import Any
 
 from hub.errors import HubError
+from hub.redis.commands import Commands
+from hub.redis.connection import packed_part
 from hub.settings import Settings
-from hub.store.commands import Commands
 from hub.store.keys import Keys
-from hub.store.link import packed_part
 from hub.store.seen import Seen
 
 # A message's offset and whether its idempotency key had been seen, or what went wrong.

@@ -2,28 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
-from dataclasses import dataclass, field
 from importlib.resources import files
+
+from hub.redis.commands import Script
 
 # publish.lua stands alone: it is the one that runs for every message.
 _ALONE = frozenset({"publish"})
-
-
-@dataclass(frozen=True, slots=True)
-class Script:
-    """A script and the digest that Redis knows it by."""
-
-    name: str
-    text: str
-    sha: str = field(init=False)
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "sha", _sha(self.text))
-
-
-def _sha(text: str) -> str:
-    return hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
 
 
 def read(name: str) -> Script:

@@ -8,18 +8,19 @@ import logging
 import secrets
 from collections.abc import Callable, Mapping, Sequence
 
-from hub.engine.ids import Ids
+from hub.engineio.core.ids import Ids
 from hub.errors import BadRequest
 from hub.message import Message
 from hub.pid import Pid
+from hub.redis.bus import Bus, Messages
+from hub.redis.commands import Commands
+from hub.redis.connection import database
 from hub.settings import Settings
 from hub.store.answers import Batch, Gap, NotOwner, Page, Taken
-from hub.store.bus import Bus, Messages
-from hub.store.commands import Commands
 from hub.store.identity import Identity, identify
 from hub.store.keys import SCHEMA, Keys
-from hub.store.link import database
 from hub.store.publishing import Publisher
+from hub.store.scripts import read_all
 from hub.store.seen import Seen
 
 log = logging.getLogger("hub.store")
@@ -52,7 +53,9 @@ class Store:
         self._identity: Identity | None = None
         self.bus = Bus(url, on_messages, on_bus_lost, on_bus_back, settings.bus_silence)
         # A replica's bus brings what its new primary says, of another past perhaps: what was seen before counts.
-        self.commands = Commands(url, self._connected, self.bus.cut, settings.redis_timeout)
+        self.commands = Commands(
+            url, read_all(), self._connected, self.bus.cut, settings.redis_timeout
+        )
         # When the command connection was last made, on the loop's clock.
         self.connected_at = 0.0
         self.publisher = Publisher(settings, self.commands, self.keys, self.seen)

@@ -12,7 +12,7 @@ import sys
 from typing import Any
 
 from hub.cli import main
-from hub.store import commands
+from hub.store import store
 from hub.store.answers import Taken
 from hub.store.scripts import read_all
 from hub.store.store import Store
@@ -28,7 +28,7 @@ def switch_off(rule: str) -> None:
         owner, method = name.split("__", 1)
         setattr(OWNERS[owner], method, value)
     scripts = mutation.apply(read_all())
-    commands.read_all = lambda: scripts  # type: ignore[assignment]
+    store.read_all = lambda: scripts  # type: ignore[assignment]
 
 
 def hold_takes() -> None:

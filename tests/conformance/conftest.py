@@ -13,8 +13,9 @@ import aiohttp
 import pytest
 from aiohttp import web
 
-from hub.engine import EngineOptions, EngineServer
-from hub.server import Server
+from hub.engineio.options import EngineOptions
+from hub.engineio.server import EngineServer
+from hub.socketio.server import Server
 from tests.conformance import engineio_server, socketio_server
 
 # How long anything that must happen may take.

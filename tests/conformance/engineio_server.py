@@ -9,7 +9,9 @@ import argparse
 
 from aiohttp import web
 
-from hub.engine import EngineOptions, EngineServer, Frame
+from hub.engineio.core.prepared import Frame
+from hub.engineio.options import EngineOptions
+from hub.engineio.server import EngineServer
 
 
 def application(options: EngineOptions) -> tuple[web.Application, EngineServer]:

@@ -6,8 +6,8 @@ from typing import Any
 
 from aiohttp import web
 
-from hub.engine import EngineOptions
-from hub.server import Server
+from hub.engineio.options import EngineOptions
+from hub.socketio.server import Server
 from tests.conformance.engineio_server import arguments, options
 
 NAMESPACES = ("/", "/custom")

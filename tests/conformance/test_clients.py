@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 import socketio
 
-from hub.engine import Connection, Goodbye
-from hub.server import Server
+from hub.engineio.core.connection import Connection
+from hub.engineio.core.state import Goodbye
+from hub.socketio.server import Server
 from tests.conformance.conftest import Serve, until
 from tests.support.tools import node, node_modules
 
@@ -94,7 +95,9 @@ class TestJavaScript:
     async def test_all_transports_are_tried(
         self, server_of: Serve, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("hub.engine.handshake.check_handshake", lambda request: None)
+        monkeypatch.setattr(
+            "hub.engineio.transports.websocket_handshake.check_handshake", lambda request: None
+        )
         found, _ = await self.play(server_of, "tryAllTransports")
         assert found == {"transport": "polling"}
 

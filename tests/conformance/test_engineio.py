@@ -10,7 +10,8 @@ from typing import Any
 import aiohttp
 import pytest
 
-from hub.engine import Frame, Goodbye
+from hub.engineio.core.prepared import Frame
+from hub.engineio.core.state import Goodbye
 from tests.conformance.conftest import Peer, Serve, closed, text, until, upgrade_request
 
 
@@ -88,7 +89,7 @@ class TestHandshake:
         # Loopback is not bound by it.
         for _ in range(3):
             await peer.open()
-        monkeypatch.setattr("hub.engine.peers.is_loopback", lambda remote: False)
+        monkeypatch.setattr("hub.engineio.client_address.is_loopback", lambda remote: False)
         sids = [await peer.open() for _ in range(2)]
         assert (await peer.poll(""))[0] == 503
         for sid in sids:

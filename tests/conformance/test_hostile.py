@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 
-from hub.engine.inbound import FRAGMENTS
-from hub.server import Server
+from hub.engineio.core.ws_parser import FRAGMENTS
+from hub.socketio.server import Server
 from tests.conformance.conftest import Peer, Serve, closed, text, until
-from tests.unit.engine.test_inbound import masked
+from tests.unit.engineio.core.test_ws_parser import masked
 
 MESSAGES: list[tuple[int, bytes]] = [
     (0x81, b"40"),

@@ -10,7 +10,10 @@ from typing import Any
 
 import pytest
 
-from hub.engine import EngineOptions, EngineServer, Frame, Goodbye
+from hub.engineio.core.prepared import Frame
+from hub.engineio.core.state import Goodbye
+from hub.engineio.options import EngineOptions
+from hub.engineio.server import EngineServer
 from tests.conformance import engineio_server
 from tests.conformance.conftest import Peer, Serve, serving, until
 

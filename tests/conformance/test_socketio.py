@@ -10,7 +10,9 @@ import aiohttp
 import pytest
 from socketio.exceptions import ConnectionRefusedError as Refused
 
-from hub.engine import Connection, Frame, Goodbye
+from hub.engineio.core.connection import Connection
+from hub.engineio.core.prepared import Frame
+from hub.engineio.core.state import Goodbye
 from hub.errors import Unavailable
 from tests.conformance.conftest import Peer, Serve, closed, connect, text, until
 

@@ -10,7 +10,7 @@ from tests.conformance.conftest import upgrade_request
 from tests.support.expect import exactly, flow
 from tests.support.raw import encode
 from tests.support.times import UNIT, eventually
-from tests.unit.engine.test_inbound import masked
+from tests.unit.engineio.core.test_ws_parser import masked
 
 both = pytest.mark.parametrize("transport", ["websocket", "polling"])
 

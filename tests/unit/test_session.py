@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 
 from hub import session as module
-from hub.engine.frame import Frame
+from hub.engineio.core.prepared import Frame
 from hub.errors import Unavailable
 from hub.message import Message, encode, meta
 from hub.pid import Pid

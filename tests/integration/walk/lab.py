@@ -19,19 +19,20 @@ from typing import Any
 
 import hiredis
 
-from hub.engine import ids
+from hub.engineio.core import ids
 from hub.errors import Unavailable
 from hub.events import Events
 from hub.lane import Lane
 from hub.limits import Limits, Load
 from hub.node import Node
 from hub.recent import Recent
+from hub.redis import bus, commands, reconnecting
+from hub.redis.connection import Growing
 from hub.replay import Replayer
 from hub.rooms import Rooms
 from hub.session import Session
 from hub.settings import Settings
-from hub.store import bus, commands, kept, store
-from hub.store.link import Growing
+from hub.store import store
 from hub.store.publishing import Group
 from hub.store.scripts import Script, read_all
 from hub.upkeep import Upkeep
@@ -147,7 +148,7 @@ class Raw:
 
 
 class Wire:
-    """Stands in for hub.store.link.Link: what goes and what comes waits to be let through."""
+    """Stands in for hub.redis.connection.Link: what goes and what comes waits to be let through."""
 
     def __init__(
         self,
@@ -425,7 +426,7 @@ class Lab:
         self._patch(bus, "connect", self._connect)
         self._patch(ids, "secrets", self)
         # A lost connection is made anew at once.
-        self._patch(kept, "STEADY", -1.0)
+        self._patch(reconnecting, "STEADY", -1.0)
         for name, value in (mutation.patches if mutation else {}).items():
             owner, method = name.split("__", 1)
             self._patch(OWNERS[owner], method, value)

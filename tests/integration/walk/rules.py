@@ -10,10 +10,10 @@ from collections.abc import Callable
 from typing import Any
 
 from hub.node import Node
+from hub.redis.bus import Bus
 from hub.replay import Replayer
 from hub.rooms import Rooms
 from hub.session import Session
-from hub.store.bus import Bus
 from hub.store.publishing import Group
 from hub.store.store import Store
 from hub.upkeep import Upkeep

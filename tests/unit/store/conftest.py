@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from hub.message import encode, meta
+from hub.redis.bus import Messages
 from hub.settings import Settings
 from hub.store.answers import Batch, Taken
-from hub.store.bus import Messages
 from hub.store.store import Store
 from tests.support.redis import RedisServer
 

@@ -11,8 +11,8 @@ import pytest
 from hub.errors import Unavailable
 from hub.message import encode, meta
 from hub.node import Node
+from hub.redis.commands import _unwrapped
 from hub.settings import Settings
-from hub.store.commands import _unwrapped
 from tests.support.proxy import Proxy
 from tests.support.redis import RedisServer
 from tests.support.times import SOON, eventually

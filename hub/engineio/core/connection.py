@@ -1,0 +1,401 @@
+"""One Engine.IO session as the layers above see it: what goes in and out, without any I/O.
+
+Transports call in with what arrived (`receive`, `poll`, `probe`, `lost`); what goes out leaves
+through a `Socket` (WebSocket) or a waiting poll's callback. State, deadlines and end are `Life`'s.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from math import inf
+
+from hub.engineio.core import packet as packets
+from hub.engineio.core import ws_frames
+from hub.engineio.core.interfaces import Socket, Wake
+from hub.engineio.core.lifecycle import CUT_AFTER, Life
+from hub.engineio.core.packet import ProtocolError, encode_payload
+from hub.engineio.core.poll_queue import Outbox
+from hub.engineio.core.prepared import Frame
+from hub.engineio.core.state import Goodbye, Reason, State
+from hub.engineio.environ import Environ
+
+logger = logging.getLogger("hub.engineio")
+
+_UPGRADES = '["websocket"]'
+PROBED_WIRE = ws_frames.frame(ws_frames.TEXT, packets.PROBED.encode())
+
+# After the probe a poll is ended at once, but not more often than this: the client asks again until
+# it has paused, and would spin if the answer to its probe is swallowed on the way.
+NOOP_EVERY = 0.1
+
+
+class Connection(Life):
+    """One session. `data` is free for the layers above, `listener` hears high, low, ping, pong."""
+
+    __slots__ = ()
+
+    # ---------------------------------------------------------------- what the layers above see
+
+    @property
+    def transport(self) -> str:
+        return "polling" if self._socket is None else "websocket"
+
+    @property
+    def environ(self) -> Environ:
+        """The handshake request, WSGI-like; nothing of it is kept."""
+        return Environ(self._environ)
+
+    @property
+    def buffered(self) -> int:
+        """Bytes not yet taken by the peer."""
+        if self._socket is not None:
+            return self._socket.buffered
+        return 0 if self._outbox is None else self._outbox.size
+
+    def write(self, data: bytes, frames: Sequence[Frame]) -> None:
+        """Send frames; `data` is their joined `wire`. Never blocks; drops on a closed connection."""
+        direct = self.direct
+        if direct is not None:
+            direct(data)
+        elif self._socket is not None:
+            self._write_socket(self._socket, data, frames)
+        elif self._outbox is not None and not self.closed:
+            self._outbox.push(frames, len(data))
+            self._pushed(self._outbox)
+
+    def send(self, frame: Frame) -> None:
+        """Send one frame."""
+        self.write(frame.wire, (frame,))
+
+    def establish(self) -> None:
+        """Lift the connect timeout: the layer above has what it waited for."""
+        self._connect_by = inf
+
+    def unestablish(self) -> None:
+        """Start the connect timeout again."""
+        if not self.closed and self._host.options.connect_timeout:
+            self._connect_by = self._host.clock() + self._host.options.connect_timeout
+            self._schedule()
+
+    def pause(self) -> None:
+        """Stop reading from this client; its pings go on, its pongs are not missed."""
+        if not self.paused:
+            self.paused = True
+            if self._socket is not None:
+                self._socket.pause()
+
+    def resume(self) -> None:
+        """Read again from this client."""
+        if self.paused:
+            self.paused = False
+            self._heartbeat.extend(self._host.clock())
+            if self._socket is not None:
+                self._socket.resume()
+            elif (resumed := self._resumed) is not None:
+                self._resumed = None
+                resumed()
+
+    def close(self, goodbye: Goodbye = Goodbye.GOING_AWAY) -> None:
+        """End the session: what was written leaves first, within close_timeout. Idempotent."""
+        if not self.closed:
+            within = self._host.options.close_timeout
+            self._leave(Reason.SERVER_DISCONNECT, goodbye.value, within, flush=True)
+
+    # ---------------------------------------------------------------- opening
+
+    def open(self, socket: Socket | None, before: bytes = b"") -> None:
+        """Send the handshake over `socket`, `before` in front of it, or queue it for the poll that asked."""
+        options = self._host.options
+        self._move(State.OPEN)
+        hello = (
+            f'0{{"sid":"{self.sid}","upgrades":{"[]" if socket is not None else _UPGRADES},'
+            f'"pingInterval":{round(options.ping_interval * 1000)},'
+            f'"pingTimeout":{round(options.ping_timeout * 1000)},'
+            f'"maxPayload":{options.max_payload}}}'
+        )
+        if socket is None:
+            self._outbox = Outbox()
+            self._outbox.push_control(hello)
+        else:
+            socket.write(before + ws_frames.frame(ws_frames.TEXT, hello.encode()))
+            self._take_over(socket)
+        self._schedule()
+
+    def refuse(self) -> None:
+        """Forget a session that the layer above did not want; it is not told of an end."""
+        self._move(State.CLOSED)
+        self._release()
+
+    # ---------------------------------------------------------------- input
+
+    def receive(self, packet: str | bytes) -> Awaitable[None] | None:
+        """Take one packet that came over the session's transport.
+
+        Returns an awaitable where the layer above has not finished with it; the transport awaits it
+        (through `settle`) before it hands over the next packet. Closes the session at an illegal one.
+        """
+        if self.closed:
+            return None
+        if isinstance(packet, str):
+            if packet[:1] != packets.MESSAGE:
+                self._control(packet)
+                return None
+            packet = packet[1:]
+        try:
+            return self._host.deliver(self.sid, packet)
+        except ProtocolError as error:
+            self.fail(str(error))
+        except Exception:
+            logger.exception("a message handler failed")
+        return None
+
+    def _control(self, packet: str) -> None:
+        if packet == packets.PONG:
+            self._pong()
+        elif packet == packets.CLOSE:
+            self._peer_closed()
+        elif packet != packets.NOOP:
+            self.fail("unexpected packet")
+
+    async def settle(self, pending: Awaitable[None]) -> None:
+        """Await what `receive` returned."""
+        try:
+            await pending
+        except ProtocolError as error:
+            self.fail(str(error))
+        except Exception:
+            logger.exception("a message handler failed")
+
+    def throttle(self) -> float:
+        """Return how many seconds to wait before the next message (events_per_second)."""
+        wait = self.pace.wait(self._host.clock())
+        if wait:
+            self._host.counters["events throttled"] += 1
+        return wait
+
+    def charge(self, messages: int) -> None:
+        """Count the message under way as so many more."""
+        self.pace.charge(messages)
+
+    def when_resumed(self, call: Callable[[], None]) -> None:
+        """Call once after resume(), or at the end."""
+        self._resumed = call
+
+    # ---------------------------------------------------------------- polling
+
+    def poll(self, wake: Wake, mark: str = "") -> None:
+        """Answer a poll now, or later through `wake`. Two at once end the session.
+
+        So does one that comes again: HTTP clients send a GET again by themselves if its connection breaks, and
+        whatever the first one was answered is lost, which the layers above their HTTP never hear of. `mark`, where
+        it is not empty, is unique to each poll.
+        """
+        if mark and mark == self._polled:
+            wake(None)
+            self.fail("a poll was repeated")
+            return
+        self._polled = mark
+        if self._wake is not None:
+            first, self._wake = self._wake, None
+            first(packets.CLOSE)
+            wake(None)
+            self.fail("two polls at once")
+            return
+        if self._host.clock() >= self._heartbeat.pong_by:
+            self.expire(self._host.clock())
+        outbox = self._outbox
+        if outbox is None or self.state is State.CLOSED:
+            wake(None)
+            return
+        self._wake = wake
+        if outbox:
+            self._answer(outbox)
+        elif self.state is State.UPGRADING and self._probed:
+            self._noop()
+
+    def unpoll(self) -> None:
+        """Note that the waiting poll was cut off: the session is over, as no client does so."""
+        self._wake = None
+        if not self.closed:
+            self._leave(Reason.TRANSPORT_ERROR, 1002, CUT_AFTER, flush=False)
+
+    def post(self, abort: Callable[[], None]) -> bool:
+        """Begin to take a polling body; False: there is one already, and the session ends."""
+        if self._posting is not None:
+            self.fail("two posts at once")
+            return False
+        self._posting = abort
+        return True
+
+    def posted(self) -> None:
+        """Note that the polling body has been dealt with."""
+        self._posting = None
+
+    def _pushed(self, outbox: Outbox) -> None:
+        options = self._host.options
+        if outbox.size > options.buffer_limit:
+            self.fail("output buffer full")
+            return
+        if self._wake is not None:
+            if outbox.size <= options.buffer_high:
+                self._host.answer_soon(self)
+                return
+            self._answer(outbox)
+        if outbox.size > options.buffer_high:
+            self.congested()
+
+    def answer(self) -> None:
+        """Give a poll that still waits what there is."""
+        if self._wake is not None and self._outbox:
+            self._answer(self._outbox)
+
+    def _answer(self, outbox: Outbox) -> None:
+        """Give the waiting poll what it may carry."""
+        wake, self._wake = self._wake, None
+        assert wake is not None
+        options = self._host.options
+        taken = outbox.take(options.answer_packets, options.max_payload)
+        self._heartbeat.unanswered += taken.count(packets.PING)
+        wake(encode_payload(taken))
+        if outbox.size <= options.buffer_low:
+            self.drained()
+        if self.state is State.CLOSING and not outbox:
+            self._finish()
+
+    # ---------------------------------------------------------------- upgrade
+
+    def begin_upgrade(self, socket: Socket) -> bool:
+        """Take a WebSocket to be probed; False: not now, and the session stays as it is.
+
+        One that is being probed already is cut: HTTP clients ask again by themselves where they heard no answer, and
+        none goes on with two.
+        """
+        former = self._probing
+        if former is not None:
+            self._probing = None
+            former.abort()
+        elif self.state is State.OPEN and self._socket is None:
+            self._move(State.UPGRADING)
+        else:
+            return False
+        self._probing = socket
+        self._probed = False
+        self._noop_at = inf
+        self._upgrade_by = self._host.clock() + self._host.options.upgrade_timeout
+        self._schedule()
+        return True
+
+    def probe(self, socket: Socket, packet: str | bytes) -> None:
+        """Take one packet from the WebSocket that is being probed."""
+        if socket is not self._probing:
+            return
+        if packet == packets.PROBE and not self._probed:
+            self._probed = True
+            socket.write(PROBED_WIRE)
+            self._noop_at = self._host.clock()
+            self._noop()
+        elif packet == packets.UPGRADE and self._probed and self._posting is None:
+            self._upgraded(socket)
+        else:
+            self._host.counters["upgrade abused"] += 1
+            logger.debug("%s: unexpected packet in an upgrade", self.sid)
+            self.abandon_upgrade(socket)
+
+    def abandon_upgrade(self, socket: Socket, code: int = 1002) -> None:
+        """Give up an upgrade, on either side's account; the session stays on polling."""
+        if socket is self._probing:
+            self._probing = None
+            self._upgrade_by = self._noop_at = inf
+            self._move(State.OPEN)
+            socket.close(code)
+
+    def _upgraded(self, socket: Socket) -> None:
+        self._probing = None
+        self._upgrade_by = self._noop_at = inf
+        self._move(State.OPEN)
+        if self._wake is not None:
+            wake, self._wake = self._wake, None
+            wake(packets.NOOP)
+        outbox, self._outbox = self._outbox, None
+        assert outbox is not None
+        self._take_over(socket)
+        for entry in outbox.drain():
+            if isinstance(entry, Frame):
+                self._write_socket(socket, entry.wire, (entry,))
+            else:
+                self._heartbeat.unanswered += entry == packets.PING
+                socket.write(ws_frames.frame(ws_frames.TEXT, entry.encode()))
+        # If the queue was above the high mark, low() comes from the socket or, if it took all, here.
+        if socket.buffered <= self._host.options.buffer_low:
+            self.drained()
+        if self.paused:
+            socket.pause()
+
+    def _noop(self) -> None:
+        """End a waiting poll, so that the client can go over to its WebSocket."""
+        now = self._host.clock()
+        if self._wake is not None and now >= self._noop_at:
+            self._noop_at = now + NOOP_EVERY
+            wake, self._wake = self._wake, None
+            wake(packets.NOOP)
+        self._schedule()
+
+    def _take_over(self, socket: Socket) -> None:
+        self._socket = socket
+        if not socket.deflate and not self._congested:
+            self.direct = socket.direct
+
+    # ---------------------------------------------------------------- the socket
+
+    def _write_socket(self, socket: Socket, data: bytes, frames: Sequence[Frame]) -> None:
+        """Write where `direct` is not set: compressed, congested or closed."""
+        if self.closed:
+            return
+        options = self._host.options
+        if socket.buffered + len(data) > options.buffer_limit:
+            self.fail("output buffer full", Goodbye.TRY_AGAIN.value)
+            return
+        if socket.deflate:
+            data = b"".join([frame.deflated(options.compression_threshold) for frame in frames])
+        socket.write(data)
+
+    def mute(self) -> None:
+        """Note that nothing can be written any more; the end follows what is being handled."""
+        self.direct = None
+
+    def congested(self) -> None:
+        """Note that the high mark was passed."""
+        if not self._congested:
+            self._congested = True
+            self.direct = None
+            self._notify("high")
+
+    def drained(self) -> None:
+        """Note that what waited fell below the low mark."""
+        if self._congested:
+            self._congested = False
+            if self._socket is not None and not self._socket.deflate and not self.closed:
+                self.direct = self._socket.direct
+            self._notify("low")
+
+    # ---------------------------------------------------------------- control packets
+
+    def _pong(self) -> None:
+        now = self._host.clock()
+        told = self._heartbeat.answered(now)
+        if told is None:
+            # Before any ping was taken it proves nothing.
+            self._host.counters["stray pong"] += 1
+            return
+        if self._heartbeat.ping_at <= now:
+            self._schedule()
+        if told:
+            self._notify("pong")
+
+    def _peer_closed(self) -> None:
+        if self._outbox is not None:
+            # The poll that waits, or the one that is on its way, gets a noop.
+            self._outbox.clear()
+            self._outbox.push_control(packets.NOOP)
+        self._leave(Reason.TRANSPORT_CLOSE, 1000, CUT_AFTER, flush=True)

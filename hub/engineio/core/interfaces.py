@@ -1,0 +1,51 @@
+"""What a connection needs of the world around it: its WebSocket, and the server that holds it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Protocol
+
+from hub.engineio.core.timer_wheel import Wheel
+from hub.engineio.options import EngineOptions
+
+if TYPE_CHECKING:
+    from hub.engineio.core.connection import Connection
+    from hub.engineio.core.lifecycle import Life
+
+# Takes the body of a polling answer, or None for HTTP 400.
+Wake = Callable[[str | None], None]
+
+
+class Socket(Protocol):
+    """A WebSocket, as its connection uses it."""
+
+    # Whether messages are compressed (permessage-deflate was negotiated).
+    deflate: bool
+    # Writes without a look at the socket's state: only for one that is known to be well.
+    direct: Callable[[bytes], None]
+
+    @property
+    def buffered(self) -> int: ...
+    def write(self, data: bytes) -> None: ...
+    def close(self, code: int) -> None: ...
+    def abort(self) -> None: ...
+    def pause(self) -> None: ...
+    def resume(self) -> None: ...
+
+
+class Host(Protocol):
+    """The server, as its connections use it."""
+
+    options: EngineOptions
+    counters: Counter[str]
+    tick: float
+    # Hands one message to the layer above.
+    deliver: Callable[[str, str | bytes], Awaitable[None] | None]
+
+    @property
+    def wheel(self) -> Wheel: ...
+    def clock(self) -> float: ...
+    def answer_soon(self, connection: Connection) -> None: ...
+    def ended(self, session: Life, reason: str) -> None: ...
+    def forget(self, session: Life) -> None: ...

@@ -1,0 +1,287 @@
+"""How one Engine.IO session lives and ends: its state, deadlines and clean-up, without any I/O.
+
+`Connection` adds what goes in and out. Time comes from the host's clock and wheel.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from math import inf
+from typing import Any
+
+from hub.engineio.core import packet as packets
+from hub.engineio.core import ws_frames
+from hub.engineio.core.heartbeat import Heartbeat, Pace
+from hub.engineio.core.interfaces import Host, Socket, Wake
+from hub.engineio.core.poll_queue import Outbox
+from hub.engineio.core.state import MOVES, Reason, State
+
+logger = logging.getLogger("hub.engineio")
+
+PING_WIRE = ws_frames.frame(ws_frames.TEXT, packets.PING.encode())
+# How long a peer that broke the protocol, timed out or said goodbye may keep its socket.
+CUT_AFTER = 0.5
+
+
+class Life:
+    """The state of a session, its deadlines, its end."""
+
+    __slots__ = (
+        "__weakref__",
+        "_close_by",
+        "_congested",
+        "_connect_by",
+        "_environ",
+        "_handling",
+        "_heartbeat",
+        "_host",
+        "_noop_at",
+        "_outbox",
+        "_polled",
+        "_posting",
+        "_probed",
+        "_probing",
+        "_reason",
+        "_resumed",
+        "_socket",
+        "_upgrade_by",
+        "_wake",
+        "closed",
+        "data",
+        "direct",
+        "failed",
+        "listener",
+        "pace",
+        "paused",
+        "remote",
+        "sid",
+        "slot",
+        "state",
+    )
+
+    def __init__(
+        self, host: Host, sid: str, remote: str, environ: Callable[[], dict[str, Any]]
+    ) -> None:
+        options = host.options
+        now = host.clock()
+        self._host = host
+        self.sid = sid
+        # The peer's address, behind trusted proxies.
+        self.remote = remote
+        self._environ = environ
+        self.data: dict[str, Any] = {}
+        self.listener: object | None = None
+        self.state = State.OPENING
+        # Closed or closing: nothing more comes in or goes out.
+        self.closed = False
+        # -- output
+        # The socket of a session on WebSocket, and its write method while it takes everything.
+        self._socket: Socket | None = None
+        self.direct: Callable[[bytes], None] | None = None
+        # On polling. Bound: buffer_limit bytes, beyond it the session is closed.
+        self._outbox: Outbox | None = None
+        self._congested = False
+        # The poll that waits.
+        self._wake: Wake | None = None
+        # What its client told the newest poll apart by.
+        self._polled = ""
+        # -- input
+        self.paused = False
+        # Wakes the polling request that waits for resume().
+        self._resumed: Callable[[], None] | None = None
+        # Whether a message is being handled: the end is told to the layer above after it.
+        self._handling = False
+        # Cuts off the polling request whose body is being read.
+        self._posting: Callable[[], None] | None = None
+        # Counts messages; `throttle` is asked where it says so.
+        self.pace = Pace(now, options.events_per_second)
+        # -- upgrade
+        self._probing: Socket | None = None
+        self._probed = False
+        # -- deadlines, all on one clock; inf: none
+        self.slot = 0
+        self._heartbeat = Heartbeat(now, options.ping_interval, options.ping_timeout)
+        self._connect_by = now + options.connect_timeout if options.connect_timeout else inf
+        self._upgrade_by = inf
+        self._noop_at = inf
+        self._close_by = inf
+        # -- the end
+        # Whether the peer broke the protocol.
+        self.failed = False
+        # Why the session ended, until the layer above has been told.
+        self._reason: str | None = None
+
+    # ---------------------------------------------------------------- what Connection does
+
+    def _answer(self, outbox: Outbox) -> None:
+        """Give the waiting poll what it may carry."""
+        raise NotImplementedError
+
+    def _pushed(self, outbox: Outbox) -> None:
+        """Hand what was put into the outbox to a waiting poll, and watch its size."""
+        raise NotImplementedError
+
+    def _noop(self) -> None:
+        """End a waiting poll, so that the client can go over to its WebSocket."""
+        raise NotImplementedError
+
+    def abandon_upgrade(self, socket: Socket, code: int = 1002) -> None:
+        raise NotImplementedError
+
+    # ---------------------------------------------------------------- while it lives
+
+    def begin(self) -> None:
+        """Note that input is being handled: the end is told to the layer above afterwards."""
+        self._handling = True
+
+    def done(self) -> None:
+        """Note that no input is being handled any more."""
+        self._handling = False
+        if self._reason is not None:
+            self._tell()
+        else:
+            # A pong may have waited behind what was handled.
+            self._heartbeat.extend(self._host.clock())
+
+    def _notify(self, name: str) -> None:
+        method = getattr(self.listener, name, None)
+        if method is not None:
+            method()
+
+    # ---------------------------------------------------------------- the end
+
+    def fail(self, why: str, code: int = 1002) -> None:
+        """End the session of a peer that broke the protocol: one line at debug, counted."""
+        self._host.counters[why] += 1
+        self.failed = True
+        if not self.closed:
+            logger.debug("%s: %s", self.sid, why)
+            self._leave(Reason.TRANSPORT_ERROR, code, CUT_AFTER, flush=False)
+
+    def lost(self, reason: str) -> None:
+        """Note that the session's socket is gone."""
+        if self.state is State.CLOSED:
+            return
+        told = self.state is State.CLOSING
+        self._finish()
+        if not told:
+            self._end(reason)
+
+    def _leave(self, reason: str, code: int, within: float, *, flush: bool) -> None:
+        """Go from any open state to closing, and on polling with nothing to flush on to closed."""
+        probing, self._probing = self._probing, None
+        self._move(State.CLOSING)
+        self.direct = None
+        self._heartbeat.stop()
+        self._connect_by = self._upgrade_by = self._noop_at = inf
+        self._close_by = self._host.clock() + within
+        self._schedule()
+        if probing is not None:
+            probing.abort()  # a close code is more than stock Python clients expect there
+        outbox = self._outbox
+        if self._socket is not None:
+            self._socket.close(code)
+        elif not flush or not outbox:
+            self._finish()
+        elif self._wake is not None:
+            self._answer(outbox)
+        self._end(reason)
+
+    def _finish(self) -> None:
+        self._move(State.CLOSED)
+        self._release()
+
+    def _release(self) -> None:
+        """Let go of everything; the one place where a session is cleaned up."""
+        self._host.wheel.drop(self)
+        self.direct = self._outbox = None
+        socket, self._socket = self._socket, None
+        probing, self._probing = self._probing, None
+        wake, self._wake = self._wake, None
+        resumed, self._resumed = self._resumed, None
+        posting, self._posting = self._posting, None
+        if wake is not None:
+            wake(None)
+        if socket is not None:
+            socket.abort()
+        if probing is not None:
+            probing.abort()
+        if resumed is not None:
+            resumed()
+        if posting is not None:
+            posting()
+        self._host.forget(self)
+
+    def _end(self, reason: str) -> None:
+        self._reason = reason
+        if not self._handling:
+            self._tell()
+
+    def _tell(self) -> None:
+        reason, self._reason = self._reason, None
+        if reason is not None:
+            self._host.ended(self, reason)
+
+    def _move(self, state: State) -> None:
+        if state not in MOVES[self.state]:
+            raise RuntimeError(f"no way from {self.state.value} to {state.value}")
+        self.state = state
+        self.closed = state in (State.CLOSING, State.CLOSED)
+
+    # ---------------------------------------------------------------- heartbeat and deadlines
+
+    def expire(self, now: float) -> None:
+        """Do what is due: the wheel's call."""
+        heartbeat = self._heartbeat
+        if self.state is State.CLOSED:
+            return
+        if now >= self._close_by:
+            self._finish()
+        elif heartbeat.overdue(now, blocked=self.paused or self._handling):
+            self._leave(Reason.PING_TIMEOUT, 1001, CUT_AFTER, flush=False)
+        elif now >= self._connect_by:
+            self._host.counters["connect timeout"] += 1
+            logger.debug("%s: connect timeout", self.sid)
+            self._leave(Reason.SERVER_DISCONNECT, 1002, CUT_AFTER, flush=False)
+        else:
+            if now >= self._upgrade_by and self._probing is not None:
+                self._host.counters["upgrade timeout"] += 1
+                self._probing.abort()
+                self.abandon_upgrade(self._probing)
+            if now >= self._noop_at:
+                self._noop()
+            if now >= heartbeat.ping_at:
+                self._ping(now)
+            self._schedule()
+
+    def _ping(self, now: float) -> None:
+        heartbeat = self._heartbeat
+        if heartbeat.pong_by != inf and not (self.paused or self._handling):
+            # ping_timeout is longer than ping_interval: not before the last one is answered.
+            heartbeat.wait_for_pong()
+            return
+        if heartbeat.begin(now, self._host.tick):
+            self._notify("ping")
+        if self._socket is not None:
+            heartbeat.unanswered += 1
+            self._socket.write(PING_WIRE)
+        elif self._outbox is not None:
+            self._outbox.push_control(packets.PING)
+            self._pushed(self._outbox)
+
+    def _schedule(self) -> None:
+        """Have the wheel call at the nearest deadline; where one moved away, that call moves on."""
+        heartbeat = self._heartbeat
+        due = min(
+            heartbeat.ping_at,
+            heartbeat.pong_by,
+            self._connect_by,
+            self._upgrade_by,
+            self._close_by,
+            self._noop_at if self._wake is not None else inf,
+        )
+        if due != inf:
+            self._host.wheel.set(self, due)
+        else:
+            self._host.wheel.drop(self)

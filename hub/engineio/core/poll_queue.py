@@ -1,0 +1,79 @@
+"""What waits for a poll or for the end of an upgrade: frames and control packets, in order."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable
+
+from hub.engineio.core.packet import MESSAGE, PING, encode_binary
+from hub.engineio.core.prepared import Frame
+
+
+class Outbox:
+    """A queue of frames, and of control packets as str. The connection bounds its `size`."""
+
+    __slots__ = ("_entries", "size")
+
+    def __init__(self) -> None:
+        self._entries: deque[Frame | str] = deque()
+        # Bytes waiting, counted as they are on a WebSocket.
+        self.size = 0
+
+    def __bool__(self) -> bool:
+        return bool(self._entries)
+
+    def push(self, frames: Iterable[Frame], size: int) -> None:
+        """Add frames of `size` bytes together."""
+        self._entries.extend(frames)
+        self.size += size
+
+    def push_control(self, packet: str) -> None:
+        """Add a control packet; a ping that still waits is enough for two."""
+        if packet != PING or PING not in self._entries:
+            self._entries.append(packet)
+            self.size += len(packet)
+
+    def clear(self) -> None:
+        self._entries.clear()
+        self.size = 0
+
+    def drain(self) -> Iterable[Frame | str]:
+        """Take everything."""
+        entries, self._entries, self.size = self._entries, deque(), 0
+        return entries
+
+    def take(self, packets: int, size: int) -> list[str]:
+        """Take what one polling answer carries: at most `packets`, and no more once `size` is passed.
+
+        A frame is never split, unless no answer could hold it.
+        """
+        entries = self._entries
+        taken: list[str] = []
+        room = packets
+        carried = 0
+        while entries and room and carried <= size:
+            entry = entries[0]
+            if isinstance(entry, str):
+                entries.popleft()
+                self.size -= len(entry)
+                taken.append(entry)
+                room -= 1
+                continue
+            parts = entry.packets
+            before = len(entry.wire)
+            left = 0
+            if len(parts) <= room:
+                entries.popleft()
+            elif taken:
+                break
+            else:
+                entries[0] = rest = Frame(*parts[room:])
+                parts = parts[:room]
+                left = len(rest.wire)
+            self.size -= before - left
+            carried += before - left
+            room -= len(parts)
+            taken.extend(
+                MESSAGE + part if isinstance(part, str) else encode_binary(part) for part in parts
+            )
+        return taken

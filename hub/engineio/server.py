@@ -1,0 +1,332 @@
+"""The Engine.IO server: HTTP requests in, sessions kept, and what python-socketio asks of `self.eio`."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import logging
+from collections import Counter
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from functools import partial
+from typing import Any
+
+from aiohttp import web
+
+from hub.engineio import client_address
+from hub.engineio.admission import Door
+from hub.engineio.core.connection import Connection
+from hub.engineio.core.ids import Ids
+from hub.engineio.core.lifecycle import Life
+from hub.engineio.core.prepared import Frame
+from hub.engineio.core.state import Goodbye, Reason
+from hub.engineio.core.timer_wheel import Wheel
+from hub.engineio.environ import environ_of
+from hub.engineio.http_errors import MalformedRequests
+from hub.engineio.options import EngineOptions, from_kwargs
+from hub.engineio.transports import polling, websocket_handshake
+from hub.engineio.transports.http_responses import Gone
+from hub.engineio.transports.polling import bad_request
+
+logger = logging.getLogger("hub.engineio")
+
+Handler = Callable[..., Any]
+
+
+class EngineServer:
+    """Serves Engine.IO v4 under one path of an aiohttp application."""
+
+    reason = Reason
+    async_mode = "aiohttp"
+
+    def __init__(self, options: EngineOptions | None = None, **given: Any) -> None:
+        self.options = from_kwargs(given) if options is None else options
+        self.connections: dict[str, Connection] = {}
+        self.counters: Counter[str] = Counter()
+        self.door = Door(self.options, self.counters)
+        self.tick = min(0.05, self.options.ping_interval / 300)
+        self._handlers: dict[str, Handler] = {}
+        self._sessions: dict[str, dict[str, Any]] = {}
+        # Disconnect handlers under way, and what start_background_task started.
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._wheel: Wheel | None = None
+        # Takes each message: what was registered for `message`.
+        self.deliver: Handler = _ignore
+        # While shutting down: done once no session is left.
+        self._emptied: asyncio.Future[None] | None = None
+        # Polls that are answered at the end of this turn.
+        self._due: list[Connection] = []
+        self._ids = Ids()
+
+    # ---------------------------------------------------------------- what connections ask
+
+    @property
+    def wheel(self) -> Wheel:
+        if self._wheel is None:
+            self._loop = asyncio.get_running_loop()
+            self._wheel = Wheel(self._loop, self.tick)
+        return self._wheel
+
+    def clock(self) -> float:
+        if self._loop is None:
+            self._loop = asyncio.get_running_loop()
+        return self._loop.time()
+
+    def answer_soon(self, connection: Connection) -> None:
+        """Have a waiting poll answered at the end of this turn of the loop: what follows may join."""
+        if not self._due:
+            self.wheel.loop.call_soon(self._answer_due)
+        self._due.append(connection)
+
+    def _answer_due(self) -> None:
+        due, self._due = self._due, []
+        for connection in due:
+            connection.answer()
+
+    def ended(self, session: Life, reason: str) -> None:
+        """Tell the layer above that a session is over, once, after its last message."""
+        handler = self._handlers.get("disconnect")
+        if handler is not None:
+            result = handler(session.sid, reason)
+            if inspect.isawaitable(result):
+                self._spawn(_await(result))
+        self._sessions.pop(session.sid, None)
+
+    def forget(self, session: Life) -> None:
+        """Let go of a closed session."""
+        self.connections.pop(session.sid, None)
+        self.door.leave(session.remote)
+        if self._emptied is not None and not self.connections and not self._emptied.done():
+            self._emptied.set_result(None)
+
+    # ---------------------------------------------------------------- what python-socketio asks
+
+    def on(self, event: str, handler: Handler | None = None) -> Handler:
+        """Register the handler of `connect`, `message` or `disconnect`; also a decorator."""
+        if event not in ("connect", "message", "disconnect"):
+            raise ValueError("Invalid event")
+
+        def register(handler: Handler) -> Handler:
+            self._handlers[event] = handler
+            if event == "message":
+                self.deliver = handler
+            return handler
+
+        return register if handler is None else register(handler)
+
+    def attach(self, app: web.Application, engineio_path: str = "engine.io") -> None:
+        """Serve under `/<engineio_path>/` of an aiohttp application."""
+        app.router.add_route("*", f"/{engineio_path.strip('/')}/", self.handle_request)
+        MalformedRequests(self.counters).install(app)
+
+    def generate_id(self) -> str:
+        """Return a new session id."""
+        return self._ids.draw()
+
+    def transport(self, sid: str) -> str:
+        """Return "polling" or "websocket"."""
+        return self._connection(sid).transport
+
+    async def send(self, sid: str, data: str | bytes) -> None:
+        """Send a message; dropped where the session is over."""
+        connection = self.connections.get(sid)
+        if connection is not None:
+            connection.send(Frame(data))
+
+    async def send_packet(self, sid: str, pkt: Any) -> None:
+        """Send one of python-engineio's packet objects; only messages are the caller's to send."""
+        if pkt.packet_type != 4:
+            raise ValueError("only messages can be sent")
+        await self.send(sid, pkt.data)
+
+    async def disconnect(self, sid: str | None = None) -> None:
+        """Close one session, or all."""
+        for connection in [self.connections.get(sid)] if sid else list(self.connections.values()):
+            if connection is not None:
+                connection.close(Goodbye.GOING_AWAY)
+
+    async def get_session(self, sid: str) -> dict[str, Any]:
+        """Return the session's dictionary of the layer above."""
+        self._connection(sid)
+        return self._sessions.setdefault(sid, {})
+
+    async def save_session(self, sid: str, session: dict[str, Any]) -> None:
+        """Replace the session's dictionary of the layer above."""
+        self._connection(sid)
+        self._sessions[sid] = session
+
+    def start_background_task(
+        self, target: Callable[..., Coroutine[Any, Any, Any]], *args: Any, **kwargs: Any
+    ) -> asyncio.Task[Any]:
+        """Run a coroutine function in a task that this server holds."""
+        return self._spawn(target(*args, **kwargs))
+
+    async def sleep(self, seconds: float = 0) -> None:
+        await asyncio.sleep(seconds)
+
+    def create_queue(self, *args: Any, **kwargs: Any) -> asyncio.Queue[Any]:
+        return asyncio.Queue(*args, **kwargs)
+
+    def get_queue_empty_exception(self) -> type[Exception]:
+        return asyncio.QueueEmpty
+
+    def create_event(self, *args: Any, **kwargs: Any) -> asyncio.Event:
+        return asyncio.Event(*args, **kwargs)
+
+    async def shutdown(self, within: float | None = None) -> None:
+        """Close all sessions, wait until they are gone and told, and stop the wheel.
+
+        Those that take longer than `within` seconds (default: close_timeout) are cut.
+        """
+        if within is None:
+            within = self.options.close_timeout
+        self.door.close()
+        for connection in list(self.connections.values()):
+            connection.close(Goodbye.GOING_AWAY)
+        deadline = self.clock() + within
+        if self.connections:
+            self._emptied = asyncio.get_running_loop().create_future()
+            await asyncio.wait((self._emptied,), timeout=within)
+        for connection in list(self.connections.values()):
+            connection.lost(Reason.SERVER_DISCONNECT)
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=max(0.1, deadline - self.clock()))
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self._wheel is not None:
+            self._wheel.stop()
+
+    # ---------------------------------------------------------------- requests
+
+    async def handle_request(self, request: web.Request) -> web.StreamResponse:
+        """Answer one HTTP request."""
+        headers = client_address.cors_headers(request, self.options)
+        if headers is None:
+            self.counters["origin refused"] += 1
+            return web.json_response({"code": 4, "message": "Forbidden"}, status=403)
+        if request.method == "OPTIONS":
+            return web.Response(
+                status=204, headers=headers | client_address.preflight_headers(request)
+            )
+        response = await self._route(request, headers)
+        response.headers.update(headers)
+        if request.body_exists and not request.content.is_eof():
+            await polling.answer_early(request, response)
+        return response
+
+    async def _route(self, request: web.Request, headers: Mapping[str, str]) -> web.StreamResponse:
+        query = request.query
+        transport = query.get("transport")
+        if query.get("EIO") != "4":
+            return self._refuse("Unsupported protocol version", 5)
+        if transport not in ("polling", "websocket") or "j" in query:
+            return self._refuse("Transport unknown", 0)
+        sid = query.get("sid")
+        if sid is None:
+            return await self._handshake(request, transport, headers)
+        return await self._serve(request, transport, sid, headers)
+
+    async def _serve(
+        self, request: web.Request, transport: str, sid: str, headers: Mapping[str, str]
+    ) -> web.StreamResponse:
+        """Answer a request of a session."""
+        connection = self.connections.get(sid)
+        if connection is None:
+            return self._refuse("Session ID unknown", 1)
+        if transport == "websocket":
+            return self._upgrade(request, connection)
+        if connection.transport != "polling" or request.method not in ("GET", "POST"):
+            return self._refuse("Bad request", 3)
+        if request.method == "GET":
+            return await polling.poll(request, connection, self, headers)
+        return await polling.post(request, connection, self, headers)
+
+    async def _handshake(
+        self, request: web.Request, transport: str, headers: Mapping[str, str]
+    ) -> web.StreamResponse:
+        if request.method != "GET":
+            return self._refuse("Bad handshake method", 2)
+        key = websocket_handshake.check_handshake(request) if transport == "websocket" else None
+        if transport == "websocket" and key is None:
+            return self._refuse("Bad request", 3)
+        remote = client_address.remote_address(request, self.options)
+        if (refusal := self.door.enter(remote)) is not None:
+            retry = {"Retry-After": str(refusal.retry_after)}
+            return web.json_response({"message": refusal.why}, status=503, headers=retry)
+        sid = self.generate_id()
+        connection = Connection(self, sid, remote, partial(environ_of, request, remote))
+        self.connections[sid] = connection
+        if not await self._wanted(connection):
+            connection.refuse()
+            return web.json_response({"code": 4, "message": "Forbidden"}, status=401)
+        if key is None:
+            connection.open(None)
+            return await polling.poll(request, connection, self, headers)
+        accepted = websocket_handshake.accept(request, key, self, connection)
+        if accepted is None:
+            connection.lost(Reason.TRANSPORT_CLOSE)
+            return bad_request("Bad request", 3)
+        socket, answer, tail = accepted
+        connection.open(socket, answer)
+        socket.start(tail)
+        return Gone()
+
+    async def _wanted(self, connection: Connection) -> bool:
+        """Ask the layer above; an exception or anything but None and True refuses the session."""
+        handler = self._handlers.get("connect")
+        if handler is None:
+            return True
+        try:
+            result = handler(connection.sid, connection.environ)
+            if inspect.isawaitable(result):
+                result = await result
+        except Exception:
+            logger.exception("the connect handler failed")
+            return False
+        return result is None or result is True
+
+    def _upgrade(self, request: web.Request, connection: Connection) -> web.StreamResponse:
+        key = websocket_handshake.check_handshake(request)
+        if key is None or request.method != "GET":
+            return self._refuse("Bad request", 3)
+        accepted = websocket_handshake.accept(request, key, self, connection)
+        if accepted is None:
+            return bad_request("Bad request", 3)
+        socket, answer, tail = accepted
+        socket.write(answer)
+        if socket.begin_upgrade():
+            socket.start(tail)
+        else:
+            self.counters["upgrade refused"] += 1
+        return Gone()
+
+    def _refuse(self, message: str, code: int) -> web.Response:
+        self.counters["bad request"] += 1
+        logger.debug("bad request: %s", message)
+        return bad_request(message, code)
+
+    # ---------------------------------------------------------------- helpers
+
+    def _connection(self, sid: str) -> Connection:
+        try:
+            return self.connections[sid]
+        except KeyError:
+            raise KeyError("Session not found") from None
+
+    def _spawn(self, coroutine: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
+        task = asyncio.get_running_loop().create_task(coroutine)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+
+def _ignore(sid: str, data: str | bytes) -> None:
+    """Stand for the message handler that was not registered."""
+
+
+async def _await(pending: Awaitable[Any]) -> None:
+    try:
+        await pending
+    except Exception:
+        logger.exception("the disconnect handler failed")

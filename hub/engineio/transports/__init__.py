@@ -1,0 +1,1 @@
+"""WebSocket and long-polling on top of aiohttp's HTTP server."""

@@ -1,0 +1,95 @@
+"""The WebSocket handshake: takes a TCP connection over from aiohttp's handler (RFC 6455 §4).
+
+Only `take_over` touches aiohttp's inside. From then on asyncio calls the `WebSocket` protocol directly:
+no task, no timer and none of aiohttp's objects per idle connection; a write is one `transport.write`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import binascii
+from base64 import b64decode, b64encode
+from hashlib import sha1
+
+from aiohttp import web
+
+from hub.engineio.core.connection import Connection
+from hub.engineio.core.interfaces import Host
+from hub.engineio.transports.websocket import WebSocket
+
+_GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
+
+
+def check_handshake(request: web.BaseRequest) -> str | None:
+    """Return the Sec-WebSocket-Key, None where the request is no WebSocket handshake."""
+    headers = request.headers
+    if headers.get("Upgrade", "").strip().lower() != "websocket":
+        return None
+    tokens = {token.strip().lower() for token in headers.get("Connection", "").split(",")}
+    if "upgrade" not in tokens or headers.get("Sec-WebSocket-Version", "").strip() != "13":
+        return None
+    key = headers.get("Sec-WebSocket-Key", "").strip()
+    try:
+        if len(b64decode(key, validate=True)) != 16:
+            return None
+    except (binascii.Error, ValueError):
+        return None
+    return key
+
+
+def wants_deflate(request: web.BaseRequest) -> bool:
+    """Tell whether the client offers permessage-deflate in a form that this engine speaks."""
+    for offer in request.headers.get("Sec-WebSocket-Extensions", "").split(","):
+        name, *parameters = (part.strip().lower() for part in offer.split(";"))
+        if name != "permessage-deflate":
+            continue
+        known = {"client_no_context_takeover", "server_no_context_takeover"}
+        for parameter in parameters:
+            key = parameter.partition("=")[0].strip()
+            if key not in known and key != "client_max_window_bits":
+                break
+        else:
+            return True
+    return False
+
+
+def take_over(request: web.BaseRequest) -> tuple[asyncio.Transport, bytes] | None:
+    """Take the TCP connection from aiohttp's handler; return it and what was read already.
+
+    The one place that touches aiohttp's inside: the handler is told that its connection is lost, so
+    that it ends and lets go of its parser, request and task. None: the connection is lost indeed.
+    """
+    handler = request.protocol
+    transport = handler.transport
+    if transport is None or transport.is_closing():
+        return None
+    tail: bytes = handler._message_tail
+    handler._message_tail = b""
+    handler.transport = None
+    handler.connection_lost(None)
+    return transport, tail
+
+
+def accept(
+    request: web.BaseRequest, key: str, host: Host, connection: Connection | None
+) -> tuple[WebSocket, bytes, bytes] | None:
+    """Return the WebSocket, the answer 101 to write to it first, and input to `start` it with."""
+    deflate = host.options.websocket_compression and wants_deflate(request)
+    taken = take_over(request)
+    if taken is None:
+        return None
+    transport, tail = taken
+    digest = b64encode(sha1(key.encode() + _GUID, usedforsecurity=False).digest())
+    extension = (
+        b"Sec-WebSocket-Extensions: permessage-deflate; "
+        b"server_no_context_takeover; client_no_context_takeover\r\n"
+        if deflate
+        else b""
+    )
+    answer = (
+        b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+        b"Sec-WebSocket-Accept: " + digest + b"\r\n" + extension + b"\r\n"
+    )
+    socket = WebSocket(host, transport, connection, deflate=deflate)
+    transport.set_protocol(socket)
+    return socket, answer, tail

@@ -1,0 +1,1 @@
+"""Connections to Redis; nothing here knows of rooms, sessions or messages."""

@@ -1,0 +1,178 @@
+"""The bus: what nodes tell each other over Redis pub/sub, which may lose messages.
+
+A channel counts as heard only when the *last* command sent for it has been confirmed. A bus that stays silent
+although the node's own probes should come back is broken, and made anew; whoever listens is told to heal.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from itertools import chain
+
+from hub.errors import Unavailable
+from hub.redis.connection import CONNECT_TIMEOUT, Reply, ReplyError, connect, info_fields, pack
+from hub.redis.reconnecting import Kept
+
+log = logging.getLogger("hub.redis")
+
+Messages = list[tuple[bytes, bytes]]
+
+
+class Bus(Kept):
+    """A subscriber.
+
+    `on_messages` gets `(channel, payload)` pairs in the order heard, a list a read. `on_lost` is called when the
+    connection ended, `on_back` when there is a new one and commands for all wanted channels were sent.
+    `silence`: seconds after which a bus on which nothing was heard is given up.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        on_messages: Callable[[Messages], None],
+        on_lost: Callable[[], None],
+        on_back: Callable[[], None],
+        silence: float,
+    ) -> None:
+        super().__init__(url, "bus", silence / 4)
+        self._on_messages = on_messages
+        self._on_lost = on_lost
+        self._on_new = on_back
+        self._silence = silence
+        self._wanted: set[bytes] = set()
+        # The run of the server that the connection leads to.
+        self.server = ""
+        # How many confirmations are owed for a channel; nothing owed and wanted: confirmed.
+        self._owed: dict[bytes, int] = {}
+        self._waiters: dict[bytes, set[asyncio.Future[None]]] = {}
+
+    def want(self, channel: bytes) -> None:
+        """Begin to listen to a channel; `confirmed` tells when that is so."""
+        if channel not in self._wanted:
+            self._wanted.add(channel)
+            self._command("SUBSCRIBE", channel)
+
+    def drop(self, channel: bytes) -> None:
+        """Stop listening to a channel."""
+        if channel in self._wanted:
+            self._wanted.discard(channel)
+            self._command("UNSUBSCRIBE", channel)
+            self._wake(channel)
+
+    def hears(self, channel: bytes) -> bool:
+        return self.up and channel in self._wanted and not self._owed.get(channel)
+
+    async def confirmed(self, channel: bytes, within: float | None = None) -> None:
+        """Wait until a channel is heard, or not wanted any more.
+
+        Raises Unavailable after `within` seconds, or at once where Redis refuses.
+        """
+        while channel in self._wanted and not self.hears(channel):
+            loop = self._loop or asyncio.get_running_loop()
+            future: asyncio.Future[None] = loop.create_future()
+            waiters = self._waiters.setdefault(channel, set())
+            waiters.add(future)
+            # Not asyncio.timeout: that asks for the running loop, see `Kept`.
+            timer = None
+            if within is not None:
+                timer = loop.call_later(within, _give_up, future, "the bus is away")
+            try:
+                await future
+            finally:
+                if timer is not None:
+                    timer.cancel()
+                waiters.remove(future)
+                if not waiters:
+                    del self._waiters[channel]
+                del future  # it may hold an exception, whose traceback holds this frame: a circle
+
+    def _command(self, verb: str, *channels: bytes) -> None:
+        if not self.up or self._link is None:
+            return
+        for channel in channels:
+            self._owed[channel] = self._owed.get(channel, 0) + 1
+        self._link.send(pack((verb, *channels)), None)
+
+    def _pushed(self, replies: list[Reply]) -> None:
+        messages: Messages = []
+        refusal: ReplyError | None = None
+        for reply in replies:
+            if isinstance(reply, ReplyError):
+                refusal = reply
+                break
+            kind, channel, payload = reply
+            if kind == b"message":
+                messages.append((channel, payload))
+                continue
+            if messages:
+                # Heard before the confirmation: perhaps the end of an earlier subscription, and no part of this one.
+                self._on_messages(messages)
+                messages = []
+            self._confirm(channel)
+        if messages:
+            self._on_messages(messages)
+        if refusal is not None:
+            self._refused(refusal)
+
+    def _refused(self, error: ReplyError) -> None:
+        """Give the connection up, as one that came to nothing: there is a channel that Redis does not let it hear.
+
+        Who waits for one is told why. A room that may not be heard is not wanted any more then, and does not spoil the next.
+        """
+        log.error("Redis refuses a subscription", extra={"error": str(error)})
+        self._failed = True
+        self.cut()
+        for future in chain.from_iterable(self._waiters.values()):
+            _give_up(future, f"Redis refuses a subscription: {error}")
+
+    def _confirm(self, channel: bytes) -> None:
+        owed = self._owed.get(channel, 0) - 1
+        if owed > 0:
+            self._owed[channel] = owed
+            return
+        self._owed.pop(channel, None)
+        if channel in self._wanted:
+            self._wake(channel)
+
+    def _wake(self, channel: bytes) -> None:
+        for future in self._waiters.get(channel, ()):
+            if not future.done():
+                future.set_result(None)
+
+    async def _connect(self) -> None:
+        self._link = link = await connect(self._url, self._lost, self._pushed)
+        try:
+            # Whatever lies between may take connections for a Redis that is not there.
+            async with asyncio.timeout(CONNECT_TIMEOUT):
+                self.server = info_fields(await link.call("INFO", "server")).get("run_id", "")
+        except (TimeoutError, ReplyError) as error:
+            link.close()
+            raise Unavailable(f"Redis does not answer: {error}") from None
+        except BaseException:
+            link.close()
+            raise
+        self._owed.clear()
+        self.up = not self._link.closed
+        wanted = sorted(self._wanted)
+        for start in range(0, len(wanted), 500):
+            self._command("SUBSCRIBE", *wanted[start : start + 500])
+
+    def _on_down(self) -> None:
+        self._owed.clear()
+        self._on_lost()
+
+    def _on_back(self) -> None:
+        self._on_new()
+
+    def _check(self) -> None:
+        link = self._link
+        if link is not None and asyncio.get_running_loop().time() - link.alive_at > self._silence:
+            log.warning("the bus is silent; making a new connection")
+            link.close()
+
+
+def _give_up(future: asyncio.Future[None], why: str) -> None:
+    if not future.done():
+        future.set_exception(Unavailable(why))

@@ -1,0 +1,1 @@
+"""python-socketio's server on the hub's Engine.IO server, with its faults mended; nowhere else is that done."""

@@ -1,0 +1,180 @@
+"""Socket.IO packets, decoded strictly, and told apart before they are decoded."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+import msgspec
+from socketio import packet as sio
+
+from hub.engineio.core.packet import ProtocolError
+from hub.engineio.core.prepared import Frame
+from hub.nesting import depth
+
+# Names that stock clients and servers use themselves; a client that sends one is refused (PROTOCOL §3).
+RESERVED = frozenset(
+    {
+        "connect",
+        "connect_error",
+        "disconnect",
+        "disconnecting",
+        "newListener",
+        "removeListener",
+        "__disconnect_final",
+    }
+)
+
+# The longest acknowledgement id: stock clients count from 0, JavaScript numbers end at 16 digits.
+_ID_DIGITS = 15
+# What stands between an event's type and its JSON: "/" may be named, and blanks are JSON's.
+_HEAD = rf"(?:/,)?([0-9]{{0,{_ID_DIGITS}}})[ \t\r\n]*\["
+# An event of "/", `2[…]` or `2<id>[…]`: its id, and the match ends behind the bracket.
+plain_event = re.compile("2" + _HEAD).match
+# The same with attachments, `5<count>-…`: how many, and its id.
+binary_event = re.compile("5([0-9]{1,9})-" + _HEAD).match
+
+
+class Packet(sio.Packet):  # type: ignore[misc]
+    """A Socket.IO packet, decoded strictly. Raises ProtocolError for anything malformed."""
+
+    max_attachments = 10
+    max_depth = 100
+
+    def decode(self, encoded_packet: str) -> int:
+        """Decode a text packet; return how many attachments follow."""
+        text = encoded_packet
+        kind = text[:1]
+        if not kind or kind not in "0123456":
+            raise ProtocolError("unknown Socket.IO packet type")
+        self.packet_type = int(kind)
+        at = 1
+        count = 0
+        if self.packet_type in (sio.BINARY_EVENT, sio.BINARY_ACK):
+            dash = text.find("-", 1, 12)
+            if dash < 0 or not _is_number(text[1:dash]):
+                raise ProtocolError("illegal attachment count")
+            count = int(text[1:dash])
+            if count > self.max_attachments:
+                raise ProtocolError("too many attachments")
+            at = dash + 1
+        self.namespace = None
+        if text[at : at + 1] == "/":
+            comma = text.find(",", at)
+            end = comma if comma >= 0 else len(text)
+            self.namespace = text[at:end].partition("?")[0]
+            at = end + 1
+        digits = at
+        while text[digits : digits + 1] in _DIGITS and digits < len(text):
+            digits += 1
+            if digits - at > _ID_DIGITS:
+                raise ProtocolError("acknowledgement id too long")
+        self.id = int(text[at:digits]) if digits > at else None
+        self.data = parse_json(text[digits:], self.max_depth) if digits < len(text) else None
+        self._check()
+        return count
+
+    def _check(self) -> None:
+        """Refuse a payload that is not of its packet type."""
+        kind = self.packet_type
+        data: Any = self.data
+        if kind == sio.CONNECT:
+            good = data is None or isinstance(data, dict)
+        elif kind == sio.DISCONNECT:
+            good = data is None
+        elif kind in (sio.EVENT, sio.BINARY_EVENT):
+            good = isinstance(data, list) and bool(data) and isinstance(data[0], str)
+            if good and data[0] in RESERVED:
+                raise ProtocolError("reserved event name")
+        elif kind in (sio.ACK, sio.BINARY_ACK):
+            good = isinstance(data, list) and self.id is not None
+        else:
+            good = False
+        if not good:
+            raise ProtocolError("illegal Socket.IO payload")
+
+    @classmethod
+    def reconstruct_binary(cls, data: Any, attachments: list[bytes]) -> Any:
+        """Put the attachments in their places; raises ProtocolError for a place that is none."""
+        if isinstance(data, list):
+            return [cls.reconstruct_binary(item, attachments) for item in data]
+        if isinstance(data, dict):
+            if data.get("_placeholder") is True:
+                number = data.get("num")
+                if type(number) is not int or not 0 <= number < len(attachments):
+                    raise ProtocolError("illegal placeholder")
+                return attachments[number]
+            return {key: cls.reconstruct_binary(item, attachments) for key, item in data.items()}
+        return data
+
+
+_DIGITS = frozenset("0123456789")
+
+
+def _is_number(text: str) -> bool:
+    """Tell whether a text is ASCII digits (str.isdigit takes full-width ones too)."""
+    return text.isascii() and text.isdigit()
+
+
+def parse_json(text: str, max_depth: int) -> Any:
+    """Parse JSON strictly: no NaN or infinities, by name or by size, no more than `max_depth` levels.
+
+    Raises ProtocolError.
+    """
+    try:
+        data = msgspec.json.decode(text)
+    except (msgspec.DecodeError, RecursionError):
+        data = _parse_lenient(text)
+    except UnicodeEncodeError:
+        raise ProtocolError("invalid JSON") from None
+    if text.count("[") + text.count("{") > max_depth and depth(data) > max_depth:
+        raise ProtocolError("JSON nested too deep")
+    return data
+
+
+def _parse_lenient(text: str) -> Any:
+    """Parse what JavaScript makes of a lone surrogate and msgspec refuses; else raise."""
+    if "\\u" not in text:
+        raise ProtocolError("invalid JSON")
+    try:
+        return json.loads(text, parse_constant=_no_constant, parse_float=_finite)
+    except (ValueError, RecursionError):
+        raise ProtocolError("invalid JSON") from None
+
+
+def _no_constant(name: str) -> Any:
+    raise ValueError(name)
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if value in (float("inf"), float("-inf")):
+        raise ValueError(text)
+    return value
+
+
+def frame_of(packet: sio.Packet) -> Frame:
+    """Return a packet and its attachments as one frame."""
+    encoded = packet.encode()
+    return Frame(*encoded) if isinstance(encoded, list) else Frame(encoded)
+
+
+class Undecoded:
+    """A binary event of "/" for the binary lane, as it came; its attachments are still coming."""
+
+    def __init__(self, found: re.Match[str]) -> None:
+        self.packet = found.string
+        self.attachment_count = int(found[1])
+        self.ack = found[2]
+        self._bracket = found.end() - 1
+        self.attachments: list[bytes] = []
+
+    @property
+    def text(self) -> str:
+        """Its JSON."""
+        return self.packet[self._bracket :]
+
+    def add_attachment(self, data: bytes) -> bool:
+        self.attachments.append(data)
+        return len(self.attachments) == self.attachment_count

@@ -1,0 +1,385 @@
+"""python-socketio's server on the hub's engine, with its faults mended: this is the one place for that.
+
+What is replaced, and why (each was found by running it, see docs/engine.md):
+
+    _handle_eio_message   strict packets; binary packets that cannot wedge a session; the fast lane
+    _handle_connect       one CONNECT flow; replies the application can add to; no second call on TypeError
+    _trigger_event        client events never reach `connect` and `disconnect`; arity checked, called once
+    _handle_ack           `430[1]` cannot break the counter of acknowledgements
+    _handle_eio_disconnect / disconnect   told apart by cause, once each, cleaned up in one place
+    manager               one frame per packet, written directly: no task per recipient; a client that
+                          leaves costs what it entered, not what all others did
+"""
+
+from __future__ import annotations
+
+import inspect
+import logging
+from collections import Counter
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+
+import socketio
+from socketio import packet as sio
+from socketio.exceptions import ConnectionRefusedError as Refused
+
+from hub.engineio.core.connection import Connection
+from hub.engineio.core.packet import ProtocolError
+from hub.engineio.core.prepared import Frame
+from hub.engineio.core.state import Goodbye, Reason
+from hub.engineio.server import EngineServer
+from hub.errors import RateLimited, Unavailable
+from hub.socketio.manager import Manager
+from hub.socketio.packet import Packet, Undecoded, binary_event, frame_of, plain_event
+
+logger = logging.getLogger("hub.socketio")
+
+# python-socketio's own: at info it writes a line an event, names that clients chose included.
+_chatter = logging.getLogger("hub.socketio.library")
+_chatter.setLevel(logging.WARNING)
+
+# How many messages more (of events_per_second) a packet counts that could not take the fast lane.
+SLOW_LANE = 9
+
+FastLane = Callable[[Connection, str, str], Awaitable[None] | bool]
+BinaryLane = Callable[[Connection, str, str, list[bytes]], bool]
+
+
+class _Client:
+    """What this module knows of one Engine.IO session."""
+
+    __slots__ = ("connection", "joined", "left", "pending", "ready")
+
+    def __init__(self, connection: Connection) -> None:
+        self.connection = connection
+        # Namespaces it is connected to, and its Socket.IO sid in each.
+        self.joined: dict[str, str] = {}
+        # Namespaces that we put it out of: what it still sends there is dropped.
+        self.left: frozenset[str] = frozenset()
+        # A binary packet whose attachments are still coming.
+        self.pending: Packet | Undecoded | None = None
+        # Whether "/" is connected.
+        self.ready = False
+
+
+class _Environs:
+    """python-socketio's `environ` by Engine.IO sid, built on access: nothing is kept per client."""
+
+    def __init__(self, connections: dict[str, Connection]) -> None:
+        self._connections = connections
+
+    def __getitem__(self, eio_sid: str) -> Mapping[str, Any]:
+        return self._connections[eio_sid].environ
+
+    def get(self, eio_sid: str | None, default: Any = None) -> Any:
+        connection = self._connections.get(eio_sid or "")
+        return default if connection is None else connection.environ
+
+    def __contains__(self, eio_sid: str) -> bool:
+        return eio_sid in self._connections
+
+
+class Server(socketio.AsyncServer):  # type: ignore[misc]
+    """A Socket.IO v5 server; see the module's docstring for what differs from its base class."""
+
+    # Takes plain text events of "/", as id (empty: none) and JSON, before python-socketio does: True or an awaitable
+    # where it did.
+    fast_lane: FastLane | None = None
+    # Takes binary events of "/" likewise, with their attachments; True where it did.
+    binary_lane: BinaryLane | None = None
+    # Called with the sid and the CONNECT reply of "/", to write it, and what else goes with it.
+    welcome: Callable[[str, Frame], None] | None = None
+
+    eio: EngineServer
+    packet_class: type[Packet]
+    manager_initialized: bool
+
+    def __init__(self, **kwargs: Any) -> None:
+        kwargs.setdefault("client_manager", Manager())
+        kwargs.setdefault("serializer", Packet)
+        kwargs.setdefault("async_handlers", False)
+        kwargs.setdefault("logger", _chatter)
+        super().__init__(**kwargs)
+        self.counters: Counter[str] = self.eio.counters
+        self.environ = _Environs(self.eio.connections)
+        self._clients: dict[str, _Client] = {}
+        self._arity: dict[Any, tuple[int, float]] = {}
+        options = self.eio.options
+        if self.packet_class is Packet:
+            limits = {"max_attachments": options.max_attachments, "max_depth": options.max_depth}
+            self.packet_class = type("Packet", (Packet,), limits)
+
+    def _engineio_server_class(self) -> type[EngineServer]:
+        return EngineServer
+
+    def connection(self, sid: str) -> Connection | None:
+        """Return the connection of a Socket.IO sid of "/", None where there is none.
+
+        A connection that is lost is still returned until its disconnect handler has run.
+        """
+        client = self._clients.get(self.manager.eio_sid_from_sid(sid, "/") or "")
+        return None if client is None else client.connection
+
+    async def expel(self, sid: str) -> None:
+        """Put a client of "/" out for good: Socket.IO `41`, then the connection is closed."""
+        connection = self.connection(sid)
+        if connection is not None:
+            self.put_out(connection)
+
+    def put_out(self, connection: Connection) -> None:
+        """Tell a connection of "/" that it is not wanted any more, and close it."""
+        connection.send(Frame("1"))
+        connection.close(Goodbye.DONE)
+
+    async def disconnect(
+        self, sid: str, namespace: str | None = None, ignore_queue: bool = False
+    ) -> None:
+        """Put a client out of one namespace; out of its last one, close its connection."""
+        namespace = namespace or "/"
+        eio_sid = self.manager.eio_sid_from_sid(sid, namespace)
+        client = self._clients.get(eio_sid or "")
+        if client is None or client.joined.get(namespace) != sid:
+            return
+        client.left |= {namespace}
+        self._send(client, sio.DISCONNECT, namespace)
+        if len(client.joined) == 1:
+            client.connection.close(Goodbye.DONE)
+        await self._leave(client, namespace, Reason.SERVER_DISCONNECT)
+
+    # ---------------------------------------------------------------- engine events
+
+    def _handle_eio_connect(self, eio_sid: str, environ: Mapping[str, Any]) -> None:
+        if not self.manager_initialized:
+            self.manager_initialized = True
+            self.manager.initialize()
+        self._clients[eio_sid] = _Client(self.eio.connections[eio_sid])
+
+    def _handle_eio_message(self, eio_sid: str, data: str | bytes) -> Awaitable[None] | None:
+        client = self._clients[eio_sid]
+        if client.pending is not None or not isinstance(data, str):
+            return self._attach(client, data)
+        fast_lane = self.fast_lane
+        if fast_lane is not None and client.ready and (found := plain_event(data)):
+            handled = fast_lane(client.connection, found[1], data[found.end() - 1 :])
+            if handled is True:
+                return None
+            if handled is not False:
+                return handled
+        if self.binary_lane is not None and client.ready and (found := binary_event(data)):
+            undecoded = Undecoded(found)
+            if undecoded.attachment_count > self.eio.options.max_attachments:
+                raise ProtocolError("too many attachments")
+            if not undecoded.attachment_count:
+                return self._undecoded(client, undecoded)
+            client.pending = undecoded
+            return None
+        if fast_lane is not None:
+            client.connection.charge(SLOW_LANE)
+        packet = self.packet_class(encoded_packet=data or "?")
+        return self._dispatch(client, packet)
+
+    def _undecoded(self, client: _Client, packet: Undecoded) -> Awaitable[None] | None:
+        """Offer a binary event to the binary lane, then take python-socketio's way."""
+        assert self.binary_lane is not None
+        if self.binary_lane(client.connection, packet.ack, packet.text, packet.attachments):
+            return None
+        decoded = self.packet_class(encoded_packet=packet.packet)
+        for attachment in packet.attachments:
+            decoded.add_attachment(attachment)
+        return self._dispatch(client, decoded)
+
+    async def _handle_eio_disconnect(self, eio_sid: str, reason: str) -> None:
+        client = self._clients.get(eio_sid)
+        if client is None:
+            return
+        client.pending = None
+        try:
+            for namespace in list(client.joined):
+                try:
+                    await self._leave(client, namespace, reason)
+                except Exception:
+                    # The other namespaces must still hear of it.
+                    logger.exception("a disconnect handler failed")
+        finally:
+            del self._clients[eio_sid]
+            # What the layers above keep there knows its connection: without the circle all of it goes at once.
+            client.connection.data.clear()
+
+    # ---------------------------------------------------------------- packets
+
+    def _attach(self, client: _Client, data: str | bytes) -> Awaitable[None] | None:
+        packet = client.pending
+        if packet is None:
+            raise ProtocolError("attachment without a packet")
+        if isinstance(data, str):
+            raise ProtocolError("text where an attachment was due")
+        if not packet.add_attachment(data):
+            return None
+        client.pending = None
+        if isinstance(packet, Undecoded):
+            return self._undecoded(client, packet)
+        return self._dispatch(client, packet)
+
+    def _dispatch(self, client: _Client, packet: Packet) -> Awaitable[None] | None:
+        kind = packet.packet_type
+        namespace = packet.namespace or "/"
+        data: Any = packet.data
+        if kind == sio.CONNECT:
+            return self._connect(client, namespace, data)
+        sid = client.joined.get(namespace)
+        if sid is None:
+            if namespace in client.left:
+                return None
+            raise ProtocolError("not connected to the namespace")
+        if packet.attachment_count > len(packet.attachments):
+            client.pending = packet
+            return None
+        if kind in (sio.BINARY_EVENT, sio.BINARY_ACK) and not packet.attachment_count:
+            data = packet.reconstruct_binary(data, [])
+        if kind == sio.DISCONNECT:
+            return self._client_left(client, namespace)
+        if kind in (sio.ACK, sio.BINARY_ACK):
+            return self._ack(sid, packet.id, data)
+        return self._event(client, namespace, sid, packet.id, data)
+
+    async def _connect(self, client: _Client, namespace: str, auth: Any) -> None:
+        """Answer a CONNECT: the application's handler decides, and may add to the reply."""
+        if namespace in client.joined:
+            raise ProtocolError("connected already")
+        if not self._is_known(namespace):
+            self._send(client, sio.CONNECT_ERROR, namespace, {"message": "Invalid namespace"})
+            return
+        connection = client.connection
+        sid = await self.manager.pre_connect(connection.sid, namespace)
+        accepted = False
+        try:
+            answer = await self._trigger_event("connect", namespace, sid, connection.environ, auth)
+            accepted = answer is not False
+            if not accepted:
+                self._send(client, sio.CONNECT_ERROR, namespace, Refused().error_args)
+        except Refused as refused:
+            self._send(client, sio.CONNECT_ERROR, namespace, refused.error_args)
+        except (RateLimited, Unavailable):
+            connection.close(Goodbye.TRY_AGAIN)
+        except Exception:
+            # Our fault and not the client's: it should come back.
+            logger.exception("the connect handler failed")
+            connection.close(Goodbye.TRY_AGAIN)
+        finally:
+            if not accepted:
+                await self.manager.disconnect(sid, namespace, ignore_queue=True)
+        if not accepted:
+            return
+        client.joined[namespace] = sid
+        client.left -= {namespace}
+        reply = {"sid": sid, **answer} if isinstance(answer, dict) else {"sid": sid}
+        await self.manager.connect(sid, namespace)
+        connection.establish()
+        client.ready |= namespace == "/"
+        if namespace == "/" and self.welcome is not None:
+            self.welcome(sid, self._frame(sio.CONNECT, namespace, reply))
+        else:
+            self._send(client, sio.CONNECT, namespace, reply)
+
+    async def _client_left(self, client: _Client, namespace: str) -> None:
+        await self._leave(client, namespace, Reason.CLIENT_DISCONNECT)
+        if not client.joined:
+            client.connection.unestablish()
+
+    async def _leave(self, client: _Client, namespace: str, reason: str) -> None:
+        """Take a client out of a namespace: its handler is called once, whatever the cause."""
+        sid = client.joined.pop(namespace, None)
+        if sid is None:
+            return
+        if namespace == "/":
+            client.ready = False
+        self.manager.pre_disconnect(sid, namespace=namespace)
+        try:
+            await self._trigger_event("disconnect", namespace, sid, reason)
+        finally:
+            await self.manager.disconnect(sid, namespace, ignore_queue=True)
+
+    async def _event(
+        self, client: _Client, namespace: str, sid: str, id: int | None, data: list[Any]
+    ) -> None:
+        eio_sid = client.connection.sid
+        if self.async_handlers:
+            self.start_background_task(
+                self._handle_event_internal, self, sid, eio_sid, data, namespace, id
+            )
+        else:
+            await self._handle_event_internal(self, sid, eio_sid, data, namespace, id)
+
+    async def _ack(self, sid: str, id: int | None, data: list[Any]) -> None:
+        callback = self.manager.callbacks.get(sid, {}).get(id) if id else None
+        if callback is None or not self._fits(callback, len(data)):
+            self.counters["stray acknowledgement"] += 1
+            return
+        await self.manager.trigger_callback(sid, id, data)
+
+    # ---------------------------------------------------------------- calling the application
+
+    async def _trigger_event(self, event: str, namespace: str, *args: Any) -> Any:
+        """Call a handler once, with as many arguments as it takes; `not_handled` where none fits."""
+        handler, arguments = self._get_event_handler(event, namespace, args)
+        if handler is None:
+            owner, arguments = self._get_namespace_handler(namespace, args)
+            if owner is None:
+                return self.not_handled
+            handler = getattr(owner, f"on_{event}", None)
+            if handler is None:
+                return self.not_handled
+        if not self._fits(handler, len(arguments)):
+            if event not in self.reserved_events or not self._fits(handler, len(arguments) - 1):
+                self.counters["wrong number of arguments"] += 1
+                logger.debug("an event with a wrong number of arguments")
+                return self.not_handled
+            # The older signatures: connect without auth, disconnect without a reason.
+            arguments = arguments[:-1]
+        result = handler(*arguments)
+        return await result if inspect.isawaitable(result) else result
+
+    def _fits(self, handler: Any, count: int) -> bool:
+        """Tell whether a handler can be called with so many arguments."""
+        bounds = self._arity.get(handler)
+        if bounds is None:
+            self._arity[handler] = bounds = _arity(handler)
+        return bounds[0] <= count <= bounds[1]
+
+    def _is_known(self, namespace: str) -> bool:
+        return (
+            namespace in self.handlers
+            or namespace in self.namespace_handlers
+            or self.namespaces == "*"
+            or namespace in self.namespaces
+        )
+
+    # ---------------------------------------------------------------- output
+
+    async def _send_packet(self, eio_sid: str, pkt: sio.Packet) -> None:
+        """Send a packet and its attachments with nothing between them."""
+        connection = self.eio.connections.get(eio_sid)
+        if connection is not None:
+            connection.send(frame_of(pkt))
+
+    def _send(self, client: _Client, kind: int, namespace: str, data: Any = None) -> None:
+        client.connection.send(self._frame(kind, namespace, data))
+
+    def _frame(self, kind: int, namespace: str, data: Any) -> Frame:
+        return frame_of(self.packet_class(kind, data=data, namespace=namespace))
+
+
+def _arity(handler: Any) -> tuple[int, float]:
+    """Return how many positional arguments a callable takes at least and at most."""
+    least, most = 0, 0.0
+    try:
+        parameters = inspect.signature(handler).parameters.values()
+    except (TypeError, ValueError):
+        return 0, float("inf")
+    for parameter in parameters:
+        if parameter.kind is parameter.VAR_POSITIONAL:
+            most = float("inf")
+        elif parameter.kind in (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD):
+            most += 1
+            least += parameter.default is parameter.empty
+    return least, most

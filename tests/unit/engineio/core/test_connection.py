@@ -1,0 +1,427 @@
+"""A session without sockets: its moves one by one, then at random."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from hub.engineio.core.connection import Connection
+from hub.engineio.core.lifecycle import Life
+from hub.engineio.core.packet import ProtocolError
+from hub.engineio.core.prepared import Frame
+from hub.engineio.core.state import Goodbye, State
+from hub.engineio.core.timer_wheel import Wheel
+from hub.engineio.options import EngineOptions
+from tests.unit.engineio.core.test_prepared import unframe
+from tests.unit.engineio.core.test_timer_wheel import Loop
+
+
+class FakeSocket:
+    """A WebSocket that takes `room` bytes and holds the rest."""
+
+    def __init__(self, *, deflate: bool = False) -> None:
+        self.deflate = deflate
+        self.direct = self.write
+        self.written = b""
+        self.buffered = 0
+        self.codes: list[int] = []
+        self.aborted = False
+        self.paused = False
+
+    def write(self, data: bytes) -> None:
+        self.written += data
+
+    def close(self, code: int) -> None:
+        self.codes.append(code)
+
+    def abort(self) -> None:
+        self.aborted = True
+
+    def pause(self) -> None:
+        self.paused = True
+
+    def resume(self) -> None:
+        self.paused = False
+
+    @property
+    def packets(self) -> list[str | bytes]:
+        return [
+            payload.decode() if first == 0x81 else payload
+            for first, payload in unframe(self.written)
+        ]
+
+
+class FakeHost:
+    def __init__(self, **given: Any) -> None:
+        self.options = EngineOptions(**given)
+        self.counters: Counter[str] = Counter()
+        self.tick = 0.05
+        self.loop: Any = Loop()
+        self.wheel = Wheel(self.loop, self.tick)
+        self.delivered: list[str | bytes] = []
+        self.ends: list[str] = []
+        self.forgotten = 0
+
+    def clock(self) -> float:
+        return float(self.loop.now)
+
+    def deliver(self, sid: str, data: str | bytes) -> Awaitable[None] | None:
+        if data == "bad":
+            raise ProtocolError("bad")
+        self.delivered.append(data)
+        return None
+
+    def answer_soon(self, connection: Connection) -> None:
+        connection.answer()
+
+    def ended(self, session: Life, reason: str) -> None:
+        self.ends.append(reason)
+
+    def forget(self, session: Life) -> None:
+        self.forgotten += 1
+
+
+class Listener:
+    def __init__(self) -> None:
+        self.heard: list[str] = []
+
+    def __getattr__(self, name: str) -> Callable[[], None]:
+        return lambda: self.heard.append(name)
+
+
+class Polls:
+    """What was answered to polls."""
+
+    def __init__(self, connection: Connection) -> None:
+        self.connection = connection
+        self.answers: list[str | None] = []
+
+    def poll(self) -> None:
+        self.connection.poll(self.answers.append)
+
+
+def polling(**given: Any) -> tuple[FakeHost, Connection, Polls]:
+    host = FakeHost(**{"connect_timeout": 0} | given)
+    connection = Connection(host, "sid", "1.2.3.4", dict)
+    connection.open(None)
+    polls = Polls(connection)
+    polls.poll()
+    assert polls.answers.pop() is not None
+    return host, connection, polls
+
+
+def websocket(*, deflate: bool = False, **given: Any) -> tuple[FakeHost, Connection, FakeSocket]:
+    host = FakeHost(**{"connect_timeout": 0} | given)
+    connection = Connection(host, "sid", "1.2.3.4", dict)
+    socket = FakeSocket(deflate=deflate)
+    connection.open(socket)
+    assert str(socket.packets[0]).startswith("0{")
+    socket.written = b""
+    return host, connection, socket
+
+
+class TestOutput:
+    def test_a_websocket_is_written_directly(self) -> None:
+        _, connection, socket = websocket()
+        frames = [Frame("2[1]"), Frame('51-["b",0]', b"x")]
+        connection.write(b"".join(frame.wire for frame in frames), frames)
+        assert socket.packets == ["42[1]", '451-["b",0]', b"x"]
+
+    def test_a_compressed_websocket_gets_compressed_messages(self) -> None:
+        _, connection, socket = websocket(deflate=True)
+        connection.send(Frame("x" * 5000))
+        assert unframe(socket.written)[0][0] == 0xC1
+
+    def test_high_and_low_are_told_once_each(self) -> None:
+        _, connection, socket = websocket(buffer_limit=1_000_000)
+        connection.listener = listener = Listener()
+        connection.congested()
+        connection.congested()
+        connection.send(Frame("still goes out, in order"))
+        connection.drained()
+        connection.drained()
+        connection.send(Frame("directly again"))
+        assert listener.heard == ["high", "low"]
+        assert socket.packets == ["4still goes out, in order", "4directly again"]
+
+    def test_a_full_buffer_ends_the_session(self) -> None:
+        host, connection, socket = websocket()
+        connection.congested()
+        socket.buffered = host.options.buffer_limit
+        connection.send(Frame("x"))
+        assert socket.codes == [1013]
+        assert host.ends == ["transport error"]
+        connection.send(Frame("dropped"))
+        assert not socket.packets
+
+    def test_a_full_polling_queue_ends_the_session(self) -> None:
+        host, connection, polls = polling(buffer_high=1000, buffer_low=100, buffer_limit=10_000)
+        connection.listener = listener = Listener()
+        for _ in range(12):
+            connection.send(Frame("x" * 1000))
+        assert connection.closed
+        assert listener.heard == ["high"]
+        assert host.ends == ["transport error"]
+        polls.poll()
+        assert polls.answers == [None]
+
+    def test_polling_tells_low_when_polls_have_taken_enough(self) -> None:
+        _, connection, polls = polling(buffer_high=1000, buffer_low=100)
+        connection.listener = listener = Listener()
+        for _ in range(20):
+            connection.send(Frame("x" * 100))
+        assert connection.buffered > 1000
+        polls.poll()
+        assert listener.heard == ["high"]
+        polls.poll()
+        assert listener.heard == ["high", "low"]
+        assert connection.buffered == 0
+
+
+class TestHeartbeat:
+    def test_ping_and_pong_are_told(self) -> None:
+        host, connection, socket = websocket()
+        connection.listener = listener = Listener()
+        connection.receive("3")
+        assert listener.heard == []
+        host.loop.run(host.clock() + 25.1)
+        assert socket.packets == ["2"]
+        connection.receive("3")
+        connection.receive("3")
+        assert listener.heard == ["ping", "pong"]
+        host.loop.run(host.clock() + 30)
+        assert listener.heard == ["ping", "pong", "ping"]
+
+    def test_a_pong_proves_nothing_before_the_ping_was_taken(self) -> None:
+        host, connection, polls = polling()
+        connection.listener = listener = Listener()
+        host.loop.run(host.clock() + 25.1)
+        connection.receive("3")
+        assert listener.heard == ["ping"]
+        polls.poll()
+        assert polls.answers == ["2"]
+        connection.receive("3")
+        assert listener.heard == ["ping", "pong"]
+
+    def test_a_ping_that_waits_in_an_upgrade_keeps_its_place(self) -> None:
+        host, connection, _ = polling(upgrade_timeout=60)
+        connection.listener = listener = Listener()
+        socket = FakeSocket()
+        assert connection.begin_upgrade(socket)
+        connection.probe(socket, "2probe")
+        connection.send(Frame("before"))
+        host.loop.run(host.clock() + 25.1)
+        connection.send(Frame("after"))
+        connection.receive("3")
+        connection.probe(socket, "5")
+        assert socket.packets == ["3probe", "4before", "2", "4after"]
+        connection.receive("3")
+        assert listener.heard == ["ping", "pong"]
+
+    def test_no_pong_ends_the_session(self) -> None:
+        host, connection, socket = websocket()
+        host.loop.run(host.clock() + 45.1)
+        assert host.ends == ["ping timeout"]
+        assert socket.codes == [1001]
+        host.loop.run(host.clock() + 1)
+        assert socket.aborted
+        assert host.forgotten == 1
+        assert connection.state is State.CLOSED
+        assert len(host.wheel) == 0
+
+    def test_a_paused_session_lives(self) -> None:
+        host, connection, socket = websocket()
+        connection.pause()
+        assert socket.paused
+        host.loop.run(host.clock() + 200)
+        assert not connection.closed
+        # The client is pinged all the while, or it would leave.
+        assert len(socket.packets) == 8
+        connection.resume()
+        host.loop.run(host.clock() + 19)
+        assert not connection.closed
+        host.loop.run(host.clock() + 2)
+        assert host.ends == ["ping timeout"]
+
+
+class TestDeadlines:
+    def test_without_establish_the_session_ends(self) -> None:
+        host, connection, _ = websocket(connect_timeout=5)
+        host.loop.run(host.clock() + 5.1)
+        assert host.ends == ["server disconnect"]
+        host, connection, _ = websocket(connect_timeout=5)
+        connection.establish()
+        host.loop.run(host.clock() + 20)
+        assert not host.ends
+        connection.unestablish()
+        host.loop.run(host.clock() + 4.9)
+        assert not host.ends
+        host.loop.run(host.clock() + 0.2)
+        assert host.ends == ["server disconnect"]
+
+    def test_a_goodbye_waits_for_the_next_poll_but_not_for_ever(self) -> None:
+        host, connection, polls = polling(close_timeout=3)
+        connection.send(Frame("1"))
+        connection.close(Goodbye.DONE)
+        assert host.ends == ["server disconnect"]
+        assert connection.state is State.CLOSING
+        polls.poll()
+        assert polls.answers == ["41"]
+        assert connection.state.value == "closed"
+        host, connection, _ = polling(close_timeout=3)
+        connection.send(Frame("1"))
+        connection.close(Goodbye.DONE)
+        host.loop.run(host.clock() + 3.1)
+        assert connection.state is State.CLOSED
+        assert host.ends == ["server disconnect"]
+
+
+def test_the_end_is_told_after_what_is_being_handled() -> None:
+    host, connection, _ = websocket()
+    connection.begin()
+    connection.lost("transport close")
+    assert not host.ends
+    connection.done()
+    assert host.ends == ["transport close"]
+
+
+def test_illegal_moves_are_refused() -> None:
+    _, connection, _ = websocket()
+    connection.lost("x")
+    with pytest.raises(RuntimeError, match="no way from closed to open"):
+        connection.open(None)
+
+
+STEPS = st.one_of(
+    st.tuples(st.just("send"), st.integers(1, 12)),
+    st.tuples(st.just("poll"), st.none()),
+    st.tuples(st.just("unpoll"), st.none()),
+    st.tuples(
+        st.just("receive"), st.sampled_from(["3", "3", "6", "4x", "4bad", "1", "2", "5", b"x"])
+    ),
+    st.tuples(st.just("upgrade"), st.none()),
+    st.tuples(st.just("probe"), st.sampled_from(["2probe", "5", "2probe", "5", "4x", b""])),
+    st.tuples(st.just("abandon"), st.none()),
+    st.tuples(st.just("wait"), st.floats(0.01, 30)),
+    st.tuples(st.just("handle"), st.booleans()),
+    st.tuples(st.just("pause"), st.booleans()),
+    st.tuples(st.just("congest"), st.booleans()),
+    st.tuples(st.just("close"), st.sampled_from(list(Goodbye))),
+    st.tuples(st.just("lost"), st.none()),
+    st.tuples(st.just("establish"), st.booleans()),
+)
+
+
+@settings(max_examples=400, deadline=None)
+@given(st.booleans(), st.lists(STEPS, max_size=60))
+def test_whatever_happens(on_websocket: bool, steps: list[tuple[str, Any]]) -> None:
+    """Frames arrive once, in order, up to the end; every poll is answered once; the end is told once."""
+    walk = Walk(on_websocket)
+    for name, argument in steps:
+        getattr(walk, name)(argument)
+        walk.check()
+    walk.finish()
+
+
+class Walk:
+    """One session, what was done to it, and what must hold."""
+
+    def __init__(self, on_websocket: bool) -> None:
+        self.host = FakeHost(connect_timeout=20, upgrade_timeout=5, answer_packets=8)
+        self.connection = Connection(self.host, "sid", "1.2.3.4", dict)
+        self.connection.listener = self.listener = Listener()
+        self.socket = FakeSocket() if on_websocket else None
+        self.connection.open(self.socket)
+        self.sockets = [self.socket] if self.socket else []
+        self.asked = 0
+        self.answers: list[str | None] = []
+        self.sent: list[str] = []
+        self.handling = False
+
+    def send(self, size: int) -> None:
+        frame = Frame(*(f"{len(self.sent) + part}" for part in range(size)))
+        if not self.connection.closed:
+            self.sent += [f"4{packet!s}" for packet in frame.packets]
+        self.connection.send(frame)
+
+    def poll(self, _: None) -> None:
+        self.asked += 1
+        self.connection.poll(self.answers.append)
+
+    def unpoll(self, _: None) -> None:
+        if self.asked > len(self.answers):
+            self.asked -= 1
+            self.connection.unpoll()
+
+    def receive(self, packet: str | bytes) -> None:
+        assert self.connection.receive(packet) is None
+
+    def upgrade(self, _: None) -> None:
+        socket = FakeSocket()
+        if self.connection.begin_upgrade(socket):
+            self.sockets.append(socket)
+
+    def probe(self, packet: str | bytes) -> None:
+        if self.sockets:
+            self.connection.probe(self.sockets[-1], packet)
+
+    def abandon(self, _: None) -> None:
+        if self.sockets:
+            self.connection.abandon_upgrade(self.sockets[-1])
+
+    def wait(self, seconds: float) -> None:
+        self.host.loop.run(self.host.clock() + seconds)
+
+    def handle(self, begin: bool) -> None:
+        self.handling = begin
+        (self.connection.begin if begin else self.connection.done)()
+
+    def pause(self, on: bool) -> None:
+        (self.connection.pause if on else self.connection.resume)()
+
+    def congest(self, on: bool) -> None:
+        (self.connection.congested if on else self.connection.drained)()
+
+    def establish(self, on: bool) -> None:
+        (self.connection.establish if on else self.connection.unestablish)()
+
+    def close(self, goodbye: Goodbye) -> None:
+        self.connection.close(goodbye)
+
+    def lost(self, _: None) -> None:
+        if self.connection.transport == "websocket":
+            self.connection.lost("transport close")
+
+    def check(self) -> None:
+        got: list[str] = []
+        for answer in self.answers:
+            got += [] if answer is None else answer.split("\x1e")
+        for socket in self.sockets:
+            got += [str(packet) for packet in socket.packets]
+        messages = [packet for packet in got if packet.startswith("4")]
+        assert messages == self.sent[: len(messages)]
+        assert self.asked - len(self.answers) in (0, 1)
+        assert len(self.host.ends) <= 1
+        assert self.host.forgotten <= 1
+        if self.connection.transport == "websocket" and not self.connection.closed:
+            assert messages == self.sent
+        heard = [word for word in self.listener.heard if word in ("ping", "pong")]
+        assert heard == ["ping", "pong"] * (len(heard) // 2) + ["ping"] * (len(heard) % 2)
+
+    def finish(self) -> None:
+        self.connection.close()
+        if self.handling:
+            self.connection.done()
+        self.wait(60)
+        assert self.connection.state is State.CLOSED
+        assert len(self.host.ends) == 1
+        assert self.host.forgotten == 1
+        assert self.asked == len(self.answers)
+        assert len(self.host.wheel) == 0
+        assert all(socket.aborted or socket.codes for socket in self.sockets)
+        self.check()
