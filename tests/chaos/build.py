@@ -11,7 +11,7 @@ import asyncio
 import sys
 from typing import Any
 
-from hub.cli import main
+from hub.cli.main import main
 from hub.store import store
 from hub.store.answers import Taken
 from hub.store.scripts import read_all

@@ -99,7 +99,7 @@ async def test_a_keeper_that_dies_is_noticed(node):
 
 
 BROKEN = """
-from hub.cli import main
+from hub.cli.main import main
 from hub.upkeep import Upkeep
 
 async def prove(self):
@@ -111,7 +111,7 @@ main()
 
 # The same where what breaks is begun by a change of Redis.
 BROKEN_CHANGE = """
-from hub.cli import main
+from hub.cli.main import main
 from hub.store.store import Store
 
 async def rollback(self):

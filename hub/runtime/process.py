@@ -1,4 +1,4 @@
-"""The application: everything put together, started, watched over, and let go in order."""
+"""One hub process: everything put together, started, watched over, drained and stopped."""
 
 from __future__ import annotations
 
@@ -8,25 +8,25 @@ import functools
 import itertools
 import logging
 import signal
-from collections.abc import Awaitable, Callable
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 from aiohttp import web
 
-from hub import open_files, static_files
-from hub.embedded import EmbeddedServer
+from hub.embedded.server import EmbeddedServer
 from hub.engineio.core.state import Goodbye
 from hub.engineio.http_errors import Handler, answering
 from hub.errors import HubError, Unavailable
 from hub.events import Events
-from hub.listening import listen
 from hub.node import Node
+from hub.runtime import file_limit
+from hub.runtime.app import build_app
+from hub.runtime.listener import listen
 from hub.session import Session
 from hub.settings import Settings
 from hub.socketio.server import Server
 
-log = logging.getLogger("hub.app")
+log = logging.getLogger("hub.runtime")
 
 # Seconds between the groups in which clients are let go at the end.
 DRAIN_STEP = 0.1
@@ -44,15 +44,9 @@ LEAST_PATIENCE = 30.0
 # Seconds that the rest of a refused body is read and thrown away, so that its sender sees the answer.
 LINGERING_TIME = 0.5
 
-_PAGE_HEADERS = {
-    "Content-Security-Policy": "default-src 'self'; connect-src 'self' ws: wss:; img-src 'self' data:",
-    "X-Content-Type-Options": "nosniff",
-    "Cache-Control": "no-cache",
-}
 
-
-class Hub:
-    """One hub process: the node, python-socketio on the engine, and the HTTP application."""
+class HubProcess:
+    """The parts of one hub process: the node, Socket.IO on the engine, and the HTTP application."""
 
     def __init__(self, settings: Settings, redis_url: str) -> None:
         self.settings = settings
@@ -71,7 +65,7 @@ class Hub:
             buffer_low=settings.buffer_low,
             # A replayed batch is written in one piece, whatever the buffer holds.
             buffer_limit=max(16 * 1024 * 1024, 4 * (settings.buffer_high + settings.replay_bytes)),
-            max_connections=open_files.connections(settings.max_connections),
+            max_connections=file_limit.connections(settings.max_connections),
             max_lag=settings.max_lag,
             connections_per_address=settings.connections_per_address,
             newcomers_per_address=settings.newcomers_per_address,
@@ -86,22 +80,9 @@ class Hub:
             trusted_proxies=settings.proxies,
         )
         self.events = Events(self.node, self.server)
-        self.app = web.Application()
-        self.app.router.add_get("/healthz", self._healthz)
-        self.app.router.add_get("/readyz", self._readyz)
-        for path, file in static_files.routes().items():
-            self.app.router.add_get(path, _file(file))
-        self.server.attach(self.app)
+        self.app = build_app(self.node, self.server)
         # Set when a background loop has failed: the process is of no use any more.
         self.failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-
-    async def _healthz(self, _: web.Request) -> web.Response:
-        return web.json_response({"ok": True})
-
-    async def _readyz(self, _: web.Request) -> web.Response:
-        state = {"redis": self.node.store.commands.up, "bus": self.node.store.bus.up}
-        ready = all(state.values()) and not self.server.eio.door.refusing
-        return web.json_response({"ok": ready, **state}, status=200 if ready else 503)
 
     def _expel(self, session: Session) -> None:
         connection = self.server.eio.connections.get(session.connection)
@@ -168,7 +149,7 @@ async def serve(settings: Settings, *, announce: Callable[[str], None]) -> None:
             stack.push_async_callback(embedded.stop)
             await embedded.start()
             url = embedded.url
-        hub = Hub(settings, url)
+        hub = HubProcess(settings, url)
         stack.push_async_callback(hub.node.stop)
         await hub.node.start()
         await stack.enter_async_context(hub.node.upkeep.run())
@@ -204,10 +185,3 @@ async def serve(settings: Settings, *, announce: Callable[[str], None]) -> None:
 
 def _url(host: str, port: int) -> str:
     return f"http://[{host}]:{port}/" if ":" in host else f"http://{host}:{port}/"
-
-
-def _file(path: Path) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
-    async def handler(_: web.Request) -> web.StreamResponse:
-        return web.FileResponse(path, headers=_PAGE_HEADERS)
-
-    return handler

@@ -1,6 +1,6 @@
 """Structured, quiet logs on standard error: one line per record, fields as `key=value`.
 
-    2026-11-23T14:31:07.482Z info hub.app listening url=http://127.0.0.1:8000/
+    2026-11-23T14:31:07.482Z info hub.runtime.process listening url=http://127.0.0.1:8000/
 
 Fields are given with the record, `log.info("parked", extra={"rooms": 3})`. Secrets and message
 bodies have no place in a log; a field that by its name would hold one is blotted out.

@@ -9,7 +9,7 @@ import socket
 import pytest
 import uvloop
 
-from hub.listening import AT_ONCE, listen
+from hub.runtime.listener import AT_ONCE, listen
 
 
 def kept_alive(transport: asyncio.BaseTransport) -> bool:

@@ -20,9 +20,10 @@ from urllib.parse import unquote
 
 import pytest
 
-from hub import data_dir, embedded
-from hub.data_dir import SOCKET_PATH_MAX, DataDir
-from hub.embedded import EmbeddedServer, EmbeddedServerError
+from hub.embedded import data_dir
+from hub.embedded import server as embedded
+from hub.embedded.data_dir import SOCKET_PATH_MAX, DataDir
+from hub.embedded.server import EmbeddedServer, EmbeddedServerError
 from hub.errors import HubError
 from hub.settings import Settings
 
@@ -31,8 +32,8 @@ PATIENCE = 20.0
 # A hub for the tests to kill: starts a server on argv[1], says where, and stays.
 HUB = """
 import asyncio, sys
-from hub import logs
-from hub.embedded import EmbeddedServer
+from hub.runtime import logs
+from hub.embedded.server import EmbeddedServer
 from hub.settings import Settings
 
 async def main():
@@ -43,11 +44,11 @@ async def main():
 
 logs.setup("info")
 if sys.argv[2] == "watchdog":
-    import hub.embedded
-    hub.embedded.KERNEL_WATCHES = False
-    hub.embedded._LAUNCHER = hub.embedded._LAUNCHER.replace("PR_SET_PDEATHSIG, signal.SIGTERM", "PR_SET_PDEATHSIG, 0")
+    import hub.embedded.server
+    hub.embedded.server.KERNEL_WATCHES = False
+    hub.embedded.server._LAUNCHER = hub.embedded.server._LAUNCHER.replace("PR_SET_PDEATHSIG, signal.SIGTERM", "PR_SET_PDEATHSIG, 0")
 if sys.argv[2] == "nobody":
-    hub_embedded = __import__("hub.embedded").embedded
+    hub_embedded = __import__("hub.embedded.server").embedded.server
     hub_embedded._LAUNCHER = hub_embedded._LAUNCHER.replace("PR_SET_PDEATHSIG, signal.SIGTERM", "PR_SET_PDEATHSIG, 0")
 if sys.argv[2] == "uvloop":
     import uvloop

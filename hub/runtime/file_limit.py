@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import resource
 
-log = logging.getLogger("hub.open_files")
+log = logging.getLogger("hub.runtime")
 
 # More than anybody needs; some systems allow a thousand million, which makes starting a process slow.
 MOST = 1 << 20

@@ -2,7 +2,7 @@
 
 The server ends with the hub even when the hub is killed: on Linux the kernel sends it SIGTERM,
 elsewhere a shell that waits on a pipe does. Should that fail, the next hub on the data directory
-ends it before it starts its own. What lies in the data directory, `hub.data_dir` says.
+ends it before it starts its own. What lies in the data directory, `hub.embedded.data_dir` says.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import time
 from pathlib import Path
 from urllib.parse import quote
 
-from hub.data_dir import DataDir, EmbeddedServerError
+from hub.embedded.data_dir import DataDir, EmbeddedServerError
 from hub.settings import Settings
 
 __all__ = ["EmbeddedServer", "EmbeddedServerError"]

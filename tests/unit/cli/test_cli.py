@@ -14,9 +14,10 @@ from types import ModuleType
 import pytest
 
 import hub
-from hub import cli
+import hub.runtime
+from hub.cli import config, main
+from hub.cli.serve_options import FLAGS
 from hub.errors import Unavailable
-from hub.options import FLAGS
 from hub.settings import Settings
 
 
@@ -32,7 +33,7 @@ def run(capfd):
 
     def run(*words: str) -> tuple[int, str, str]:
         with pytest.raises(SystemExit) as end:
-            cli.main(words)
+            main.main(words)
         out, err = capfd.readouterr()
         return int(end.value.code or 0), out, err
 
@@ -41,8 +42,8 @@ def run(capfd):
 
 @pytest.fixture
 def app(monkeypatch):
-    """A stand-in for hub.app that keeps what it was started with; its `serve` can be replaced."""
-    module = ModuleType("hub.app")
+    """A stand-in for hub.runtime.process that keeps what it was started with; its `serve` can be replaced."""
+    module = ModuleType("hub.runtime.process")
     module.started = []
 
     async def serve(settings: Settings, *, announce: Callable[[str], None]) -> None:
@@ -50,9 +51,9 @@ def app(monkeypatch):
         announce("http://127.0.0.1:8000/")
 
     module.serve = serve
-    monkeypatch.setitem(sys.modules, "hub.app", module)
-    monkeypatch.setattr(hub, "app", module, raising=False)
-    monkeypatch.setattr("hub.logs.setup", lambda level: None)
+    monkeypatch.setitem(sys.modules, "hub.runtime.process", module)
+    monkeypatch.setattr(hub.runtime, "process", module, raising=False)
+    monkeypatch.setattr("hub.runtime.logs.setup", lambda level: None)
     return module
 
 
@@ -196,7 +197,7 @@ def test_a_fault_of_the_hubs_own_is_not_made_pretty(app):
 
     app.serve = fail
     with pytest.raises(RuntimeError, match="a bug"):
-        cli.main(["serve"])
+        main.main(["serve"])
 
 
 def test_the_hub_runs_under_uvloop(run, app):
@@ -241,7 +242,7 @@ def test_settings_hides_a_password_wherever_it_stands(run, monkeypatch, url, sho
 
 def test_settings_can_be_read_back(run, monkeypatch):
     values = dict(line.split("=", 1) for line in run("settings")[1].splitlines())
-    assert cli.load(values, {}) == Settings()
+    assert config.load(values, {}) == Settings()
 
 
 def test_version(run):

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from hub import logs
+from hub.runtime import logs
 
 
 @pytest.fixture

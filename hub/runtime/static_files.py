@@ -6,7 +6,7 @@ from pathlib import Path
 
 from hub.errors import NotFound
 
-_PACKAGE = Path(__file__).resolve().parent
+_PACKAGE = Path(__file__).resolve().parents[1]
 _INSTALLED = _PACKAGE / "_static"
 _CHECKOUT = _PACKAGE.parent / "static"
 

@@ -1,0 +1,67 @@
+"""The command line: its commands, and one sentence for each mistake."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+import click
+from click.core import ParameterSource
+
+import hub
+from hub.cli.config import invalid, show_settings
+from hub.cli.serve import ServeOption, serve_command
+from hub.errors import HubError
+
+
+@click.group(
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog="Start with `hub serve`, then open the address that it prints.",
+)
+@click.version_option(hub.__version__, "--version", prog_name="hub", message="%(prog)s %(version)s")
+def cli() -> None:
+    """Socket.IO Hub: a realtime pub/sub hub whose clients get what they missed."""
+
+
+cli.add_command(serve_command)
+cli.add_command(show_settings)
+
+
+def main(args: Sequence[str] | None = None) -> None:
+    """Run the command line and exit: 0 done, 1 the hub cannot run, 2 it was asked wrongly."""
+    try:
+        status = cli.main(args, prog_name="hub", standalone_mode=False)
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.format_message(), err=True)
+        sys.exit(2)
+    except click.UsageError as error:
+        _fail(_sentence(error), 2)
+    except click.Abort:
+        sys.exit(130)
+    except HubError as error:
+        _fail(error.message, 1)
+    except OSError as error:
+        _fail(f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}", 1)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    sys.exit(status if isinstance(status, int) else 0)
+
+
+def _fail(sentence: str, status: int) -> None:
+    click.echo(f"hub: {sentence}", err=True)
+    sys.exit(status)
+
+
+def _sentence(error: click.UsageError) -> str:
+    """Return what was wrong, naming the option or the variable, whichever held the value."""
+    param, context = error.__dict__.get("param"), error.ctx
+    if isinstance(param, ServeOption) and isinstance(context, click.Context):
+        source = context.get_parameter_source(param.name or "")
+        named = param.flag.name if source is ParameterSource.COMMANDLINE else param.flag.envvar
+        if isinstance(error, click.BadParameter) and not isinstance(error, click.MissingParameter):
+            return invalid(named, error.message)
+    return error.format_message()
+
+
+if __name__ == "__main__":
+    main()
