@@ -27,7 +27,7 @@ import redis
 from bench.process import cpu_seconds
 from hub.message import encode, meta
 from hub.settings import Settings
-from hub.store.answers import Taken
+from hub.store.results import Taken
 from hub.store.store import Store
 from tests.support.tools import valkey
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from aiohttp import web
 
-from hub.node import Node
+from hub.node.node import Node
 from hub.runtime import static_files
 from hub.socketio.server import Server
 

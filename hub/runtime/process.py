@@ -13,16 +13,16 @@ from typing import Any
 
 from aiohttp import web
 
+from hub.api.socketio import Events
 from hub.embedded.server import EmbeddedServer
 from hub.engineio.core.state import Goodbye
 from hub.engineio.http_errors import Handler, answering
 from hub.errors import HubError, Unavailable
-from hub.events import Events
-from hub.node import Node
+from hub.node.node import Node
+from hub.pubsub.session import Session
 from hub.runtime import file_limit
 from hub.runtime.app import build_app
 from hub.runtime.listener import listen
-from hub.session import Session
 from hub.settings import Settings
 from hub.socketio.server import Server
 

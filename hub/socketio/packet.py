@@ -2,29 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import re
 from typing import Any
 
-import msgspec
 from socketio import packet as sio
 
+from hub import strict_json
 from hub.engineio.core.packet import ProtocolError
 from hub.engineio.core.prepared import Frame
-from hub.nesting import depth
-
-# Names that stock clients and servers use themselves; a client that sends one is refused (PROTOCOL §3).
-RESERVED = frozenset(
-    {
-        "connect",
-        "connect_error",
-        "disconnect",
-        "disconnecting",
-        "newListener",
-        "removeListener",
-        "__disconnect_final",
-    }
-)
+from hub.model import RESERVED_EVENTS
 
 # The longest acknowledgement id: stock clients count from 0, JavaScript numbers end at 16 digits.
 _ID_DIGITS = 15
@@ -85,7 +71,7 @@ class Packet(sio.Packet):  # type: ignore[misc]
             good = data is None
         elif kind in (sio.EVENT, sio.BINARY_EVENT):
             good = isinstance(data, list) and bool(data) and isinstance(data[0], str)
-            if good and data[0] in RESERVED:
+            if good and data[0] in RESERVED_EVENTS:
                 raise ProtocolError("reserved event name")
         elif kind in (sio.ACK, sio.BINARY_ACK):
             good = isinstance(data, list) and self.id is not None
@@ -118,40 +104,11 @@ def _is_number(text: str) -> bool:
 
 
 def parse_json(text: str, max_depth: int) -> Any:
-    """Parse JSON strictly: no NaN or infinities, by name or by size, no more than `max_depth` levels.
-
-    Raises ProtocolError.
-    """
+    """Parse JSON strictly. Raises ProtocolError."""
     try:
-        data = msgspec.json.decode(text)
-    except (msgspec.DecodeError, RecursionError):
-        data = _parse_lenient(text)
-    except UnicodeEncodeError:
-        raise ProtocolError("invalid JSON") from None
-    if text.count("[") + text.count("{") > max_depth and depth(data) > max_depth:
-        raise ProtocolError("JSON nested too deep")
-    return data
-
-
-def _parse_lenient(text: str) -> Any:
-    """Parse what JavaScript makes of a lone surrogate and msgspec refuses; else raise."""
-    if "\\u" not in text:
-        raise ProtocolError("invalid JSON")
-    try:
-        return json.loads(text, parse_constant=_no_constant, parse_float=_finite)
-    except (ValueError, RecursionError):
-        raise ProtocolError("invalid JSON") from None
-
-
-def _no_constant(name: str) -> Any:
-    raise ValueError(name)
-
-
-def _finite(text: str) -> float:
-    value = float(text)
-    if value in (float("inf"), float("-inf")):
-        raise ValueError(text)
-    return value
+        return strict_json.loads(text, max_depth)
+    except ValueError as error:
+        raise ProtocolError(str(error)) from None
 
 
 def frame_of(packet: sio.Packet) -> Frame:

@@ -1,0 +1,1 @@
+"""The state of the hub in Redis: every change of it is one atomic script."""

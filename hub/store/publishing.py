@@ -11,7 +11,7 @@ from hub.redis.commands import Commands
 from hub.redis.connection import packed_part
 from hub.settings import Settings
 from hub.store.keys import Keys
-from hub.store.seen import Seen
+from hub.store.loss_detector import Seen
 
 # A message's offset and whether its idempotency key had been seen, or what went wrong.
 Callback = Callable[[int | HubError, bool], None]

@@ -16,12 +16,12 @@ from hub.redis.bus import Bus, Messages
 from hub.redis.commands import Commands
 from hub.redis.connection import database
 from hub.settings import Settings
-from hub.store.answers import Batch, Gap, NotOwner, Page, Taken
-from hub.store.identity import Identity, identify
 from hub.store.keys import SCHEMA, Keys
+from hub.store.loss_detector import Seen
 from hub.store.publishing import Publisher
+from hub.store.results import Batch, Gap, NotOwner, Page, Taken
 from hub.store.scripts import read_all
-from hub.store.seen import Seen
+from hub.store.server_check import Identity, identify
 
 log = logging.getLogger("hub.store")
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from hub.cli.main import main
 from hub.store import store
-from hub.store.answers import Taken
+from hub.store.results import Taken
 from hub.store.scripts import read_all
 from hub.store.store import Store
 from tests.chaos.drill import LATE

@@ -9,7 +9,7 @@ import json
 
 import pytest
 
-from hub.limits import BURST, SHARE, TOLERATED
+from hub.api.limits import BURST, SHARE, TOLERATED
 from tests.chaos.leaks import resident
 from tests.support.expect import exactly
 from tests.support.hubs import Hub

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 
 from hub.errors import Unavailable
-from hub.node import Node
+from hub.node.node import Node
 from hub.settings import Settings
 from hub.store.store import Store
 from tests.support.hubs import Hub

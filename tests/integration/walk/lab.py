@@ -19,23 +19,23 @@ from typing import Any
 
 import hiredis
 
+from hub.api.limits import Limits, Load
+from hub.api.pipeline import Lane
+from hub.api.socketio import Events
 from hub.engineio.core import ids
 from hub.errors import Unavailable
-from hub.events import Events
-from hub.lane import Lane
-from hub.limits import Limits, Load
-from hub.node import Node
-from hub.recent import Recent
+from hub.node.maintenance import Upkeep
+from hub.node.node import Node
+from hub.pubsub.replay import Replayer
+from hub.pubsub.replay_cache import Recent
+from hub.pubsub.rooms import Rooms
+from hub.pubsub.session import Session
 from hub.redis import bus, commands, reconnecting
 from hub.redis.connection import Growing
-from hub.replay import Replayer
-from hub.rooms import Rooms
-from hub.session import Session
 from hub.settings import Settings
 from hub.store import store
 from hub.store.publishing import Group
 from hub.store.scripts import Script, read_all
-from hub.upkeep import Upkeep
 from tests.support.redis import RedisServer
 
 START = 1_700_000_000_000_000

@@ -9,14 +9,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from hub.node import Node
+from hub.node.maintenance import Upkeep
+from hub.node.node import Node
+from hub.pubsub.replay import Replayer
+from hub.pubsub.rooms import Rooms
+from hub.pubsub.session import Session
 from hub.redis.bus import Bus
-from hub.replay import Replayer
-from hub.rooms import Rooms
-from hub.session import Session
 from hub.store.publishing import Group
 from hub.store.store import Store
-from hub.upkeep import Upkeep
 from tests.integration.walk.lab import Mutation, rewrite
 
 

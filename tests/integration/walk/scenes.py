@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from hub.verbs import Ack
+from hub.api.requests import Ack
 from tests.integration.walk import rollbacks
 from tests.integration.walk.lab import Bad
 from tests.integration.walk.scene import Scene, Story

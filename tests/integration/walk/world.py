@@ -16,11 +16,11 @@ from typing import Any
 
 import hiredis
 
+from hub.api.requests import Publish, Subscribe, Unsubscribe
 from hub.errors import Unavailable
 from hub.message import encode, meta
 from hub.pid import Pid
-from hub.session import Session
-from hub.verbs import Publish, Subscribe, Unsubscribe
+from hub.pubsub.session import Session
 from tests.integration.walk.lab import Bad, Host, Lab, Mutation, Past, Peer
 from tests.support.redis import RedisServer
 

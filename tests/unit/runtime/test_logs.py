@@ -72,7 +72,7 @@ def test_an_exception_is_fields_too(written):
         logging.getLogger("hub").exception("failed")
     line = written.getvalue()
     assert 'error="ValueError: two\\nlines" at=' in line
-    assert "unit/test_logs.py:" in line
+    assert "runtime/test_logs.py:" in line
     assert len(line.splitlines()) == 1
 
 

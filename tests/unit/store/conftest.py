@@ -11,7 +11,7 @@ import pytest
 from hub.message import encode, meta
 from hub.redis.bus import Messages
 from hub.settings import Settings
-from hub.store.answers import Batch, Taken
+from hub.store.results import Batch, Taken
 from hub.store.store import Store
 from tests.support.redis import RedisServer
 

@@ -10,7 +10,7 @@ import pytest
 
 from hub.errors import Unavailable
 from hub.message import encode, meta
-from hub.node import Node
+from hub.node.node import Node
 from hub.redis.commands import _unwrapped
 from hub.settings import Settings
 from tests.support.proxy import Proxy

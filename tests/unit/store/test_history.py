@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from hub.history import SLICE, TOGETHER, Reader, Turns
+from hub.pubsub.history import SLICE, TOGETHER, Reader, Turns
 from hub.settings import Settings
-from hub.store.answers import Page
+from hub.store.results import Page
 from hub.store.store import Store
 
 MANY = 3 * SLICE + 7

@@ -12,7 +12,7 @@ import pytest
 
 from hub.errors import BadRequest, Unavailable
 from hub.pid import Pid
-from hub.store.answers import NotOwner
+from hub.store.results import NotOwner
 from hub.store.scripts import NAMES, Script, read_all
 from tests.support.redis import RedisServer
 from tests.support.times import eventually

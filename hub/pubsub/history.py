@@ -16,9 +16,9 @@ import msgspec
 
 from hub.model import ATTACHMENTS
 from hub.settings import Settings
-from hub.store.answers import Page
+from hub.store.results import Page
 from hub.store.store import Store
-from hub.verbs import renumber
+from hub.strict_json import renumber
 
 # Messages of a slice, and messages that a node reads at the same time: few long slices, or many short ones.
 SLICE, TOGETHER = 100, 200
@@ -116,7 +116,7 @@ def answer(page: Page, *, newest: bool) -> tuple[dict[str, Any], list[bytes]]:
             more = True
             break
         if binary:
-            entry["data"] = msgspec.Raw(renumber(entry["data"], len(attachments)))
+            entry["data"] = msgspec.Raw(renumber(bytes(entry["data"]), len(attachments)))
             attachments += binary
         chosen.append(entry)
     if newest:

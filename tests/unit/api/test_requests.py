@@ -10,8 +10,9 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from hub.api.requests import VERBS, Publish, Subscribe, check_data, decode, parse
 from hub.errors import BadRequest, HubError
-from hub.verbs import DEPTH, VERBS, Publish, Subscribe, check_data, decode, parse, renumber
+from hub.strict_json import MAX_DEPTH, renumber
 
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
@@ -134,27 +135,27 @@ def test_data_that_only_looks_like_it(data: bytes) -> None:
 @pytest.mark.parametrize(("opening", "closing"), [(b"[", b"]"), (b'{"a":', b"}")])
 def test_depth(opening: bytes, closing: bytes) -> None:
     """As deep as stock clients can take, and no deeper; brackets in strings do not count."""
-    publish(opening * DEPTH + b"1" + closing * DEPTH)
-    for depth in (DEPTH + 1, 500, 100_000):
+    publish(opening * MAX_DEPTH + b"1" + closing * MAX_DEPTH)
+    for depth in (MAX_DEPTH + 1, 500, 100_000):
         with pytest.raises(BadRequest):
             publish(opening * depth + b"1" + closing * depth)
     publish(b'"' + b"[" * 1000 + b'\\"' + b"{" * 1000 + b'"')
     publish(b"[" + b",".join([b"[]"] * 1000) + b"]")
     # Where msgspec does not read it.
     for odd in (b'"\\ud800"', b"1" + b"0" * 300):
-        publish(opening * DEPTH + odd + closing * DEPTH)
+        publish(opening * MAX_DEPTH + odd + closing * MAX_DEPTH)
         with pytest.raises(BadRequest, match="nested deeper"):
-            publish(opening * (DEPTH + 1) + odd + closing * (DEPTH + 1))
+            publish(opening * (MAX_DEPTH + 1) + odd + closing * (MAX_DEPTH + 1))
 
 
 def test_placeholders_have_their_attachments() -> None:
     """What names one that did not come is refused, and so is what only stock Python takes for one."""
-    check_data(raw({"_placeholder": True, "num": 1}), 2)
+    check_data(raw({"_placeholder": True, "num": 1}), 2, MAX_DEPTH)
     for number in (2, -1, 0.0, True, "0", None):
         with pytest.raises(BadRequest):
-            check_data(raw({"_placeholder": True, "num": number}), 2)
+            check_data(raw({"_placeholder": True, "num": number}), 2, MAX_DEPTH)
     with pytest.raises(BadRequest):
-        check_data(raw({"_placeholder": 1, "num": 0}), 2)
+        check_data(raw({"_placeholder": 1, "num": 0}), 2, MAX_DEPTH)
     with pytest.raises(BadRequest, match="binary"):
         decode("history", [raw({"room": "r"})], 1)
 
@@ -169,7 +170,7 @@ def test_renumbering(first: int) -> None:
             {"b": {"_placeholder": True, "num": 1}},
         ]
     )
-    assert json.loads(renumber(data, first)) == [
+    assert json.loads(renumber(bytes(data), first)) == [
         {"_placeholder": True, "num": first}, {"_placeholder": False, "num": 0},
         {"b": {"_placeholder": True, "num": first + 1}},
     ]  # fmt: skip
@@ -177,7 +178,7 @@ def test_renumbering(first: int) -> None:
 
 def test_renumbering_what_is_as_deep_as_may_be_allowed() -> None:
     data = b"[" * 500 + b'{"_placeholder":true,"num":0}' + b"]" * 500
-    assert json.loads(renumber(msgspec.Raw(data), 1)) == json.loads(data.replace(b"0", b"1"))
+    assert json.loads(renumber(data, 1)) == json.loads(data.replace(b"0", b"1"))
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hub.message import Message, encode, meta
-from hub.recent import OVERHEAD, Memory, Recent, _size
+from hub.pubsub.replay_cache import OVERHEAD, Memory, Recent, _size
 
 
 def message(n: int, *, volatile: bool = False, data: bytes = b"1") -> Message:

@@ -11,15 +11,15 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 
-from hub import session as module
 from hub.engineio.core.prepared import Frame
 from hub.errors import Unavailable
 from hub.message import Message, encode, meta
 from hub.pid import Pid
-from hub.replay import Replayer
-from hub.session import Session, State
+from hub.pubsub import session as module
+from hub.pubsub.replay import Replayer
+from hub.pubsub.session import Session, State
 from hub.settings import Settings
-from hub.store.answers import Batch, Gap, Taken
+from hub.store.results import Batch, Gap, Taken
 
 
 class Peer:

@@ -13,13 +13,13 @@ from typing import Any
 
 from hub.errors import Unavailable
 from hub.message import Message
-from hub.rooms import Rooms
-from hub.session import Session, State
+from hub.pubsub.rooms import Rooms
+from hub.pubsub.session import Session, State
 from hub.settings import Settings
-from hub.store.answers import Batch, NotOwner
+from hub.store.results import Batch, NotOwner
 from hub.store.store import Store
 
-log = logging.getLogger("hub.replay")
+log = logging.getLogger("hub.pubsub")
 
 # Seconds behind a change of Redis in which another node may notice that something is forgotten.
 NOTICED = 60.0

@@ -8,19 +8,9 @@ from typing import Any
 
 from socketio.exceptions import ConnectionRefusedError
 
-from hub import history
-from hub.engineio.core.connection import Connection
-from hub.engineio.core.prepared import Frame
-from hub.errors import BadRequest, Forbidden, HubError, NotFound, RateLimited, Unavailable
-from hub.lane import Lane, Published, Reply
-from hub.limits import Limits, Load
-from hub.message import encode, meta
-from hub.model import check_client_id, is_offset
-from hub.node import Node
-from hub.pid import Pid
-from hub.session import Session
-from hub.socketio.server import Server
-from hub.verbs import (
+from hub.api.limits import Limits, Load
+from hub.api.pipeline import Lane, Published, Reply
+from hub.api.requests import (
     VERBS,
     Ack,
     History,
@@ -31,7 +21,17 @@ from hub.verbs import (
     decode,
     parse,
     quick_publish,
-)  # fmt: skip
+)
+from hub.engineio.core.connection import Connection
+from hub.engineio.core.prepared import Frame
+from hub.errors import BadRequest, Forbidden, HubError, NotFound, RateLimited, Unavailable
+from hub.message import encode, meta
+from hub.model import check_client_id, is_offset
+from hub.node.node import Node
+from hub.pid import Pid
+from hub.pubsub import history
+from hub.pubsub.session import Session
+from hub.socketio.server import Server
 
 
 class Events:

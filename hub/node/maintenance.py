@@ -18,12 +18,12 @@ from collections.abc import (
 from typing import Any
 
 from hub.errors import Unavailable
-from hub.session import Session
+from hub.pubsub.session import Session
 from hub.settings import Settings
-from hub.store.answers import NotOwner
+from hub.store.results import NotOwner
 from hub.store.store import Store
 
-log = logging.getLogger("hub.upkeep")
+log = logging.getLogger("hub.node")
 
 # Sessions that one script looks after, and rooms of theirs: it holds up everybody else's.
 SESSIONS, ROOMS = 100, 1000

@@ -10,13 +10,13 @@ from collections.abc import Callable, Iterable, Sequence
 
 from hub.engineio.core.prepared import Frame
 from hub.message import Message
-from hub.recent import Memory, Recent
-from hub.session import Session, State
+from hub.pubsub.replay_cache import Memory, Recent
+from hub.pubsub.session import Session, State
 from hub.settings import Settings
-from hub.store.answers import Gap
+from hub.store.results import Gap
 from hub.store.store import Store
 
-log = logging.getLogger("hub.rooms")
+log = logging.getLogger("hub.pubsub")
 
 
 class Room:

@@ -15,15 +15,15 @@ from typing import Any, Protocol
 
 import msgspec
 
+from hub.api.limits import Limits
+from hub.api.requests import Publish, Request
 from hub.engineio.core.prepared import Frame
 from hub.engineio.core.ws_frames import text_message
 from hub.errors import HubError, Internal
-from hub.limits import Limits
-from hub.session import Session
-from hub.store.answers import NotOwner
-from hub.verbs import Publish, Request
+from hub.pubsub.session import Session
+from hub.store.results import NotOwner
 
-log = logging.getLogger("hub.lane")
+log = logging.getLogger("hub.api")
 
 FAILED = "the hub failed; this was logged"
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
+from hub.api.limits import BURST, SHARE, Limits, Load
 from hub.errors import BadRequest, RateLimited
-from hub.limits import BURST, SHARE, Limits, Load
 from hub.settings import Settings
 
 

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
+from hub.node.maintenance import ROOMS, SESSIONS, Upkeep
 from hub.settings import Settings
-from hub.upkeep import ROOMS, SESSIONS, Upkeep
 
 
 class Subject:

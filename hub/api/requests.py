@@ -9,14 +9,12 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import Meta, Raw, Struct
 
-from hub import nesting
+from hub import strict_json
 from hub.errors import BadRequest
 from hub.model import HISTORY_LIMIT, OFFSET_PATTERN, check_event, check_id, check_room
+from hub.strict_json import MAX_DEPTH, loads_half_pairs
 
 Offset = Annotated[str, Meta(pattern=OFFSET_PATTERN)]
-
-# How deep data may nest, unless set otherwise.
-DEPTH = 100
 
 
 # The same names come again and again.
@@ -114,7 +112,7 @@ def parse(text: str) -> tuple[str, list[Raw]] | None:
     if "\\u" not in text:
         return None
     try:
-        event, *arguments = json.loads(text, parse_constant=_refuse)
+        event, *arguments = loads_half_pairs(text)
     except (ValueError, TypeError, RecursionError):
         return None
     if not isinstance(event, str):
@@ -125,7 +123,7 @@ def parse(text: str) -> tuple[str, list[Raw]] | None:
 _publish_packet = msgspec.json.Decoder(tuple[str, Publish])
 
 
-def quick_publish(text: str, attachments: int, depth: int = DEPTH) -> Publish | None:
+def quick_publish(text: str, attachments: int, depth: int = MAX_DEPTH) -> Publish | None:
     """Return the request of `["publish", {...}]` in one step; None for all that has to be looked at closely.
 
     Raises BadRequest.
@@ -141,19 +139,15 @@ def quick_publish(text: str, attachments: int, depth: int = DEPTH) -> Publish | 
     return request
 
 
-def _refuse(constant: str) -> Any:
-    raise ValueError(constant)
-
-
 def _half_pairs(verb: str, argument: Raw) -> Any:
     """Return the request in JSON with half surrogate pairs. Raises ValueError, msgspec.ValidationError."""
-    fields = json.loads(bytes(argument), parse_constant=_refuse)
+    fields = loads_half_pairs(bytes(argument))
     if verb == "publish" and isinstance(fields, dict) and "data" in fields:
         fields["data"] = Raw(json.dumps(fields["data"]).encode())
     return msgspec.convert(fields, VERBS[verb])
 
 
-def decode(verb: str, arguments: list[Raw], attachments: int, depth: int = DEPTH) -> Request:
+def decode(verb: str, arguments: list[Raw], attachments: int, depth: int = MAX_DEPTH) -> Request:
     """Return the request in the arguments of a packet, as JSON. Raises BadRequest naming the field.
 
     `attachments`: how many came with the packet; the data of a publish may refer to them. `depth`: how deep it may nest.
@@ -178,82 +172,9 @@ def decode(verb: str, arguments: list[Raw], attachments: int, depth: int = DEPTH
     return request
 
 
-# Makes every digit a 0 and every E an e, so that numbers that may be infinite are found by plain searches: patterns
-# take up to five times as long.
-_FLAT = bytes.maketrans(b"123456789E", b"000000000e")
-_LONG_NUMBER = b"0" * 300
-# How each escape begins that a letter of `_placeholder` can be spelt as.
-_SPELT = (b"\\u005", b"\\u006", b"\\u007")
-
-
-def _is_suspicious(text: bytes) -> bool:
-    """Tell what needs a second look: placeholders, also spelt with escapes, and numbers that may be infinite."""
-    flat = text.translate(_FLAT)
-    # `in` takes twice as long.
-    return (
-        text.find(b"_placeholder") >= 0
-        or any(text.find(spelt) >= 0 for spelt in _SPELT)
-        or flat.find(b"e000") >= 0
-        or flat.find(b"e+000") >= 0
-        or flat.find(_LONG_NUMBER) >= 0
-    )
-
-
-def check_data(data: Raw, attachments: int, depth: int = DEPTH) -> None:
+def check_data(data: Raw, attachments: int, depth: int) -> None:
     """Refuse data that is JSON but breaks stock clients. Raises BadRequest."""
-    text = bytes(data)
-    if text.startswith(b'"'):
-        return  # nothing nests in a string, and it is no number
-    if text.count(b"[") + text.count(b"{") > depth and _deeper(text, depth):
-        raise BadRequest(f"data: nested deeper than {depth}")
-    if _is_suspicious(text):
-        try:
-            value = json.loads(text)
-        except ValueError:  # Python refuses integers of more than 4,300 digits
-            raise BadRequest("data: a number out of range") from None
-        _look(value, attachments)
-
-
-def _deeper(text: bytes, depth: int) -> bool:
-    """Tell whether valid JSON nests deeper."""
     try:
-        value = msgspec.json.decode(text)
-    except RecursionError:
-        return True
-    except (msgspec.DecodeError, UnicodeError):  # half a surrogate pair, or a number out of range
-        try:
-            value = json.loads(text)
-        except RecursionError:
-            return True
-        except ValueError:
-            return False  # for another reason, said elsewhere
-    return nesting.depth(value) > depth
-
-
-def _look(value: Any, attachments: int) -> None:
-    if isinstance(value, dict):
-        # Stock JavaScript clients take `true` for a placeholder, stock Python clients whatever is true and has a num.
-        if (mark := value.get("_placeholder")) is True or (mark and "num" in value):
-            number = value.get("num")
-            if mark is not True or type(number) is not int or not 0 <= number < attachments:
-                raise BadRequest("data: a _placeholder without its attachment")
-        for item in value.values():
-            _look(item, attachments)
-    elif isinstance(value, list):
-        for item in value:
-            _look(item, attachments)
-    elif (isinstance(value, float) and value in (float("inf"), float("-inf"))) or (
-        type(value) is int and abs(value) > 10**308
-    ):
-        raise BadRequest("data: a number out of range")
-
-
-def renumber(data: Raw, first: int) -> bytes:
-    """Return JSON whose placeholders count from `first`, to stand in a packet behind other attachments."""
-
-    def moved(found: dict[str, Any]) -> dict[str, Any]:
-        if found.get("_placeholder") is True:
-            found["num"] += first
-        return found
-
-    return json.dumps(json.loads(bytes(data), object_hook=moved)).encode()
+        strict_json.check_data(bytes(data), attachments, depth)
+    except ValueError as error:
+        raise BadRequest(f"data: {error}") from None

@@ -15,14 +15,14 @@ from typing import Any
 from hub.engineio.core.prepared import Frame
 from hub.errors import Unavailable
 from hub.message import Message
+from hub.node.maintenance import Upkeep
 from hub.pid import Pid
-from hub.replay import Replayer
-from hub.rooms import Room, Rooms
-from hub.session import Peer, Session, State
+from hub.pubsub.replay import Replayer
+from hub.pubsub.rooms import Room, Rooms
+from hub.pubsub.session import Peer, Session, State
 from hub.settings import Settings
-from hub.store.answers import NotOwner, Taken
+from hub.store.results import NotOwner, Taken
 from hub.store.store import Store
-from hub.upkeep import Upkeep
 
 log = logging.getLogger("hub.node")
 

@@ -8,10 +8,10 @@ from typing import Any
 import msgspec
 import pytest
 
-from hub.lane import Lane
-from hub.limits import Limits, Load
+from hub.api.limits import Limits, Load
+from hub.api.pipeline import Lane
+from hub.api.requests import History, Publish
 from hub.settings import Settings
-from hub.verbs import History, Publish
 from tests.support.times import eventually
 
 

@@ -18,7 +18,7 @@ from typing import Any, Protocol
 
 from hub.engineio.core.prepared import Frame
 from hub.message import Message, event_frame
-from hub.store.answers import Batch, Taken
+from hub.store.results import Batch, Taken
 
 # What is kept while a replay call or a subscription is under way: messages, and bytes of them. Past either they are
 # read from the logs instead.
