@@ -27,7 +27,7 @@ import redis
 from bench.process import cpu_seconds
 from hub.message import encode, meta
 from hub.settings import Settings
-from hub.store.results import Taken
+from hub.store.results import SessionClaim
 from hub.store.store import Store
 from tests.support.tools import valkey
 
@@ -48,7 +48,7 @@ class Stand:
             Settings(), f"unix://{socket}", on_messages=lambda _: None, on_bus_lost=lambda: None,
             on_bus_back=lambda: None, on_changed=lambda: None,
         )  # fmt: skip
-        self.sessions: list[Taken] = []
+        self.sessions: list[SessionClaim] = []
 
     async def measure(
         self, what: str, move: Callable[[int], Awaitable[Any]], count: int, together: int = TOGETHER

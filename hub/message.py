@@ -16,7 +16,7 @@ from typing import Any
 
 import msgspec
 
-from hub.engineio.core.prepared import Frame
+from hub.engineio.core.prepared import PreparedMessage
 from hub.engineio.core.ws_frames import text_message
 
 _encode = msgspec.json.encode
@@ -52,7 +52,7 @@ def meta(room: str, sender: str | None) -> bytes:
     return b'{"room":%b,"from":%b}' % (_encode(room), _encode(sender))
 
 
-class Message(msgspec.Struct, eq=False):
+class StoredMessage(msgspec.Struct, eq=False):
     """A message as it came from the bus or a log. `n` is 0 for a volatile one.
 
     A Struct, since making one takes a third of the time.
@@ -69,11 +69,11 @@ class Message(msgspec.Struct, eq=False):
     payload: bytes = b""
     # The finished WebSocket frame of `frame`, where the bus brought a message without attachments.
     _wire: bytes = b""
-    _frame: Frame | None = None
-    _bare: Frame | None = None
+    _frame: PreparedMessage | None = None
+    _bare: PreparedMessage | None = None
 
     @classmethod
-    def from_bus(cls, room: str, payload: bytes) -> Message:
+    def from_bus(cls, room: str, payload: bytes) -> StoredMessage:
         """Return what publish.lua tells: `<offset> <n> <header>`, a line feed, the body."""
         head, _, body = payload.partition(b"\n")
         offset, n, *header = head.split(b" ")
@@ -81,7 +81,9 @@ class Message(msgspec.Struct, eq=False):
         return cls(room, int(offset), int(n), _skip(header), header, body, payload, wire)
 
     @classmethod
-    def from_log(cls, room: str, offset: bytes, n: bytes, header: bytes, body: bytes) -> Message:
+    def from_log(
+        cls, room: str, offset: bytes, n: bytes, header: bytes, body: bytes
+    ) -> StoredMessage:
         """Return what a log entry holds."""
         words = header.split(b" ")
         return cls(room, int(offset), int(n), _skip(words), words, body)
@@ -92,20 +94,20 @@ class Message(msgspec.Struct, eq=False):
         return self._wire or self.frame.wire
 
     @property
-    def frame(self) -> Frame:
+    def frame(self) -> PreparedMessage:
         """The packet `event, data, meta, offset`, encoded once for everybody."""
         if self._frame is None:
             if self._wire:
-                self._frame = Frame.finished(self._wire)
+                self._frame = PreparedMessage.finished(self._wire)
             elif self._header[5] == b"*":
-                self._frame = Frame.text(b'2[%b,"%d"]' % (self.body, self.offset))
+                self._frame = PreparedMessage.text(b'2[%b,"%d"]' % (self.body, self.offset))
             else:
                 text = self.body[: int(self._header[2])]
                 self._frame = self._packet(b'%b,"%d"' % (text, self.offset))
         return self._frame
 
     @property
-    def bare_frame(self) -> Frame:
+    def bare_frame(self) -> PreparedMessage:
         """The packet `event, data`, for clients that asked for data alone."""
         if self._bare is None:
             self._bare = self._packet(self.body[: int(self._header[1])])
@@ -126,11 +128,11 @@ class Message(msgspec.Struct, eq=False):
             start += int(length)
         return parts
 
-    def _packet(self, arguments: bytes) -> Frame:
+    def _packet(self, arguments: bytes) -> PreparedMessage:
         attachments = self.attachments
         if not attachments:
-            return Frame.text(b"2[%b]" % arguments)
-        return Frame((b"5%d-[%b]" % (len(attachments), arguments)).decode(), *attachments)
+            return PreparedMessage.text(b"2[%b]" % arguments)
+        return PreparedMessage((b"5%d-[%b]" % (len(attachments), arguments)).decode(), *attachments)
 
     def history(self) -> tuple[dict[str, Any], list[bytes]]:
         """Return the message as `history` answers it, its JSON parts raw, and its attachments."""
@@ -148,7 +150,7 @@ def _skip(header: Sequence[bytes]) -> str | None:
     return None if header[3] == b"*" else header[3].decode()
 
 
-def event_frame(event: str, data: Any, offset: int | None) -> Frame:
+def event_frame(event: str, data: Any, offset: int | None) -> PreparedMessage:
     """Return the packet of one of the hub's own events; without an offset for clients that want data alone."""
     body = _encode([event, data] if offset is None else [event, data, str(offset)])
-    return Frame.text(b"2" + body)
+    return PreparedMessage.text(b"2" + body)

@@ -105,7 +105,7 @@ class Message(msgspec.Struct, frozen=True):
     offset: str
 
 
-class Session(msgspec.Struct, frozen=True):
+class SessionInfo(msgspec.Struct, frozen=True):
     """What `hub:session` says: whether an earlier session continues, and what of it follows."""
 
     client_id: str

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 
 from hub.engineio.core.connection import Connection
-from hub.engineio.core.token_bucket import Bucket
+from hub.engineio.core.token_bucket import TokenBucket
 from hub.errors import HubError, RateLimited
 from hub.settings import Settings
 
@@ -29,7 +29,7 @@ LONG = 12
 STREAMED = frozenset({"publish", "ack"})
 
 
-class Load:
+class SharedLoad:
     """What all connections of a node have under way, in verbs of 4 KiB. `most`: beyond it they take turns."""
 
     __slots__ = ("_easing", "_most", "under_way", "waiting")
@@ -38,7 +38,7 @@ class Load:
         self._most = most
         self.under_way = 0
         # Who has its share, and is read when there is less to do, in the order of waiting.
-        self.waiting: dict[Limits, None] = {}
+        self.waiting: dict[ConnectionLimits, None] = {}
         self._easing = False
 
     @property
@@ -64,7 +64,7 @@ class Load:
             next(iter(self.waiting)).go_on()
 
 
-class Limits:
+class ConnectionLimits:
     """The limits of one connection, and how much of them is used."""
 
     __slots__ = (
@@ -77,7 +77,7 @@ class Limits:
         settings: Settings,
         connection: Connection,
         loop: asyncio.AbstractEventLoop,
-        load: Load,
+        load: SharedLoad,
     ) -> None:
         self._settings = settings
         self._load = load
@@ -86,8 +86,8 @@ class Limits:
         self._clock = loop.time
         now = self._clock()
         publishes, verbs = settings.publishes_per_second, settings.verbs_per_second
-        self._streamed = Bucket(now, publishes, BURST * publishes)
-        self._verbs = Bucket(now, verbs, BURST * verbs)
+        self._streamed = TokenBucket(now, publishes, BURST * publishes)
+        self._verbs = TokenBucket(now, verbs, BURST * verbs)
         # Verbs under way, and the bytes that they came in.
         self._pending = self._bytes = 0
         self._paused = False

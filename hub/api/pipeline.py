@@ -15,9 +15,9 @@ from typing import Any, Protocol
 
 import msgspec
 
-from hub.api.limits import Limits
-from hub.api.requests import Publish, Request
-from hub.engineio.core.prepared import Frame
+from hub.api.limits import ConnectionLimits
+from hub.api.requests import PublishRequest, Request
+from hub.engineio.core.prepared import PreparedMessage
 from hub.engineio.core.ws_frames import text_message
 from hub.errors import HubError, Internal
 from hub.pubsub.session import Session
@@ -30,7 +30,7 @@ FAILED = "the hub failed; this was logged"
 # Takes an answer, its attachments already numbered in it.
 Reply = Callable[[dict[str, Any], list[bytes]], None]
 # Gets a publish's offset and whether its idempotency key had been seen, or what went wrong.
-Published = Callable[[int | HubError, bool], None]
+PublishCallback = Callable[[int | HubError, bool], None]
 
 
 class Peer(Protocol):
@@ -39,18 +39,23 @@ class Peer(Protocol):
     # Writes finished frames to the socket, where nothing stands in the way; else None, and `write` knows what to do.
     direct: Callable[[bytes], None] | None
 
-    def write(self, data: bytes, frames: list[Frame], /) -> None: ...
+    def write(self, data: bytes, frames: list[PreparedMessage], /) -> None: ...
 
 
 class Carrier(Protocol):
     """What carries verbs out."""
 
     def publish(
-        self, session: Session, request: Publish, attachments: Sequence[bytes], done: Published, /
+        self,
+        session: Session,
+        request: PublishRequest,
+        attachments: Sequence[bytes],
+        done: PublishCallback,
+        /,
     ) -> None:
         """Send a message on its way; `done` hears how that went."""
 
-    async def carry_out(self, lane: Lane, request: Request, reply: Reply, /) -> None:
+    async def carry_out(self, lane: VerbPipeline, request: Request, reply: Reply, /) -> None:
         """Carry out any other verb. Raises HubError, NotOwner."""
 
     def lost(self, session: Session, refusal: NotOwner, /) -> None:
@@ -63,7 +68,7 @@ class Carrier(Protocol):
         """Run something in the background."""
 
 
-class Lane:
+class VerbPipeline:
     """The verbs of one connection."""
 
     __slots__ = (
@@ -76,7 +81,9 @@ class Lane:
         "session",
     )
 
-    def __init__(self, carrier: Carrier, peer: Peer, session: Session, limits: Limits) -> None:
+    def __init__(
+        self, carrier: Carrier, peer: Peer, session: Session, limits: ConnectionLimits
+    ) -> None:
         self.session = session
         # Asked before a verb is submitted, and told what is under way.
         self.limits = limits
@@ -95,7 +102,7 @@ class Lane:
         `ack` is its packet's id; empty: no answer.
         """
         self.limits.enter(size)
-        if self._worker is None and isinstance(request, Publish):
+        if self._worker is None and isinstance(request, PublishRequest):
             self._send(request, attachments, ack, size)
             return
         self._queue.append((request, attachments, ack, size))
@@ -108,13 +115,15 @@ class Lane:
             return
         body = msgspec.json.encode([answer])
         if attachments:
-            frame = Frame(f"6{len(attachments)}-{ack}{body.decode()}", *attachments)
+            frame = PreparedMessage(f"6{len(attachments)}-{ack}{body.decode()}", *attachments)
         else:
-            frame = Frame.text(b"3%b%b" % (ack.encode(), body))
+            frame = PreparedMessage.text(b"3%b%b" % (ack.encode(), body))
         self._flush()
         self._peer.write(frame.wire, [frame])
 
-    def _send(self, request: Publish, attachments: Sequence[bytes], ack: str, size: int) -> None:
+    def _send(
+        self, request: PublishRequest, attachments: Sequence[bytes], ack: str, size: int
+    ) -> None:
         done = partial(self._published, ack, size)
         try:
             self._carrier.publish(self.session, request, attachments, done)
@@ -141,13 +150,13 @@ class Lane:
             if (direct := self._peer.direct) is not None:
                 direct(wire)
             else:
-                self._peer.write(wire, [Frame.finished(answer) for answer in answers])
+                self._peer.write(wire, [PreparedMessage.finished(answer) for answer in answers])
 
     async def _work(self) -> None:
         try:
             while self._queue:
                 request, attachments, ack, size = self._queue.popleft()
-                if isinstance(request, Publish):
+                if isinstance(request, PublishRequest):
                     self._send(request, attachments, ack, size)
                     continue
                 try:

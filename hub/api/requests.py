@@ -22,11 +22,11 @@ _check_room = functools.lru_cache(4096)(check_room)
 _check_event = functools.lru_cache(1024)(check_event)
 
 
-class Verb(Struct, forbid_unknown_fields=True, kw_only=True):
+class VerbRequest(Struct, forbid_unknown_fields=True, kw_only=True):
     """The one object that a verb takes."""
 
 
-class Subscribe(Verb):
+class SubscribeRequest(VerbRequest):
     room: str
     # The last n messages with the answer, or those after an offset.
     history: Annotated[int, Meta(ge=0, le=HISTORY_LIMIT)] | None = None
@@ -38,14 +38,14 @@ class Subscribe(Verb):
             raise BadRequest("history and since: one of them, not both")
 
 
-class Unsubscribe(Verb):
+class UnsubscribeRequest(VerbRequest):
     room: str
 
     def check(self) -> None:
         _check_room(self.room)
 
 
-class Publish(Verb):
+class PublishRequest(VerbRequest):
     room: str
     event: str
     # JSON as it came; with attachments: JSON with placeholders.
@@ -64,7 +64,7 @@ class Publish(Verb):
             check_id(self.id)
 
 
-class History(Verb):
+class HistoryRequest(VerbRequest):
     room: str
     limit: Annotated[int, Meta(ge=1, le=HISTORY_LIMIT)] = 100
     before: Offset | None = None
@@ -76,21 +76,21 @@ class History(Verb):
             raise BadRequest("before and after: one of them, not both")
 
 
-class Ack(Verb):
+class AckRequest(VerbRequest):
     offset: Offset
 
     def check(self) -> None:
         pass
 
 
-Request = Subscribe | Unsubscribe | Publish | History | Ack
+Request = SubscribeRequest | UnsubscribeRequest | PublishRequest | HistoryRequest | AckRequest
 
 VERBS: dict[str, type[Request]] = {
-    "subscribe": Subscribe,
-    "unsubscribe": Unsubscribe,
-    "publish": Publish,
-    "history": History,
-    "ack": Ack,
+    "subscribe": SubscribeRequest,
+    "unsubscribe": UnsubscribeRequest,
+    "publish": PublishRequest,
+    "history": HistoryRequest,
+    "ack": AckRequest,
 }
 _DECODERS: dict[str, msgspec.json.Decoder[Any]] = {
     name: msgspec.json.Decoder(kind) for name, kind in VERBS.items()
@@ -120,10 +120,10 @@ def parse(text: str) -> tuple[str, list[Raw]] | None:
     return event, [Raw(json.dumps(argument).encode()) for argument in arguments]
 
 
-_publish_packet = msgspec.json.Decoder(tuple[str, Publish])
+_publish_packet = msgspec.json.Decoder(tuple[str, PublishRequest])
 
 
-def quick_publish(text: str, attachments: int, depth: int = MAX_DEPTH) -> Publish | None:
+def quick_publish(text: str, attachments: int, depth: int = MAX_DEPTH) -> PublishRequest | None:
     """Return the request of `["publish", {...}]` in one step; None for all that has to be looked at closely.
 
     Raises BadRequest.
@@ -165,7 +165,7 @@ def decode(verb: str, arguments: list[Raw], attachments: int, depth: int = MAX_D
     except (msgspec.ValidationError, ValueError, RecursionError) as error:
         raise BadRequest(f"{verb}: {error}") from None
     request.check()
-    if isinstance(request, Publish):
+    if isinstance(request, PublishRequest):
         check_data(request.data, attachments, depth)
     elif attachments:
         raise BadRequest(f"{verb}: no field of it may be binary")

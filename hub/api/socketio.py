@@ -8,22 +8,22 @@ from typing import Any
 
 from socketio.exceptions import ConnectionRefusedError
 
-from hub.api.limits import Limits, Load
-from hub.api.pipeline import Lane, Published, Reply
+from hub.api.limits import ConnectionLimits, SharedLoad
+from hub.api.pipeline import PublishCallback, Reply, VerbPipeline
 from hub.api.requests import (
     VERBS,
-    Ack,
-    History,
-    Publish,
+    AckRequest,
+    HistoryRequest,
+    PublishRequest,
     Request,
-    Subscribe,
-    Unsubscribe,
+    SubscribeRequest,
+    UnsubscribeRequest,
     decode,
     parse,
     quick_publish,
 )
 from hub.engineio.core.connection import Connection
-from hub.engineio.core.prepared import Frame
+from hub.engineio.core.prepared import PreparedMessage
 from hub.errors import BadRequest, Forbidden, HubError, NotFound, RateLimited, Unavailable
 from hub.message import encode, meta
 from hub.model import check_client_id, is_offset
@@ -31,25 +31,25 @@ from hub.node.node import Node
 from hub.pid import Pid
 from hub.pubsub import history
 from hub.pubsub.session import Session
-from hub.socketio.server import Server
+from hub.socketio.server import SocketIOServer
 
 
-class Events:
+class SocketIOGateway:
     """The handlers of namespace `/`."""
 
-    def __init__(self, node: Node, server: Server) -> None:
+    def __init__(self, node: Node, server: SocketIOServer) -> None:
         self.node = node
         self.server = server
         self.settings = node.settings
-        self.load = Load(self.settings.pending_together)
-        self.reader = history.Reader(self.settings, node.store)
+        self.load = SharedLoad(self.settings.pending_together)
+        self.reader = history.HistoryReader(self.settings, node.store)
         self.lost = node.lost
         self.spawn = node.spawn
         # Kept: up to Python 3.11 asking for the running loop asks the kernel for the process id each time.
         self._loop = asyncio.get_running_loop()
         self.call_soon = self._loop.call_soon
         # By Socket.IO sid: when a connection ends there is nothing else left of it.
-        self._lanes: dict[str, Lane] = {}
+        self._lanes: dict[str, VerbPipeline] = {}
         server.fast_lane = self._verb
         server.binary_lane = self._verb
         server.welcome = self._welcome
@@ -63,7 +63,7 @@ class Events:
         if connection is None:
             raise Unavailable("the connection is gone")
         client_id, pid, offset, bare, manual = _identify(auth)
-        lane: Lane | None = connection.data.get("lane")
+        lane: VerbPipeline | None = connection.data.get("lane")
         if lane is not None:
             lane.limits.take("connect")  # it left "/", and comes back over the same connection
         session = await self.node.connect(
@@ -78,14 +78,18 @@ class Events:
         if session is None:
             raise ConnectionRefusedError("refused")
         # One for all of a connection's sessions: leaving and coming back renews no limit.
-        limits = lane.limits if lane else Limits(self.settings, connection, self._loop, self.load)
-        connection.data["lane"] = self._lanes[sid] = Lane(self, connection, session, limits)
+        limits = (
+            lane.limits
+            if lane
+            else ConnectionLimits(self.settings, connection, self._loop, self.load)
+        )
+        connection.data["lane"] = self._lanes[sid] = VerbPipeline(self, connection, session, limits)
         reply = {"sid": session.taken.sid}
         if not bare:
             reply["pid"] = str(session.taken.pid)
         return reply
 
-    def _welcome(self, sid: str, reply: Frame) -> None:
+    def _welcome(self, sid: str, reply: PreparedMessage) -> None:
         self.node.begin(self._lanes[sid].session, reply)
 
     async def _disconnect(self, sid: str, reason: str) -> None:
@@ -100,7 +104,7 @@ class Events:
         self, connection: Connection, ack: str, text: str, attachments: Sequence[bytes] = ()
     ) -> bool:
         """Take an event, the id of its packet and its JSON; False: it is no verb, and goes python-socketio's way."""
-        lane: Lane | None = connection.data.get("lane")
+        lane: VerbPipeline | None = connection.data.get("lane")
         if lane is None:
             return False  # python-socketio ends the connection, as the protocol asks
         depth = self.settings.max_depth
@@ -134,9 +138,9 @@ class Events:
     def publish(
         self,
         session: Session,
-        request: Publish,
+        request: PublishRequest,
         attachments: Sequence[bytes],
-        done: Published,
+        done: PublishCallback,
     ) -> None:
         store = self.node.store
         header, body = encode(
@@ -160,18 +164,18 @@ class Events:
             dedupe=dedupe,
         )
 
-    async def carry_out(self, lane: Lane, request: Request, reply: Reply) -> None:
+    async def carry_out(self, lane: VerbPipeline, request: Request, reply: Reply) -> None:
         """Carry out a verb that waits for something. Raises HubError, NotOwner."""
         session = lane.session
         match request:
-            case Subscribe():
+            case SubscribeRequest():
                 await self._subscribe(lane, request, reply)
-            case Unsubscribe():
+            case UnsubscribeRequest():
                 if request.room == f"@{session.client_id}":
                     raise Forbidden("room: a personal room is always subscribed")
                 await self.node.unsubscribe(session, request.room)
                 reply({"ok": True, "room": request.room}, [])
-            case History():
+            case HistoryRequest():
                 _private(session, request.room)
                 await session.drained()  # whoever asks for much and reads nothing waits for itself
                 answer, attachments = await self._read(
@@ -179,20 +183,25 @@ class Events:
                 )
                 del answer["gap"]
                 reply({"ok": True, **answer}, attachments)
-            case Ack():
+            case AckRequest():
                 session.prove(int(request.offset))
                 await self.node.upkeep.prove_now(session)
                 reply({"ok": True, "offset": str(session.proven)}, [])
 
     async def _read(
-        self, lane: Lane, room: str, after: str | None, before: int | None, limit: int | None
+        self,
+        lane: VerbPipeline,
+        room: str,
+        after: str | None,
+        before: int | None,
+        limit: int | None,
     ) -> tuple[dict[str, Any], list[bytes]]:
         """Return what a room's log holds, as it is answered."""
         page = await self.reader.read(room, after=_int(after), before=before, limit=limit)
         lane.limits.answered(page.size, page.looked)
         return history.answer(page, newest=after is None)
 
-    async def _subscribe(self, lane: Lane, request: Subscribe, reply: Reply) -> None:
+    async def _subscribe(self, lane: VerbPipeline, request: SubscribeRequest, reply: Reply) -> None:
         _private(lane.session, request.room)
         if request.history or request.since is not None:
             await lane.session.drained()

@@ -15,9 +15,9 @@ from typing import Any, Self, TypeVar
 
 import msgspec
 
-from hub.client.connection import Connection
 from hub.client.delivery import Delivery, Handler
 from hub.client.position import Position
+from hub.client.reconnecting import ReconnectingHubConnection
 from hub.errors import HubError, Unavailable
 from hub.model import (
     DEDUPE_LIFE,
@@ -25,7 +25,7 @@ from hub.model import (
     History,
     Message,
     Published,
-    Session,
+    SessionInfo,
     Subscribed,
     check_client_id,
 )
@@ -82,7 +82,7 @@ class HubClient:
         self._delivery = Delivery(
             self._position, manual=self._manual, bound=queue, attempts=attempts
         )
-        self._connection = Connection(
+        self._connection = ReconnectingHubConnection(
             url,
             transports,
             self._auth,
@@ -185,7 +185,7 @@ class HubClient:
         return self._connection.link is not None
 
     @property
-    def session(self) -> Session | None:
+    def session(self) -> SessionInfo | None:
         """Return what the hub said of the session when the newest connection was made."""
         return self._connection.session
 

@@ -21,7 +21,7 @@ import msgspec
 
 from hub.client.position import Position
 from hub.errors import HubError, Unavailable
-from hub.model import RESERVED_PREFIX, Gap, Meta, Session, is_offset, offset_int
+from hub.model import RESERVED_PREFIX, Gap, Meta, SessionInfo, is_offset, offset_int
 
 HARD = 10
 GAPS_KEPT = 1000
@@ -145,7 +145,7 @@ class Delivery:
     async def _handle(self, event: str, *args: Any) -> None:
         offset = args[-1] if args and is_offset(args[-1]) else ""
         if event == "hub:session":
-            session = msgspec.convert(args[0], Session)
+            session = msgspec.convert(args[0], SessionInfo)
             self.position.begin(session, offset, manual=self._manual)
             self._seen = offset_int(self.position.offset)
         elif event == "hub:gap":

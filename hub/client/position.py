@@ -13,7 +13,7 @@ from pathlib import Path
 
 import msgspec
 
-from hub.model import Session, is_offset, offset_int
+from hub.model import SessionInfo, is_offset, offset_int
 
 INTERVAL = 1.0  # seconds
 
@@ -47,7 +47,7 @@ class Position:
         """Return whether another process can continue from here."""
         return self._path is not None
 
-    def begin(self, session: Session, offset: str, *, manual: bool) -> None:
+    def begin(self, session: SessionInfo, offset: str, *, manual: bool) -> None:
         """Take the position that the hub resumes from (`hub:session`).
 
         A handler may have moved on while the connection was being made; that stays, unless the

@@ -12,7 +12,7 @@ from collections import Counter
 from typing import NamedTuple
 
 from hub.engineio import client_address
-from hub.engineio.core.token_bucket import Bucket
+from hub.engineio.core.token_bucket import TokenBucket
 from hub.engineio.options import EngineOptions
 
 # Seconds after which to come back to a server that ends, or rather to the one that takes its place.
@@ -34,17 +34,17 @@ class Refusal(NamedTuple):
     retry_after: int
 
 
-class _Caller:
+class AddressUsage:
     """What is known of one address."""
 
     __slots__ = ("inside", "newcomers")
 
-    def __init__(self, newcomers: Bucket | None) -> None:
+    def __init__(self, newcomers: TokenBucket | None) -> None:
         self.inside = 0
         self.newcomers = newcomers
 
 
-class Lag:
+class LoopLag:
     """How far the event loop is behind: a timer that is overdue says so while it waits for its turn."""
 
     def __init__(self) -> None:
@@ -71,7 +71,7 @@ class Lag:
         self._timer = self._loop.call_at(self._due, self._beat)
 
 
-class Door:
+class AdmissionControl:
     """Counts who is inside. While `refusing` is set nobody else comes in."""
 
     def __init__(self, options: EngineOptions, counters: Counter[str]) -> None:
@@ -79,9 +79,9 @@ class Door:
         self.inside = 0
         self._options = options
         self._counters = counters
-        self._lag = Lag()
+        self._lag = LoopLag()
         # By address, as `client_address.counted_as` has it.
-        self._callers: dict[str, _Caller] = {}
+        self._callers: dict[str, AddressUsage] = {}
         self._look_through_at = ADDRESSES
 
     def enter(self, remote: str) -> Refusal | None:
@@ -130,7 +130,7 @@ class Door:
                 )
         return None
 
-    def _caller(self, remote: str) -> _Caller:
+    def _caller(self, remote: str) -> AddressUsage:
         address = client_address.counted_as(remote)
         caller = self._callers.get(address)
         if caller is None:
@@ -138,7 +138,7 @@ class Door:
                 self._look_through()
             rate = self._options.newcomers_per_address
             now = asyncio.get_running_loop().time()
-            caller = _Caller(Bucket(now, rate, BURST * rate) if rate else None)
+            caller = AddressUsage(TokenBucket(now, rate, BURST * rate) if rate else None)
             self._callers[address] = caller
         return caller
 

@@ -13,18 +13,18 @@ from typing import Any
 from aiohttp import web
 
 from hub.engineio import client_address
-from hub.engineio.admission import Door
+from hub.engineio.admission import AdmissionControl
 from hub.engineio.core.connection import Connection
 from hub.engineio.core.ids import Ids
-from hub.engineio.core.lifecycle import Life
-from hub.engineio.core.prepared import Frame
-from hub.engineio.core.state import Goodbye, Reason
-from hub.engineio.core.timer_wheel import Wheel
+from hub.engineio.core.lifecycle import Lifecycle
+from hub.engineio.core.prepared import PreparedMessage
+from hub.engineio.core.state import CloseCode, DisconnectReason
+from hub.engineio.core.timer_wheel import TimerWheel
 from hub.engineio.environ import environ_of
 from hub.engineio.http_errors import MalformedRequests
 from hub.engineio.options import EngineOptions, from_kwargs
 from hub.engineio.transports import polling, websocket_handshake
-from hub.engineio.transports.http_responses import Gone
+from hub.engineio.transports.http_responses import Detached
 from hub.engineio.transports.polling import bad_request
 
 logger = logging.getLogger("hub.engineio")
@@ -35,21 +35,21 @@ Handler = Callable[..., Any]
 class EngineServer:
     """Serves Engine.IO v4 under one path of an aiohttp application."""
 
-    reason = Reason
+    reason = DisconnectReason
     async_mode = "aiohttp"
 
     def __init__(self, options: EngineOptions | None = None, **given: Any) -> None:
         self.options = from_kwargs(given) if options is None else options
         self.connections: dict[str, Connection] = {}
         self.counters: Counter[str] = Counter()
-        self.door = Door(self.options, self.counters)
+        self.door = AdmissionControl(self.options, self.counters)
         self.tick = min(0.05, self.options.ping_interval / 300)
         self._handlers: dict[str, Handler] = {}
         self._sessions: dict[str, dict[str, Any]] = {}
         # Disconnect handlers under way, and what start_background_task started.
         self._tasks: set[asyncio.Task[Any]] = set()
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._wheel: Wheel | None = None
+        self._wheel: TimerWheel | None = None
         # Takes each message: what was registered for `message`.
         self.deliver: Handler = _ignore
         # While shutting down: done once no session is left.
@@ -61,10 +61,10 @@ class EngineServer:
     # ---------------------------------------------------------------- what connections ask
 
     @property
-    def wheel(self) -> Wheel:
+    def wheel(self) -> TimerWheel:
         if self._wheel is None:
             self._loop = asyncio.get_running_loop()
-            self._wheel = Wheel(self._loop, self.tick)
+            self._wheel = TimerWheel(self._loop, self.tick)
         return self._wheel
 
     def clock(self) -> float:
@@ -83,7 +83,7 @@ class EngineServer:
         for connection in due:
             connection.answer()
 
-    def ended(self, session: Life, reason: str) -> None:
+    def ended(self, session: Lifecycle, reason: str) -> None:
         """Tell the layer above that a session is over, once, after its last message."""
         handler = self._handlers.get("disconnect")
         if handler is not None:
@@ -92,7 +92,7 @@ class EngineServer:
                 self._spawn(_await(result))
         self._sessions.pop(session.sid, None)
 
-    def forget(self, session: Life) -> None:
+    def forget(self, session: Lifecycle) -> None:
         """Let go of a closed session."""
         self.connections.pop(session.sid, None)
         self.door.leave(session.remote)
@@ -131,7 +131,7 @@ class EngineServer:
         """Send a message; dropped where the session is over."""
         connection = self.connections.get(sid)
         if connection is not None:
-            connection.send(Frame(data))
+            connection.send(PreparedMessage(data))
 
     async def send_packet(self, sid: str, pkt: Any) -> None:
         """Send one of python-engineio's packet objects; only messages are the caller's to send."""
@@ -143,7 +143,7 @@ class EngineServer:
         """Close one session, or all."""
         for connection in [self.connections.get(sid)] if sid else list(self.connections.values()):
             if connection is not None:
-                connection.close(Goodbye.GOING_AWAY)
+                connection.close(CloseCode.GOING_AWAY)
 
     async def get_session(self, sid: str) -> dict[str, Any]:
         """Return the session's dictionary of the layer above."""
@@ -182,13 +182,13 @@ class EngineServer:
             within = self.options.close_timeout
         self.door.close()
         for connection in list(self.connections.values()):
-            connection.close(Goodbye.GOING_AWAY)
+            connection.close(CloseCode.GOING_AWAY)
         deadline = self.clock() + within
         if self.connections:
             self._emptied = asyncio.get_running_loop().create_future()
             await asyncio.wait((self._emptied,), timeout=within)
         for connection in list(self.connections.values()):
-            connection.lost(Reason.SERVER_DISCONNECT)
+            connection.lost(DisconnectReason.SERVER_DISCONNECT)
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=max(0.1, deadline - self.clock()))
         for task in self._tasks:
@@ -265,12 +265,12 @@ class EngineServer:
             return await polling.poll(request, connection, self, headers)
         accepted = websocket_handshake.accept(request, key, self, connection)
         if accepted is None:
-            connection.lost(Reason.TRANSPORT_CLOSE)
+            connection.lost(DisconnectReason.TRANSPORT_CLOSE)
             return bad_request("Bad request", 3)
         socket, answer, tail = accepted
         connection.open(socket, answer)
         socket.start(tail)
-        return Gone()
+        return Detached()
 
     async def _wanted(self, connection: Connection) -> bool:
         """Ask the layer above; an exception or anything but None and True refuses the session."""
@@ -299,7 +299,7 @@ class EngineServer:
             socket.start(tail)
         else:
             self.counters["upgrade refused"] += 1
-        return Gone()
+        return Detached()
 
     def _refuse(self, message: str, code: int) -> web.Response:
         self.counters["bad request"] += 1

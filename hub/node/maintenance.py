@@ -29,7 +29,7 @@ log = logging.getLogger("hub.node")
 SESSIONS, ROOMS = 100, 1000
 
 
-class Upkeep:
+class Maintenance:
     """The upkeep of one node, whose `sessions` are given by client.
 
     `replay_all` replays all of them, `probe` lets the bus be heard; `failed` hears of a fault of the hub's own that

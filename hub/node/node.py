@@ -12,16 +12,16 @@ import logging
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from typing import Any
 
-from hub.engineio.core.prepared import Frame
+from hub.engineio.core.prepared import PreparedMessage
 from hub.errors import Unavailable
-from hub.message import Message
-from hub.node.maintenance import Upkeep
+from hub.message import StoredMessage
+from hub.node.maintenance import Maintenance
 from hub.pid import Pid
 from hub.pubsub.replay import Replayer
 from hub.pubsub.rooms import Room, Rooms
-from hub.pubsub.session import Peer, Session, State
+from hub.pubsub.session import Peer, Session, SessionState
 from hub.settings import Settings
-from hub.store.results import NotOwner, Taken
+from hub.store.results import NotOwner, SessionClaim
 from hub.store.store import Store
 
 log = logging.getLogger("hub.node")
@@ -70,7 +70,7 @@ class Node:
         self.sessions: dict[str, Session] = {}
         self._by_connection: dict[str, Session] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
-        self.upkeep = Upkeep(
+        self.upkeep = Maintenance(
             settings,
             self.store,
             self.sessions,
@@ -157,7 +157,7 @@ class Node:
                 self._rooms.unwant(room)
 
     def _admit(
-        self, peer: Peer, connection: str, taken: Taken, *, bare: bool, manual: bool
+        self, peer: Peer, connection: str, taken: SessionClaim, *, bare: bool, manual: bool
     ) -> Session:
         if (older := self.sessions.get(taken.client_id)) is not None:
             self._replaced(older)
@@ -178,7 +178,7 @@ class Node:
             room.members[session] = join
         return session
 
-    def begin(self, session: Session, *reply: Frame) -> None:
+    def begin(self, session: Session, *reply: PreparedMessage) -> None:
         """Write the answer to its CONNECT and `hub:session`, in one piece, then replay."""
         if session.closed:
             session.write(*reply)
@@ -199,7 +199,7 @@ class Node:
         )
         if taken.how == "new" and not taken.rooms:
             session.go_live(taken.head)  # it is in no room, so it cannot have missed anything
-        if session.state is not State.LIVE:
+        if session.state is not SessionState.LIVE:
             self._replayer.catch_up(session)
 
     async def leave(self, session: Session, *, deliberate: bool) -> None:
@@ -328,7 +328,7 @@ class Node:
         All is decoded before the first is written: a receiver that is woken by one write finds the next ones there,
         and need not be woken again.
         """
-        runs: list[tuple[Room, list[Message]]] = []
+        runs: list[tuple[Room, list[StoredMessage]]] = []
         latest: Room | None = None
         for channel, payload in messages:
             room = self._rooms.find(channel)
@@ -337,13 +337,13 @@ class Node:
                 runs.clear()
                 self._told(channel, payload)
             elif room is latest:
-                runs[-1][1].append(Message.from_bus(room.name, payload))
+                runs[-1][1].append(StoredMessage.from_bus(room.name, payload))
             else:
-                runs.append((room, [Message.from_bus(room.name, payload)]))
+                runs.append((room, [StoredMessage.from_bus(room.name, payload)]))
             latest = room
         self._deliver(runs)
 
-    def _deliver(self, runs: list[tuple[Room, list[Message]]]) -> None:
+    def _deliver(self, runs: list[tuple[Room, list[StoredMessage]]]) -> None:
         fan_out = self._rooms.fan_out
         for room, messages in runs:
             fan_out(room, messages)

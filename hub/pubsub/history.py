@@ -16,7 +16,7 @@ import msgspec
 
 from hub.model import ATTACHMENTS
 from hub.settings import Settings
-from hub.store.results import Page
+from hub.store.results import HistoryPage
 from hub.store.store import Store
 from hub.strict_json import renumber
 
@@ -24,17 +24,17 @@ from hub.strict_json import renumber
 SLICE, TOGETHER = 100, 200
 
 
-class Reader:
+class HistoryReader:
     """Reads the logs of rooms, for all connections of a node."""
 
     def __init__(self, settings: Settings, store: Store) -> None:
         self._store = store
         self._limit, self._bytes = settings.history_limit, settings.replay_bytes
-        self._turns = Turns(TOGETHER)
+        self._turns = WeightedSemaphore(TOGETHER)
 
     async def read(
         self, room: str, *, after: int | None, before: int | None, limit: int | None
-    ) -> Page:
+    ) -> HistoryPage:
         """Return the first messages after an offset, or else the last ones, before another offset if one is given.
 
         At most `limit` of them, of `history_limit` and of `replay_bytes` in all, but one however long it is; `more` tells
@@ -65,13 +65,13 @@ class Reader:
 
     async def _slice(
         self, room: str, after: int | None, before: int | None, limit: int, size: int
-    ) -> Page:
+    ) -> HistoryPage:
         limit = min(limit, SLICE)
         async with self._turns.taking(limit):
             return await self._store.history(room, after, before, limit, size)
 
 
-class Turns:
+class WeightedSemaphore:
     """Lets so much be under way at a time. Who wants more than is free waits, and so do all who come behind."""
 
     def __init__(self, most: int) -> None:
@@ -102,7 +102,7 @@ class Turns:
             self._waiting.popleft()
 
 
-def answer(page: Page, *, newest: bool) -> tuple[dict[str, Any], list[bytes]]:
+def answer(page: HistoryPage, *, newest: bool) -> tuple[dict[str, Any], list[bytes]]:
     """Return a page as an answer holds it, with at most 10 attachments; where they are more, the rest stays behind.
 
     `newest`: what is asked for is the end of the log, so it is the beginning of the page that goes.

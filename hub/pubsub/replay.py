@@ -12,11 +12,11 @@ from collections.abc import Callable, Coroutine, Iterable
 from typing import Any
 
 from hub.errors import Unavailable
-from hub.message import Message
+from hub.message import StoredMessage
 from hub.pubsub.rooms import Rooms
-from hub.pubsub.session import Session, State
+from hub.pubsub.session import Session, SessionState
 from hub.settings import Settings
-from hub.store.results import Batch, NotOwner
+from hub.store.results import NotOwner, ReplayBatch
 from hub.store.store import Store
 
 log = logging.getLogger("hub.pubsub")
@@ -106,7 +106,7 @@ class Replayer:
                         delay = 0.05
                     else:
                         await asyncio.sleep(0)  # let the others hear of it too
-                    if session.state is State.LIVE:
+                    if session.state is SessionState.LIVE:
                         return
                 except Unavailable:
                     await asyncio.sleep(delay)
@@ -147,7 +147,9 @@ class Replayer:
         finally:
             session.end_batch()
 
-    def _write(self, session: Session, after: int, lows: dict[str, int], batch: Batch) -> None:
+    def _write(
+        self, session: Session, after: int, lows: dict[str, int], batch: ReplayBatch
+    ) -> None:
         """Write a batch, the answer to a call that told `after` and `lows`, and learn from it."""
         if batch.remembered:
             self._from_memory(session, lows, batch.now)
@@ -190,11 +192,11 @@ class Replayer:
         handed = messages[:count]
         position = handed[-1].offset if handed else session.sent
         for_it = [m for m in handed if m.skip != session.client_id and not m.expired(now)]
-        session.write_batch(Batch(None, position, messages=for_it))
+        session.write_batch(ReplayBatch(None, position, messages=for_it))
         if count == len(messages):
             session.go_live(session.sent)
 
-    def _fit(self, messages: list[Message]) -> int:
+    def _fit(self, messages: list[StoredMessage]) -> int:
         """Return how many messages make one batch."""
         size = 0
         for count, message in enumerate(messages[: self._settings.replay_count]):

@@ -9,13 +9,13 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Sequence
 
-from hub.message import Message
+from hub.message import StoredMessage
 
 # Bytes that a message takes beside what came over the bus; and beside its body, once it is encoded for clients.
 OVERHEAD, ENCODED = 100, 1500
 
 
-class Memory:
+class CacheBudget:
     """Bounds what all rooms remember together, in bytes, and each room as its log is: in messages and microseconds."""
 
     def __init__(self, bound: int, length: int, age: int) -> None:
@@ -24,7 +24,7 @@ class Memory:
         self.age = age
         self.size = 0
         # Rooms that remember something; the one whose turn it is to forget comes first.
-        self.rooms: dict[Recent, None] = {}
+        self.rooms: dict[ReplayCache, None] = {}
 
     def shrink(self) -> None:
         """Let the rooms in turn forget their older halves, until what is left is within the bound."""
@@ -35,7 +35,7 @@ class Memory:
             self.rooms[room] = None
 
 
-class Recent:
+class ReplayCache:
     """A room's newest messages. Every one behind the offset `low` is here, as far as it was heard; None: no knowing.
 
     True only while the room's channel is heard without a break: `clear` when it is not.
@@ -43,13 +43,13 @@ class Recent:
 
     __slots__ = ("_entries", "_memory", "_n", "_offsets", "_room", "_start", "low")
 
-    def __init__(self, room: str, memory: Memory) -> None:
+    def __init__(self, room: str, memory: CacheBudget) -> None:
         self._room = room
         self._memory = memory
         self.low: int | None = None
         # As the bus brought them, until somebody wants them: most are forgotten first. Their numbers follow each other.
         # The first `_start` are forgotten already: deleting one from the front moves all others.
-        self._entries: list[bytes | Message] = []
+        self._entries: list[bytes | StoredMessage] = []
         self._offsets: list[int] = []
         self._start = 0
         # Running number of the last message.
@@ -58,7 +58,7 @@ class Recent:
     def __len__(self) -> int:
         return len(self._entries) - self._start
 
-    def hear(self, message: Message) -> None:
+    def hear(self, message: StoredMessage) -> None:
         """Take a message as it came over the bus; volatile ones are in no log, and not here."""
         n, memory, offsets, offset = message.n, self._memory, self._offsets, message.offset
         if self.low is None or n != self._n + 1:
@@ -78,7 +78,7 @@ class Recent:
         ):
             self._shrink(offset)
 
-    def fetched(self, after: int, messages: Sequence[Message], *, last: bool) -> bool:
+    def fetched(self, after: int, messages: Sequence[StoredMessage], *, last: bool) -> bool:
         """Take messages read from the log: all that came behind the offset `after`, up to the last of them.
 
         `last`: what comes behind them will be heard; others are kept only where they join on to what is here.
@@ -106,7 +106,7 @@ class Recent:
         self._shrink(self._offsets[-1])
         return newest
 
-    def since(self, offset: int) -> list[Message] | None:
+    def since(self, offset: int) -> list[StoredMessage] | None:
         """Return every message heard behind an offset, in order; None where they do not reach back so far."""
         if self.low is None or offset < self.low:
             return None
@@ -114,7 +114,7 @@ class Recent:
         for at in range(bisect_right(self._offsets, offset, self._start), len(entries)):
             entry = entries[at]
             if isinstance(entry, bytes):
-                entries[at] = message = Message.from_bus(self._room, entry)
+                entries[at] = message = StoredMessage.from_bus(self._room, entry)
                 self._memory.size += _size(message) - _size(entry)
                 entry = message
             found.append(entry)
@@ -148,5 +148,5 @@ class Recent:
         memory.shrink()
 
 
-def _size(entry: bytes | Message) -> int:
+def _size(entry: bytes | StoredMessage) -> int:
     return len(entry) + OVERHEAD if isinstance(entry, bytes) else len(entry.body) + ENCODED

@@ -8,12 +8,12 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable, Sequence
 
-from hub.engineio.core.prepared import Frame
-from hub.message import Message
-from hub.pubsub.replay_cache import Memory, Recent
-from hub.pubsub.session import Session, State
+from hub.engineio.core.prepared import PreparedMessage
+from hub.message import StoredMessage
+from hub.pubsub.replay_cache import CacheBudget, ReplayCache
+from hub.pubsub.session import Session, SessionState
 from hub.settings import Settings
-from hub.store.results import Gap
+from hub.store.results import ReplayGap
 from hub.store.store import Store
 
 log = logging.getLogger("hub.pubsub")
@@ -24,7 +24,7 @@ class Room:
 
     __slots__ = ("channel", "members", "n", "name", "recent", "wanted")
 
-    def __init__(self, name: str, channel: bytes, memory: Memory) -> None:
+    def __init__(self, name: str, channel: bytes, memory: CacheBudget) -> None:
         self.name = name
         self.channel = channel
         # Its sessions and the offset at which each joined.
@@ -33,7 +33,7 @@ class Room:
         self.wanted = 0
         # Running number of the last message heard; None before the first.
         self.n: int | None = None
-        self.recent = Recent(name, memory)
+        self.recent = ReplayCache(name, memory)
 
 
 class Rooms:
@@ -50,7 +50,7 @@ class Rooms:
         self._base = store.keys.room_channel_base.encode()
         # The newest offset heard, and the newest one remembered that was read from a log.
         self._heard = self.read = 0
-        self.memory = Memory(
+        self.memory = CacheBudget(
             settings.replay_memory, settings.log_length, int(settings.log_age * 1e6)
         )
 
@@ -80,7 +80,7 @@ class Rooms:
         join = max(join, session.joins.get(name, 0))
         session.joins[name] = room.members[session] = join
 
-    def lost(self, session: Session, gap: Gap) -> None:
+    def lost(self, session: Session, gap: ReplayGap) -> None:
         """Deliver nothing of a gap that was told: a failover brings it back, as it forgets that the log was cut.
 
         Not so a `reset`: what it names is nowhere, and what lies before it may be on its way to the session still.
@@ -117,7 +117,7 @@ class Rooms:
 
     # -- the way of a message
 
-    def fan_out(self, room: Room, messages: Sequence[Message]) -> None:
+    def fan_out(self, room: Room, messages: Sequence[StoredMessage]) -> None:
         """Deliver messages of one room that were heard together: one write for each member."""
         # Where the channel is not confirmed, this may be the end of an earlier subscription, with a hole behind it.
         remembers = self.memory.bound > 0 and self._store.bus.hears(room.channel)
@@ -135,7 +135,7 @@ class Rooms:
         else:
             wire = b"".join([message.wire for message in messages])
             plain = all(message.skip is None for message in messages)
-        frames: list[Frame] = []
+        frames: list[PreparedMessage] = []
         seen = self._store.seen
         seen.newest = max(seen.newest, last)
         self._heard = max(self._heard, last)
@@ -150,7 +150,7 @@ class Rooms:
                 else:
                     frames = frames or [message.frame for message in messages]
                     peer.write(wire, frames)
-            elif session.state is not State.PARKED or session.holding:
+            elif session.state is not SessionState.PARKED or session.holding:
                 for message in messages:
                     session.deliver(message)
 
@@ -175,9 +175,9 @@ class Rooms:
                 lows[name] = low
         return lows
 
-    def remembered(self, session: Session, names: Iterable[str]) -> dict[int, Message] | None:
+    def remembered(self, session: Session, names: Iterable[str]) -> dict[int, StoredMessage] | None:
         """Return what a session has not been written of some rooms, by offset; None where that is not known any more."""
-        found: dict[int, Message] = {}
+        found: dict[int, StoredMessage] = {}
         if self.ahead:
             return None
         for name in names:
@@ -191,12 +191,12 @@ class Rooms:
         return found
 
     def learn(
-        self, session: Session, after: int, messages: Iterable[Message], *, last: bool
+        self, session: Session, after: int, messages: Iterable[StoredMessage], *, last: bool
     ) -> None:
         """Remember what was read from the logs for a session: all that its rooms have behind `after` and gaps it was told."""
         if not self.memory.bound:
             return
-        by_room: dict[str, list[Message]] = {}
+        by_room: dict[str, list[StoredMessage]] = {}
         for message in messages:
             by_room.setdefault(message.room, []).append(message)
         for name, found in by_room.items():

@@ -16,9 +16,9 @@ import enum
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
-from hub.engineio.core.prepared import Frame
-from hub.message import Message, event_frame
-from hub.store.results import Batch, Taken
+from hub.engineio.core.prepared import PreparedMessage
+from hub.message import StoredMessage, event_frame
+from hub.store.results import ReplayBatch, SessionClaim
 
 # What is kept while a replay call or a subscription is under way: messages, and bytes of them. Past either they are
 # read from the logs instead.
@@ -38,17 +38,17 @@ class Peer(Protocol):
     @property
     def buffered(self) -> int: ...
 
-    def write(self, wire: bytes, frames: Sequence[Frame]) -> None: ...
+    def write(self, wire: bytes, frames: Sequence[PreparedMessage]) -> None: ...
 
 
-class State(enum.Enum):
+class SessionState(enum.Enum):
     REPLAYING = "replaying"
     LIVE = "live"
     PARKED = "parked"
     CLOSED = "closed"
 
 
-class Kept(list[Message]):
+class MessageBuffer(list[StoredMessage]):
     """Messages that wait, and the bytes of their bodies."""
 
     size = 0
@@ -95,7 +95,7 @@ class Session:
         self,
         peer: Peer,
         connection: str,
-        taken: Taken,
+        taken: SessionClaim,
         *,
         named: bool,
         bare: bool = False,
@@ -111,7 +111,7 @@ class Session:
         self.bare = bare
         self.manual = manual
         self.on_slow = on_slow
-        self.state = State.PARKED
+        self.state = SessionState.PARKED
         # Its connection's place among those that took sessions on this node.
         self.order = 0
         # Live, nothing held, plain: messages may be written without a second look.
@@ -133,10 +133,10 @@ class Session:
         # Its buffer was full: it is to be parked before it is replayed.
         self.parking = False
         # Heard while the replay call that may be the last one is under way; None: too much.
-        self.kept: Kept | None = Kept()
+        self.kept: MessageBuffer | None = MessageBuffer()
         # Subscriptions under way, and what was heard meanwhile; None: too much.
         self.holding = 0
-        self.held: Kept | None = Kept()
+        self.held: MessageBuffer | None = MessageBuffer()
         # The task that catches up, at most one.
         self.task: asyncio.Task[None] | None = None
         self._drained = asyncio.Event()
@@ -146,19 +146,19 @@ class Session:
 
     # -- writing
 
-    def write(self, *frames: Frame) -> None:
+    def write(self, *frames: PreparedMessage) -> None:
         """Write frames in one piece."""
         self.peer.write(b"".join([frame.wire for frame in frames]), frames)
 
-    def tell(self, event: str, data: Any, *before: Frame) -> None:
+    def tell(self, event: str, data: Any, *before: PreparedMessage) -> None:
         """Write one of the hub's own events behind `before`; it ends with the position, and moves nothing."""
         self.write(*before, event_frame(event, data, None if self.bare else self.sent))
 
-    def deliver(self, message: Message) -> None:
+    def deliver(self, message: StoredMessage) -> None:
         """Write a live message, or keep it, or leave it to the replay that is to come."""
         if self.holding:
             self.held = _keep(self.held, message)
-        elif self.state is State.LIVE:
+        elif self.state is SessionState.LIVE:
             # What is not above the last written offset was written; what is not above the join came before it.
             join = self.joins.get(message.room)
             if join is None or message.offset <= self.sent or message.offset <= join:
@@ -166,10 +166,10 @@ class Session:
             if message.skip != self.client_id:
                 self.write(message.bare_frame if self.bare else message.frame)
             self.sent = message.offset
-        elif self.state is State.REPLAYING:
+        elif self.state is SessionState.REPLAYING:
             self.kept = _keep(self.kept, message)
 
-    def write_batch(self, batch: Batch) -> None:
+    def write_batch(self, batch: ReplayBatch) -> None:
         """Write what a replay handed out: gaps first, each ending with the position before it."""
         for gap in batch.gaps:
             if gap.room not in self.joins:
@@ -194,24 +194,24 @@ class Session:
 
     def begin_batch(self) -> None:
         """A replay call goes out: from now on what is heard is kept."""
-        self.state = State.REPLAYING
+        self.state = SessionState.REPLAYING
         self.direct = False
         self.stale = False
-        self.kept = Kept()
+        self.kept = MessageBuffer()
 
     def end_batch(self) -> None:
         """The call is over. If that did not make it live, what comes now is for the next one to read."""
-        if self.state is State.REPLAYING:
-            self.state = State.PARKED
-        self.kept = Kept()
+        if self.state is SessionState.REPLAYING:
+            self.state = SessionState.PARKED
+        self.kept = MessageBuffer()
 
     def go_live(self, live_from: int) -> None:
         """Take up the live stream behind `live_from`, unless something was missed meanwhile."""
         self.sent = max(self.sent, live_from)
-        kept, self.kept = self.kept, Kept()
+        kept, self.kept = self.kept, MessageBuffer()
         if self.stale or kept is None:
             return
-        self.state = State.LIVE
+        self.state = SessionState.LIVE
         self.direct = not self.holding and not self.bare
         # A buffer that is full already gets the slow reader's treatment: nothing more is written.
         if not self._drained.is_set():
@@ -221,8 +221,8 @@ class Session:
 
     def go_away(self) -> None:
         """Stop being live: what comes now is for a replay to read."""
-        if self.state is State.LIVE:
-            self.state = State.PARKED
+        if self.state is SessionState.LIVE:
+            self.state = SessionState.PARKED
         self.direct = False
 
     def hold(self) -> None:
@@ -237,17 +237,17 @@ class Session:
         if self.holding:
             return True
         self._freed.set()
-        held, self.held = self.held, Kept()
+        held, self.held = self.held, MessageBuffer()
         if held is None:
             self.stale = True
-            return self.state is not State.LIVE
-        self.direct = self.state is State.LIVE and not self.bare
+            return self.state is not SessionState.LIVE
+        self.direct = self.state is SessionState.LIVE and not self.bare
         for message in sorted(held, key=_offset):
             self.deliver(message)
         return True
 
     def close(self) -> None:
-        self.state = State.CLOSED
+        self.state = SessionState.CLOSED
         self.direct = False
         self.peer.listener = None
         self._drained.set()
@@ -255,7 +255,7 @@ class Session:
 
     @property
     def closed(self) -> bool:
-        return self.state is State.CLOSED
+        return self.state is SessionState.CLOSED
 
     async def drained(self) -> None:
         """Wait until the socket's buffer is below the low mark."""
@@ -277,7 +277,7 @@ class Session:
 
     def high(self) -> None:
         self._drained.clear()
-        if self.state is State.LIVE:
+        if self.state is SessionState.LIVE:
             self.on_slow(self)
 
     def low(self) -> None:
@@ -292,11 +292,11 @@ class Session:
             self.prove(self._at_ping)
 
 
-def _offset(message: Message) -> int:
+def _offset(message: StoredMessage) -> int:
     return message.offset
 
 
-def _keep(kept: Kept | None, message: Message) -> Kept | None:
+def _keep(kept: MessageBuffer | None, message: StoredMessage) -> MessageBuffer | None:
     """Keep one more; None: what there is would be too much."""
     if kept is None or len(kept) >= KEPT or kept.size >= KEPT_BYTES:
         return None

@@ -13,14 +13,14 @@ from itertools import chain
 
 from hub.errors import Unavailable
 from hub.redis.connection import CONNECT_TIMEOUT, Reply, ReplyError, connect, info_fields, pack
-from hub.redis.reconnecting import Kept
+from hub.redis.reconnecting import ReconnectingConnection
 
 log = logging.getLogger("hub.redis")
 
 Messages = list[tuple[bytes, bytes]]
 
 
-class Bus(Kept):
+class Bus(ReconnectingConnection):
     """A subscriber.
 
     `on_messages` gets `(channel, payload)` pairs in the order heard, a list a read. `on_lost` is called when the
@@ -74,7 +74,7 @@ class Bus(Kept):
             future: asyncio.Future[None] = loop.create_future()
             waiters = self._waiters.setdefault(channel, set())
             waiters.add(future)
-            # Not asyncio.timeout: that asks for the running loop, see `Kept`.
+            # Not asyncio.timeout: that asks for the running loop, see `ReconnectingConnection`.
             timer = None
             if within is not None:
                 timer = loop.call_later(within, _give_up, future, "the bus is away")

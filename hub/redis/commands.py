@@ -13,8 +13,17 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from hub.errors import HubError, Unavailable
-from hub.redis.connection import Callback, Growing, Link, Reply, ReplyError, connect, pack, settling
-from hub.redis.reconnecting import Kept
+from hub.redis.connection import (
+    Callback,
+    Growing,
+    RedisConnection,
+    Reply,
+    ReplyError,
+    connect,
+    pack,
+    settling,
+)
+from hub.redis.reconnecting import ReconnectingConnection
 
 log = logging.getLogger("hub.redis")
 
@@ -37,7 +46,7 @@ class Script:
         object.__setattr__(self, "sha", sha)
 
 
-class Commands(Kept):
+class Commands(ReconnectingConnection):
     """A connection for commands; `scripts`, by name, are loaded each time it is connected.
 
     `on_up` is awaited each time it is connected, before anybody else may use it; where it raises
@@ -115,7 +124,7 @@ class Commands(Kept):
 
     # -- refusals
 
-    def _refused(self, link: Link, error: ReplyError) -> HubError:
+    def _refused(self, link: RedisConnection, error: ReplyError) -> HubError:
         """Say what a refusal of Redis means to a client: nothing was stored, try later."""
         words = _unwrapped(str(error))
         code = words.split(" ", 1)[0]
@@ -126,7 +135,7 @@ class Commands(Kept):
             log.error("Redis refused a command", extra={"error": words})
         return Unavailable("Redis refuses: " + code)
 
-    def _demoted(self, link: Link) -> None:
+    def _demoted(self, link: RedisConnection) -> None:
         """Leave a server that is no primary any more: the next connection is one to what is, or none."""
         if not link.closed:
             log.warning("Redis is a replica now")
@@ -135,7 +144,7 @@ class Commands(Kept):
 
     # -- scripts that Redis has forgotten
 
-    def _send(self, link: Link, command: bytes | Growing, callback: Callback) -> None:
+    def _send(self, link: RedisConnection, command: bytes | Growing, callback: Callback) -> None:
         def done(reply: Reply) -> None:
             if isinstance(reply, ReplyError):
                 if str(reply).startswith("NOSCRIPT"):
@@ -151,7 +160,9 @@ class Commands(Kept):
 
         link.send(command, done)
 
-    def _forgotten(self, link: Link, command: bytes | Growing, callback: Callback) -> None:
+    def _forgotten(
+        self, link: RedisConnection, command: bytes | Growing, callback: Callback
+    ) -> None:
         """Hold everything that comes after, let what is under way be answered, load, send again in order."""
         self._unknown.append((command, callback))
         if self._reloading:

@@ -59,7 +59,7 @@ def settling(future: asyncio.Future[Reply]) -> Callback:
     return done
 
 
-class Link(asyncio.Protocol):
+class RedisConnection(asyncio.Protocol):
     """A connection.
 
     `on_push` gets what arrives while no command waits for a reply (the messages of a subscriber), a list a read;
@@ -188,11 +188,11 @@ async def connect(
     url: str,
     on_lost: Callable[[], None],
     on_push: Callable[[list[Reply]], None] | None = None,
-) -> Link:
+) -> RedisConnection:
     """Connect and log in. Raises Unavailable, or BadRequest for a URL that cannot be meant."""
     options = _options(url)
     loop = asyncio.get_running_loop()
-    link = Link(on_lost, on_push)
+    link = RedisConnection(on_lost, on_push)
     try:
         async with asyncio.timeout(CONNECT_TIMEOUT):
             if "path" in options:

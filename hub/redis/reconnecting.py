@@ -7,7 +7,7 @@ import logging
 import random
 
 from hub.errors import HubError
-from hub.redis.connection import Link
+from hub.redis.connection import RedisConnection
 
 log = logging.getLogger("hub.redis")
 
@@ -17,7 +17,7 @@ FIRST_DELAY, LAST_DELAY = 0.05, 2.0
 STEADY = 5.0
 
 
-class Kept:
+class ReconnectingConnection:
     """What the command connection and the bus have in common: being kept.
 
     A subclass opens the connection, hears that it was lost, and may give up one that has gone bad.
@@ -27,7 +27,7 @@ class Kept:
         self._url = url
         self._name = name
         self._check_every = check_every
-        self._link: Link | None = None
+        self._link: RedisConnection | None = None
         self._keeper: asyncio.Task[None] | None = None
         self._down = asyncio.Event()
         # Kept: up to Python 3.11 asking for the running loop asks the kernel for the process id each time.

@@ -9,7 +9,7 @@ from aiohttp import web
 
 from hub.node.node import Node
 from hub.runtime import static_files
-from hub.socketio.server import Server
+from hub.socketio.server import SocketIOServer
 
 PAGE_HEADERS = {
     "Content-Security-Policy": "default-src 'self'; connect-src 'self' ws: wss:; img-src 'self' data:",
@@ -20,7 +20,7 @@ PAGE_HEADERS = {
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
-def build_app(node: Node, server: Server) -> web.Application:
+def build_app(node: Node, server: SocketIOServer) -> web.Application:
     """Return the application that serves a node. Raises NotFound where files of the page are missing."""
     app = web.Application()
     app.router.add_get("/healthz", _healthz)
@@ -36,7 +36,7 @@ async def _healthz(_: web.Request) -> web.Response:
     return web.json_response({"ok": True})
 
 
-def _readyz(node: Node, server: Server) -> Handler:
+def _readyz(node: Node, server: SocketIOServer) -> Handler:
     """Return the handler that says whether Redis and the bus are connected and new clients are admitted."""
 
     async def readyz(_: web.Request) -> web.Response:

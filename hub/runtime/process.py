@@ -13,9 +13,9 @@ from typing import Any
 
 from aiohttp import web
 
-from hub.api.socketio import Events
+from hub.api.socketio import SocketIOGateway
 from hub.embedded.server import EmbeddedServer
-from hub.engineio.core.state import Goodbye
+from hub.engineio.core.state import CloseCode
 from hub.engineio.http_errors import Handler, answering
 from hub.errors import HubError, Unavailable
 from hub.node.node import Node
@@ -24,7 +24,7 @@ from hub.runtime import file_limit
 from hub.runtime.app import build_app
 from hub.runtime.listener import listen
 from hub.settings import Settings
-from hub.socketio.server import Server
+from hub.socketio.server import SocketIOServer
 
 log = logging.getLogger("hub.runtime")
 
@@ -57,7 +57,7 @@ class HubProcess:
             retry_later=self._retry_later,
             failed=self._fail,
         )
-        self.server = Server(
+        self.server = SocketIOServer(
             ping_interval=settings.ping_interval,
             ping_timeout=settings.ping_timeout,
             max_payload=settings.max_payload,
@@ -79,7 +79,7 @@ class HubProcess:
             cors=settings.origins,
             trusted_proxies=settings.proxies,
         )
-        self.events = Events(self.node, self.server)
+        self.events = SocketIOGateway(self.node, self.server)
         self.app = build_app(self.node, self.server)
         # Set when a background loop has failed: the process is of no use any more.
         self.failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -92,7 +92,7 @@ class HubProcess:
     def _retry_later(self, session: Session) -> None:
         connection = self.server.eio.connections.get(session.connection)
         if connection is not None:
-            connection.close(Goodbye.TRY_AGAIN)
+            connection.close(CloseCode.TRY_AGAIN)
 
     def _fail(self, error: BaseException) -> None:
         log.error("a background task failed; the hub ends", exc_info=error)
@@ -130,7 +130,7 @@ class HubProcess:
             async with asyncio.timeout(PARK_TIMEOUT):
                 await self.node.leave(session, deliberate=False)
         if connection is not None:
-            connection.close(Goodbye.RESTART)
+            connection.close(CloseCode.RESTART)
 
 
 async def serve(settings: Settings, *, announce: Callable[[str], None]) -> None:

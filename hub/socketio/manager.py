@@ -8,7 +8,7 @@ from typing import Any
 import socketio
 from socketio import packet as sio
 
-from hub.engineio.core.prepared import Frame
+from hub.engineio.core.prepared import PreparedMessage
 from hub.socketio.packet import frame_of
 
 
@@ -108,7 +108,7 @@ class Manager(socketio.AsyncManager):  # type: ignore[misc]
         arguments = list(data) if isinstance(data, tuple) else [] if data is None else [data]
         skipped = skip_sid if isinstance(skip_sid, list) else [skip_sid]
         connections = self.server.eio.connections
-        frame: Frame | None = None
+        frame: PreparedMessage | None = None
         for sid, eio_sid in self.get_participants(namespace, to or room):
             connection = connections.get(eio_sid)
             if connection is None or sid in skipped:

@@ -9,7 +9,7 @@ from socketio import packet as sio
 
 from hub import strict_json
 from hub.engineio.core.packet import ProtocolError
-from hub.engineio.core.prepared import Frame
+from hub.engineio.core.prepared import PreparedMessage
 from hub.model import RESERVED_EVENTS
 
 # The longest acknowledgement id: stock clients count from 0, JavaScript numbers end at 16 digits.
@@ -111,13 +111,13 @@ def parse_json(text: str, max_depth: int) -> Any:
         raise ProtocolError(str(error)) from None
 
 
-def frame_of(packet: sio.Packet) -> Frame:
+def frame_of(packet: sio.Packet) -> PreparedMessage:
     """Return a packet and its attachments as one frame."""
     encoded = packet.encode()
-    return Frame(*encoded) if isinstance(encoded, list) else Frame(encoded)
+    return PreparedMessage(*encoded) if isinstance(encoded, list) else PreparedMessage(encoded)
 
 
-class Undecoded:
+class UndecodedEvent:
     """A binary event of "/" for the binary lane, as it came; its attachments are still coming."""
 
     def __init__(self, found: re.Match[str]) -> None:

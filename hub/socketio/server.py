@@ -25,12 +25,12 @@ from socketio.exceptions import ConnectionRefusedError as Refused
 
 from hub.engineio.core.connection import Connection
 from hub.engineio.core.packet import ProtocolError
-from hub.engineio.core.prepared import Frame
-from hub.engineio.core.state import Goodbye, Reason
+from hub.engineio.core.prepared import PreparedMessage
+from hub.engineio.core.state import CloseCode, DisconnectReason
 from hub.engineio.server import EngineServer
 from hub.errors import RateLimited, Unavailable
 from hub.socketio.manager import Manager
-from hub.socketio.packet import Packet, Undecoded, binary_event, frame_of, plain_event
+from hub.socketio.packet import Packet, UndecodedEvent, binary_event, frame_of, plain_event
 
 logger = logging.getLogger("hub.socketio")
 
@@ -39,7 +39,7 @@ _chatter = logging.getLogger("hub.socketio.library")
 _chatter.setLevel(logging.WARNING)
 
 # How many messages more (of events_per_second) a packet counts that could not take the fast lane.
-SLOW_LANE = 9
+SLOW_PATH_COST = 9
 
 FastLane = Callable[[Connection, str, str], Awaitable[None] | bool]
 BinaryLane = Callable[[Connection, str, str, list[bytes]], bool]
@@ -57,7 +57,7 @@ class _Client:
         # Namespaces that we put it out of: what it still sends there is dropped.
         self.left: frozenset[str] = frozenset()
         # A binary packet whose attachments are still coming.
-        self.pending: Packet | Undecoded | None = None
+        self.pending: Packet | UndecodedEvent | None = None
         # Whether "/" is connected.
         self.ready = False
 
@@ -79,7 +79,7 @@ class _Environs:
         return eio_sid in self._connections
 
 
-class Server(socketio.AsyncServer):  # type: ignore[misc]
+class SocketIOServer(socketio.AsyncServer):  # type: ignore[misc]
     """A Socket.IO v5 server; see the module's docstring for what differs from its base class."""
 
     # Takes plain text events of "/", as id (empty: none) and JSON, before python-socketio does: True or an awaitable
@@ -88,7 +88,7 @@ class Server(socketio.AsyncServer):  # type: ignore[misc]
     # Takes binary events of "/" likewise, with their attachments; True where it did.
     binary_lane: BinaryLane | None = None
     # Called with the sid and the CONNECT reply of "/", to write it, and what else goes with it.
-    welcome: Callable[[str, Frame], None] | None = None
+    welcome: Callable[[str, PreparedMessage], None] | None = None
 
     eio: EngineServer
     packet_class: type[Packet]
@@ -128,8 +128,8 @@ class Server(socketio.AsyncServer):  # type: ignore[misc]
 
     def put_out(self, connection: Connection) -> None:
         """Tell a connection of "/" that it is not wanted any more, and close it."""
-        connection.send(Frame("1"))
-        connection.close(Goodbye.DONE)
+        connection.send(PreparedMessage("1"))
+        connection.close(CloseCode.DONE)
 
     async def disconnect(
         self, sid: str, namespace: str | None = None, ignore_queue: bool = False
@@ -143,8 +143,8 @@ class Server(socketio.AsyncServer):  # type: ignore[misc]
         client.left |= {namespace}
         self._send(client, sio.DISCONNECT, namespace)
         if len(client.joined) == 1:
-            client.connection.close(Goodbye.DONE)
-        await self._leave(client, namespace, Reason.SERVER_DISCONNECT)
+            client.connection.close(CloseCode.DONE)
+        await self._leave(client, namespace, DisconnectReason.SERVER_DISCONNECT)
 
     # ---------------------------------------------------------------- engine events
 
@@ -166,7 +166,7 @@ class Server(socketio.AsyncServer):  # type: ignore[misc]
             if handled is not False:
                 return handled
         if self.binary_lane is not None and client.ready and (found := binary_event(data)):
-            undecoded = Undecoded(found)
+            undecoded = UndecodedEvent(found)
             if undecoded.attachment_count > self.eio.options.max_attachments:
                 raise ProtocolError("too many attachments")
             if not undecoded.attachment_count:
@@ -174,11 +174,11 @@ class Server(socketio.AsyncServer):  # type: ignore[misc]
             client.pending = undecoded
             return None
         if fast_lane is not None:
-            client.connection.charge(SLOW_LANE)
+            client.connection.charge(SLOW_PATH_COST)
         packet = self.packet_class(encoded_packet=data or "?")
         return self._dispatch(client, packet)
 
-    def _undecoded(self, client: _Client, packet: Undecoded) -> Awaitable[None] | None:
+    def _undecoded(self, client: _Client, packet: UndecodedEvent) -> Awaitable[None] | None:
         """Offer a binary event to the binary lane, then take python-socketio's way."""
         assert self.binary_lane is not None
         if self.binary_lane(client.connection, packet.ack, packet.text, packet.attachments):
@@ -216,7 +216,7 @@ class Server(socketio.AsyncServer):  # type: ignore[misc]
         if not packet.add_attachment(data):
             return None
         client.pending = None
-        if isinstance(packet, Undecoded):
+        if isinstance(packet, UndecodedEvent):
             return self._undecoded(client, packet)
         return self._dispatch(client, packet)
 
@@ -260,11 +260,11 @@ class Server(socketio.AsyncServer):  # type: ignore[misc]
         except Refused as refused:
             self._send(client, sio.CONNECT_ERROR, namespace, refused.error_args)
         except (RateLimited, Unavailable):
-            connection.close(Goodbye.TRY_AGAIN)
+            connection.close(CloseCode.TRY_AGAIN)
         except Exception:
             # Our fault and not the client's: it should come back.
             logger.exception("the connect handler failed")
-            connection.close(Goodbye.TRY_AGAIN)
+            connection.close(CloseCode.TRY_AGAIN)
         finally:
             if not accepted:
                 await self.manager.disconnect(sid, namespace, ignore_queue=True)
@@ -282,7 +282,7 @@ class Server(socketio.AsyncServer):  # type: ignore[misc]
             self._send(client, sio.CONNECT, namespace, reply)
 
     async def _client_left(self, client: _Client, namespace: str) -> None:
-        await self._leave(client, namespace, Reason.CLIENT_DISCONNECT)
+        await self._leave(client, namespace, DisconnectReason.CLIENT_DISCONNECT)
         if not client.joined:
             client.connection.unestablish()
 
@@ -365,7 +365,7 @@ class Server(socketio.AsyncServer):  # type: ignore[misc]
     def _send(self, client: _Client, kind: int, namespace: str, data: Any = None) -> None:
         client.connection.send(self._frame(kind, namespace, data))
 
-    def _frame(self, kind: int, namespace: str, data: Any) -> Frame:
+    def _frame(self, kind: int, namespace: str, data: Any) -> PreparedMessage:
         return frame_of(self.packet_class(kind, data=data, namespace=namespace))
 
 

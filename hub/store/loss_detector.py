@@ -7,7 +7,7 @@ Witness = tuple[str, int]
 NOBODY: Witness = ("", 0)
 
 
-class Seen:
+class LossDetector:
     """The newest of what one node has seen."""
 
     __slots__ = ("_frozen", "newest", "witness")

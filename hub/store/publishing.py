@@ -11,10 +11,10 @@ from hub.redis.commands import Commands
 from hub.redis.connection import packed_part
 from hub.settings import Settings
 from hub.store.keys import Keys
-from hub.store.loss_detector import Seen
+from hub.store.loss_detector import LossDetector
 
 # A message's offset and whether its idempotency key had been seen, or what went wrong.
-Callback = Callable[[int | HubError, bool], None]
+PublishCallback = Callable[[int | HubError, bool], None]
 
 # What one script takes: messages, and bytes of them.
 MESSAGES, BYTES = 64, 262_144
@@ -24,7 +24,7 @@ _PLAIN, _VOLATILE, _ODD = packed_part(""), packed_part("v"), packed_part("o")
 _packed_word = functools.lru_cache(4096)(packed_part)
 
 
-class Group:
+class CommitGroup:
     """Messages that wait for the end of the turn. `pack` makes a command of them."""
 
     __slots__ = ("_callbacks", "_pack", "_parts", "_rooms", "_size")
@@ -32,7 +32,7 @@ class Group:
     def __init__(self, pack: Callable[[list[bytes]], bytes]) -> None:
         self._pack = pack
         self._parts: list[bytes] = []
-        self._callbacks: list[Callback] = []
+        self._callbacks: list[PublishCallback] = []
         # Into whose log each of them goes; a volatile one into none.
         self._rooms: list[str] = []
         self._size = 0
@@ -41,7 +41,7 @@ class Group:
     def full(self) -> bool:
         return len(self._parts) >= MESSAGES or self._size >= BYTES
 
-    def add(self, message: bytes, room: str, callback: Callback) -> None:
+    def add(self, message: bytes, room: str, callback: PublishCallback) -> None:
         """Take a message, packed as five words of the script's arguments; `room`: into whose log it goes, or empty."""
         self._parts.append(message)
         self._rooms.append(room)
@@ -51,7 +51,7 @@ class Group:
     def packed(self) -> bytes:
         return self._pack(self._parts)
 
-    def answer(self, seen: Seen, reply: Any) -> None:
+    def answer(self, seen: LossDetector, reply: Any) -> None:
         """Tell everybody the script's answer, or the HubError that came instead."""
         if isinstance(reply, HubError):
             for callback in self._callbacks:
@@ -69,10 +69,12 @@ class Group:
         seen.answered(logged, room)
 
 
-class Publisher:
+class GroupCommit:
     """Writes messages. It is what a hub does most: of a command only what changes is packed each time."""
 
-    def __init__(self, settings: Settings, commands: Commands, keys: Keys, seen: Seen) -> None:
+    def __init__(
+        self, settings: Settings, commands: Commands, keys: Keys, seen: LossDetector
+    ) -> None:
         self._commands = commands
         self._keys = keys
         self._seen = seen
@@ -92,7 +94,7 @@ class Publisher:
         room: str,
         header: bytes,
         body: bytes,
-        callback: Callback,
+        callback: PublishCallback,
         *,
         volatile: bool = False,
         odd: bool = False,
@@ -114,10 +116,10 @@ class Publisher:
         )
         group = self._commands.growing
         logged = "" if volatile else room
-        if isinstance(group, Group) and not group.full:
+        if isinstance(group, CommitGroup) and not group.full:
             group.add(message, logged, callback)
         else:
-            group = Group(self._pack)
+            group = CommitGroup(self._pack)
             group.add(message, logged, callback)
             self._commands.send(group, functools.partial(group.answer, self._seen))
 

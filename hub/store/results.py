@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from hub.message import Message
+from hub.message import StoredMessage
 from hub.pid import Pid
 
 
 @dataclass(slots=True)
-class Taken:
+class SessionClaim:
     """A session, and that this connection owns it from now on."""
 
     # 'new', or continued by 'pid' or by 'name'.
@@ -29,7 +29,7 @@ class Taken:
 
 
 @dataclass(slots=True)
-class Gap:
+class ReplayGap:
     """Messages of a room with after < offset < before that are lost. `dropped` is None where nobody can know."""
 
     room: str
@@ -40,13 +40,13 @@ class Gap:
 
 
 @dataclass(slots=True)
-class Batch:
+class ReplayBatch:
     """What a replay hands out: gaps, told first, and messages. `live_from`: nothing was left, the session is live."""
 
     live_from: int | None
     position: int
-    gaps: list[Gap] = field(default_factory=list)
-    messages: list[Message] = field(default_factory=list)
+    gaps: list[ReplayGap] = field(default_factory=list)
+    messages: list[StoredMessage] = field(default_factory=list)
     # There are no messages, as the node remembers all of them.
     remembered: bool = False
     # The messages are all that came behind the position asked for, and behind the gaps told: none is not for this client.
@@ -56,10 +56,10 @@ class Batch:
 
 
 @dataclass(slots=True)
-class Page:
+class HistoryPage:
     """Messages of a log. `gap`: it no longer reaches back to where it was asked to begin."""
 
-    messages: list[Message]
+    messages: list[StoredMessage]
     more: bool
     gap: bool
     # Entries that were looked at for it, and the offset of the last of them; 0: there was none.

@@ -10,16 +10,16 @@ from collections.abc import Callable, Mapping, Sequence
 
 from hub.engineio.core.ids import Ids
 from hub.errors import BadRequest
-from hub.message import Message
+from hub.message import StoredMessage
 from hub.pid import Pid
 from hub.redis.bus import Bus, Messages
 from hub.redis.commands import Commands
 from hub.redis.connection import database
 from hub.settings import Settings
 from hub.store.keys import SCHEMA, Keys
-from hub.store.loss_detector import Seen
-from hub.store.publishing import Publisher
-from hub.store.results import Batch, Gap, NotOwner, Page, Taken
+from hub.store.loss_detector import LossDetector
+from hub.store.publishing import GroupCommit
+from hub.store.results import HistoryPage, NotOwner, ReplayBatch, ReplayGap, SessionClaim
 from hub.store.scripts import read_all
 from hub.store.server_check import Identity, identify
 
@@ -48,7 +48,7 @@ class Store:
         self.keys = Keys(settings.prefix, database=database(url))
         self.node = secrets.token_hex(8)
         self._ids = Ids(42)
-        self.seen = Seen()
+        self.seen = LossDetector()
         self._on_changed = on_changed
         self._identity: Identity | None = None
         self.bus = Bus(url, on_messages, on_bus_lost, on_bus_back, settings.bus_silence)
@@ -58,7 +58,7 @@ class Store:
         )
         # When the command connection was last made, on the loop's clock.
         self.connected_at = 0.0
-        self.publisher = Publisher(settings, self.commands, self.keys, self.seen)
+        self.publisher = GroupCommit(settings, self.commands, self.keys, self.seen)
 
     async def start(self) -> None:
         """Connect. Raises Unavailable; BadRequest for a Redis that must not be used."""
@@ -104,7 +104,7 @@ class Store:
 
     async def history(
         self, room: str, after: int | None, before: int | None, limit: int, size: int
-    ) -> Page:
+    ) -> HistoryPage:
         """Read a log forwards from `after` or, without it, backwards from its end or `before`.
 
         At most `limit` messages, `size` bytes of them, but one however long it is; fewer where many have expired.
@@ -116,8 +116,8 @@ class Store:
             (keys.clock, keys.log(room), keys.meta(room)),
             (*bounds, str(limit), str(size)),
         )
-        messages = [Message.from_log(room, *entry) for entry in found]
-        return Page(messages, more == b"1", gap == b"1", looked, int(reached or 0))
+        messages = [StoredMessage.from_log(room, *entry) for entry in found]
+        return HistoryPage(messages, more == b"1", gap == b"1", looked, int(reached or 0))
 
     # -- sessions
 
@@ -128,7 +128,7 @@ class Store:
         client_id: str | None,
         pid: Pid | None,
         offset: int | None,
-    ) -> Taken | None:
+    ) -> SessionClaim | None:
         """Make a connection the owner of the session that it proves or names, or of a new one; None: refused."""
         # Drawn together; four characters hold three bytes.
         drawn = self._ids.draw()
@@ -152,7 +152,7 @@ class Store:
         )
         self.seen.answered(int(head))
         names, joins = reply[9::2], reply[10::2]
-        return Taken(
+        return SessionClaim(
             how,
             client,
             Pid(client, generation, serial, pid.secret if how == "pid" and pid else secret),
@@ -172,7 +172,7 @@ class Store:
         lows: Mapping[str, int] | None = None,
         *,
         doubtful: int | None = None,
-    ) -> Batch:
+    ) -> ReplayBatch:
         """Hand out the next batch after an offset. Raises NotOwner, Unavailable.
 
         `lows`: of these rooms the node remembers every message behind the offset. `doubtful`: an earlier offset, up to
@@ -193,16 +193,16 @@ class Store:
             raise NotOwner(reply)
         live_from, position, told, messages, how, now = reply
         gaps = [
-            Gap(room.decode(), why.decode(), int(a), int(b), int(d) if d else None)
+            ReplayGap(room.decode(), why.decode(), int(a), int(b), int(d) if d else None)
             for room, why, a, b, d in told
         ]
         # A gap ends at the first message that is there, or behind the newest offset: none is given out within it again.
         self.seen.answered(max([int(live_from or position), *(gap.before - 1 for gap in gaps)]))
-        return Batch(
+        return ReplayBatch(
             int(live_from) if live_from else None,
             int(position),
             gaps,
-            [Message.from_log(room.decode(), *entry) for room, *entry in messages],
+            [StoredMessage.from_log(room.decode(), *entry) for room, *entry in messages],
             remembered=how == b"memory",
             whole=how == b"whole",
             now=int(now),
@@ -246,7 +246,7 @@ class Store:
         if reply != b"ok":
             raise NotOwner(reply)
 
-    async def replaced(self, taken: Taken) -> bool | None:
+    async def replaced(self, taken: SessionClaim) -> bool | None:
         """Return whether a later connection than the one that has taken a session owns it now.
 
         None: one has taken it, and was not served yet. It may be gone.

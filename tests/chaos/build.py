@@ -13,7 +13,7 @@ from typing import Any
 
 from hub.cli.main import main
 from hub.store import store
-from hub.store.results import Taken
+from hub.store.results import SessionClaim
 from hub.store.scripts import read_all
 from hub.store.store import Store
 from tests.chaos.drill import LATE
@@ -35,7 +35,7 @@ def hold_takes() -> None:
     """Let those who come back with a pid and no offset in late: others overtake them, though Redis has them first."""
     take = Store.take
 
-    async def late(self: Store, connection: str, **options: Any) -> Taken | None:
+    async def late(self: Store, connection: str, **options: Any) -> SessionClaim | None:
         taken = await take(self, connection, **options)
         if options["pid"] is not None and options["offset"] is None:
             await asyncio.sleep(LATE)

@@ -15,7 +15,7 @@ from aiohttp import web
 
 from hub.engineio.options import EngineOptions
 from hub.engineio.server import EngineServer
-from hub.socketio.server import Server
+from hub.socketio.server import SocketIOServer
 from tests.conformance import engineio_server, socketio_server
 
 # How long anything that must happen may take.
@@ -195,11 +195,11 @@ async def engine_of() -> AsyncIterator[Callable[..., Awaitable[tuple[Peer, Engin
 
 
 @pytest.fixture
-async def server_of() -> AsyncIterator[Callable[..., Awaitable[tuple[Peer, Server]]]]:
+async def server_of() -> AsyncIterator[Callable[..., Awaitable[tuple[Peer, SocketIOServer]]]]:
     """Start Socket.IO servers with given options."""
     async with contextlib.AsyncExitStack() as stack:
 
-        async def start(**given: Any) -> tuple[Peer, Server]:
+        async def start(**given: Any) -> tuple[Peer, SocketIOServer]:
             app, server = socketio_server.application(
                 EngineOptions(**{"close_timeout": 1.0, "cors": ("*",)} | given)
             )

@@ -9,7 +9,7 @@ import argparse
 
 from aiohttp import web
 
-from hub.engineio.core.prepared import Frame
+from hub.engineio.core.prepared import PreparedMessage
 from hub.engineio.options import EngineOptions
 from hub.engineio.server import EngineServer
 
@@ -20,7 +20,7 @@ def application(options: EngineOptions) -> tuple[web.Application, EngineServer]:
 
     @engine.on("message")
     def message(sid: str, data: str | bytes) -> None:
-        engine.connections[sid].send(Frame(data))
+        engine.connections[sid].send(PreparedMessage(data))
 
     async def shutdown(_app: web.Application) -> None:
         await engine.shutdown()

@@ -7,15 +7,15 @@ from typing import Any
 from aiohttp import web
 
 from hub.engineio.options import EngineOptions
-from hub.socketio.server import Server
+from hub.socketio.server import SocketIOServer
 from tests.conformance.engineio_server import arguments, options
 
 NAMESPACES = ("/", "/custom")
 
 
-def application(engine_options: EngineOptions) -> tuple[web.Application, Server]:
+def application(engine_options: EngineOptions) -> tuple[web.Application, SocketIOServer]:
     """Return the application with the server under /socket.io/, and the server."""
-    server = Server(options=engine_options)
+    server = SocketIOServer(options=engine_options)
 
     def serve(namespace: str) -> None:
         @server.on("connect", namespace=namespace)

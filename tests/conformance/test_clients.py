@@ -11,8 +11,8 @@ import pytest
 import socketio
 
 from hub.engineio.core.connection import Connection
-from hub.engineio.core.state import Goodbye
-from hub.socketio.server import Server
+from hub.engineio.core.state import CloseCode
+from hub.socketio.server import SocketIOServer
 from tests.conformance.conftest import Serve, until
 from tests.support.tools import node, node_modules
 
@@ -20,14 +20,14 @@ SCRIPT = Path(__file__).with_name("stock.cjs")
 TRANSPORTS = (["polling"], ["websocket"], ["polling", "websocket"])
 
 
-def with_goodbyes(server: Server) -> None:
+def with_goodbyes(server: SocketIOServer) -> None:
     """Let clients ask how they are let go."""
 
     @server.on("bye")
     async def bye(sid: str) -> None:
         connection = server.connection(sid)
         assert connection is not None
-        connection.close(Goodbye.RESTART)
+        connection.close(CloseCode.RESTART)
 
     @server.on("expel")
     async def expel(sid: str) -> None:
@@ -35,7 +35,7 @@ def with_goodbyes(server: Server) -> None:
 
 
 class TestJavaScript:
-    async def play(self, server_of: Serve, scenario: str) -> tuple[Any, Server]:
+    async def play(self, server_of: Serve, scenario: str) -> tuple[Any, SocketIOServer]:
         """Return what a scenario found."""
         peer, server = await server_of()
         with_goodbyes(server)

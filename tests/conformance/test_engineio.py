@@ -10,8 +10,8 @@ from typing import Any
 import aiohttp
 import pytest
 
-from hub.engineio.core.prepared import Frame
-from hub.engineio.core.state import Goodbye
+from hub.engineio.core.prepared import PreparedMessage
+from hub.engineio.core.state import CloseCode
 from tests.conformance.conftest import Peer, Serve, closed, text, until, upgrade_request
 
 
@@ -372,7 +372,7 @@ class TestWebSocket:
         writer.transport.abort()
         await until(lambda: connection.direct is None)
         for _ in range(20):
-            connection.send(Frame("dropped"))
+            connection.send(PreparedMessage("dropped"))
         assert not ends
         gate.set()
         await until(lambda: len(ends) == 1)
@@ -463,9 +463,9 @@ class TestClose:
             await socket.send_str("1")
             assert await closed(socket) == 1000
 
-    @pytest.mark.parametrize("goodbye", list(Goodbye))
+    @pytest.mark.parametrize("goodbye", list(CloseCode))
     async def test_the_server_says_goodbye_after_what_it_wrote(
-        self, engine_of: Serve, goodbye: Goodbye
+        self, engine_of: Serve, goodbye: CloseCode
     ) -> None:
         peer, engine = await engine_of()
         async with peer.websocket() as socket:
@@ -640,7 +640,7 @@ class TestShutdown:
         engine.on("disconnect", lambda sid, reason: ends.append(reason))
         reader, writer = await peer.raw_websocket()
         sid = await peer.open()
-        engine.connections[sid].send(Frame("nobody takes this"))
+        engine.connections[sid].send(PreparedMessage("nobody takes this"))
         await asyncio.wait_for(engine.shutdown(), 1)
         assert ends == ["server disconnect"] * 2
         assert not engine.connections

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from hub.engineio.core.ws_parser import FRAGMENTS
-from hub.socketio.server import Server
+from hub.socketio.server import SocketIOServer
 from tests.conformance.conftest import Peer, Serve, closed, text, until
 from tests.unit.engineio.core.test_ws_parser import masked
 
@@ -66,7 +66,7 @@ def files() -> int:
 
 
 @contextlib.asynccontextmanager
-async def nothing_stays(peer: Peer, server: Server) -> Any:
+async def nothing_stays(peer: Peer, server: SocketIOServer) -> Any:
     """Whatever happens inside, no session, task, file or deadline is left."""
     gc.collect()
     before, open_files = len(tasks()), files()

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from hub.engineio.core.prepared import Frame
-from hub.engineio.core.state import Goodbye
+from hub.engineio.core.prepared import PreparedMessage
+from hub.engineio.core.state import CloseCode
 from hub.engineio.options import EngineOptions
 from hub.engineio.server import EngineServer
 from tests.conformance import engineio_server
@@ -76,7 +76,7 @@ async def line_of(
             connection = engine.connections[line.sid]
             # The first makes the engine look at the connection, the second is known from then on.
             for _ in range(2):
-                connection.send(Frame("x"))
+                connection.send(PreparedMessage("x"))
                 assert (await line.ask(line.poll(t, *more)))[2] == b"4x"
             return line, engine, connection
 
@@ -102,7 +102,7 @@ async def test_a_poll_that_comes_again_is_not_handled_by_aiohttp(
     for number in range(5):
         line.write(line.poll(t))
         await asyncio.sleep(0.01)
-        connection.send(Frame(str(number)))
+        connection.send(PreparedMessage(str(number)))
         assert (await line.answer())[2] == f"4{number}".encode()
     assert line.peer.handled == handled
 
@@ -111,7 +111,7 @@ async def test_its_answer_is_the_same(line_of: Any) -> None:
     line, _, connection = await line_of("Origin: http://a", cors=("http://a",))
     answers = []
     for other in ("X-Other: 1", "Origin: http://a", "Origin: http://a"):
-        connection.send(Frame("x"))
+        connection.send(PreparedMessage("x"))
         status, headers, body = await line.ask(line.poll(None, other, "Origin: http://a"))
         headers.pop("Date")
         answers.append((status, headers, body))
@@ -123,7 +123,7 @@ async def test_large_answers_are_compressed(line_of: Any) -> None:
     line, _, connection = await line_of("Accept-Encoding: gzip, deflate")
     handled = line.peer.handled
     for size in (10, 5000, 300_000):
-        connection.send(Frame("x" * size))
+        connection.send(PreparedMessage("x" * size))
         _, headers, body = await line.ask(line.poll(None, "Accept-Encoding: gzip, deflate"))
         assert headers.get("Content-Encoding") == ("gzip" if size > 10 else None)
         assert (gzip.decompress(body) if size > 10 else body) == b"4" + b"x" * size
@@ -134,14 +134,14 @@ async def test_messages_of_one_turn_share_an_answer(line_of: Any) -> None:
     line, _, connection = await line_of()
     line.write(line.poll())
     await asyncio.sleep(0.02)
-    connection.send(Frame("a"))
-    connection.send(Frame("b"))
+    connection.send(PreparedMessage("a"))
+    connection.send(PreparedMessage("b"))
     assert (await line.answer())[2] == b"4a\x1e4b"
 
 
 async def test_the_same_stamp_again_ends_the_session(line_of: Any) -> None:
     line, engine, connection = await line_of()
-    connection.send(Frame("x"))
+    connection.send(PreparedMessage("x"))
     assert (await line.ask(line.poll("same")))[0] == 200
     assert (await line.ask(line.poll("same")))[0] == 400
     assert engine.counters["a poll was repeated"] == 1
@@ -163,7 +163,7 @@ async def test_other_requests_on_the_connection_go_their_way(line_of: Any) -> No
     for number in range(4):
         assert (await line.ask(line.post(f"4{number}")))[2] == b"ok"
         assert (await line.ask(line.poll()))[2] == f"4{number}".encode()
-        connection.send(Frame("x"))
+        connection.send(PreparedMessage("x"))
         assert (await line.ask(line.poll()))[2] == b"4x"
     assert (await line.ask(b"GET /nowhere HTTP/1.1\r\nHost: x\r\n\r\n"))[0] == 404
 
@@ -174,7 +174,7 @@ async def test_what_is_sent_behind_a_waiting_poll_is_answered_behind_it(line_of:
     await asyncio.sleep(0.02)
     line.write(line.post("4back"), line.poll())
     await asyncio.sleep(0.05)
-    connection.send(Frame("x"))
+    connection.send(PreparedMessage("x"))
     assert (await line.answer())[2] == b"4x"
     assert (await line.answer())[2] == b"ok"
     assert (await line.answer())[2] == b"4back"
@@ -191,7 +191,7 @@ async def test_a_poll_behind_one_that_aiohttp_holds_waits_for_it(line_of: Any) -
     line.write(line.poll())
     await asyncio.sleep(0.02)
     for message in ("a", "b"):
-        connection.send(Frame(message))
+        connection.send(PreparedMessage(message))
         assert (await line.answer())[2] == b"4" + message.encode()
 
 
@@ -202,12 +202,12 @@ async def test_a_request_in_two_parts_is_not_taken_for_a_poll(line_of: Any) -> N
     await asyncio.sleep(0.02)
     # Its first line is the value of X.
     line.write(poll)
-    connection.send(Frame("x"))
+    connection.send(PreparedMessage("x"))
     assert (await line.answer())[2] == b"4x"
     # What came was not the whole of a poll, so the next one is not the same again.
     for handled in (1, 0):
         before = line.peer.handled
-        connection.send(Frame("x"))
+        connection.send(PreparedMessage("x"))
         assert (await line.ask(line.poll()))[2] == b"4x"
         assert line.peer.handled == before + handled
 
@@ -216,7 +216,7 @@ async def test_a_request_in_two_parts_is_not_taken_for_a_poll(line_of: Any) -> N
 async def test_the_connection_ends_behind_some_polls(engine_of: Serve, header: str) -> None:
     peer, engine = await engine_of()
     async with opened(peer) as line:
-        engine.connections[line.sid].send(Frame("x"))
+        engine.connections[line.sid].send(PreparedMessage("x"))
         _, headers, body = await line.ask(line.poll(None, header))
         assert (headers.get("Connection"), body) == ("close", b"4x")
         async with asyncio.timeout(2):
@@ -227,7 +227,7 @@ async def test_every_poll_that_expects_it_is_told_to_continue(engine_of: Serve) 
     peer, engine = await engine_of()
     async with opened(peer) as line:
         for _ in range(4):
-            engine.connections[line.sid].send(Frame("x"))
+            engine.connections[line.sid].send(PreparedMessage("x"))
             line.write(line.poll(None, "Expect: 100-continue"))
             assert await line.reader.readuntil(b"\r\n\r\n") == b"HTTP/1.1 100 Continue\r\n\r\n"
             assert (await line.answer())[2] == b"4x"
@@ -248,7 +248,7 @@ async def test_the_end_of_the_session_answers_a_waiting_poll(line_of: Any) -> No
     line, _, connection = await line_of()
     line.write(line.poll())
     await asyncio.sleep(0.02)
-    connection.close(Goodbye.RESTART)
+    connection.close(CloseCode.RESTART)
     status, headers, body = await line.answer()
     assert (status, body) == (400, b'{"code": 1, "message": "Session ID unknown"}')
     assert headers["Content-Type"] == "application/json; charset=utf-8"
@@ -268,7 +268,7 @@ async def test_who_does_not_read_answers_gets_no_more_of_them(line_of: Any) -> N
     transport = line.writer.transport
     transport.pause_reading()
     for _ in range(14):
-        connection.send(Frame("x" * 999_000))
+        connection.send(PreparedMessage("x" * 999_000))
     for _ in range(14):
         line.write(line.poll())
         await asyncio.sleep(0.02)
@@ -300,6 +300,6 @@ async def test_polls_longer_than_the_keep_alive_are_handled_by_aiohttp() -> None
     async with serving(app, "engine.io", keepalive_timeout=75) as peer, opened(peer) as line:
         for _ in range(3):
             before = peer.handled
-            engine.connections[line.sid].send(Frame("x"))
+            engine.connections[line.sid].send(PreparedMessage("x"))
             assert (await line.ask(line.poll()))[2] == b"4x"
             assert peer.handled == before + 1

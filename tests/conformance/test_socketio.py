@@ -11,8 +11,8 @@ import pytest
 from socketio.exceptions import ConnectionRefusedError as Refused
 
 from hub.engineio.core.connection import Connection
-from hub.engineio.core.prepared import Frame
-from hub.engineio.core.state import Goodbye
+from hub.engineio.core.prepared import PreparedMessage
+from hub.engineio.core.state import CloseCode
 from hub.errors import Unavailable
 from tests.conformance.conftest import Peer, Serve, closed, connect, text, until
 
@@ -105,7 +105,7 @@ class TestConnect:
         peer, server = await server_of()
         welcomed: list[str] = []
 
-        def welcome(sid: str, reply: Frame) -> None:
+        def welcome(sid: str, reply: PreparedMessage) -> None:
             welcomed.append(sid)
             connection = server.connection(sid)
             assert connection is not None
@@ -328,8 +328,8 @@ class TestMessages:
         await peer.poll(sid)
         connection = server.eio.connections[sid]
         for _ in range(5):
-            connection.send(Frame('52-["b",0,1]', *[b"x"] * 10))
-            connection.send(Frame('2["t"]'))
+            connection.send(PreparedMessage('52-["b",0,1]', *[b"x"] * 10))
+            connection.send(PreparedMessage('2["t"]'))
         packets: list[str] = []
         for _ in range(5):
             answer = (await peer.poll(sid))[1].split("\x1e")
@@ -490,7 +490,7 @@ class TestFastLane:
             if "wait" in packet:
                 return later()
             if "take" in packet:
-                connection.send(Frame.text(b'2["taken"]'))
+                connection.send(PreparedMessage.text(b'2["taken"]'))
                 return True
             return False
 
@@ -521,6 +521,6 @@ class TestUnder25And20Seconds:
         async with peer.connected() as socket:
             server.eio.door.refusing = True
             for connection in list(server.eio.connections.values()):
-                connection.close(Goodbye.RESTART)
+                connection.close(CloseCode.RESTART)
             assert await closed(socket) == 1012
         await until(lambda: not server._clients)

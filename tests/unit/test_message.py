@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hub.message import Message, encode, event_frame, meta
+from hub.message import StoredMessage, encode, event_frame, meta
 
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
@@ -22,9 +22,9 @@ names = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=2
 
 def stored(
     event: str, value: Any, room: str = "r", sender: str | None = None, **more: Any
-) -> Message:
+) -> StoredMessage:
     header, body = encode(event, msgspec.json.encode(value), meta(room, sender), **more)
-    return Message.from_bus(room, b"7 3 " + header + b"\n" + body)
+    return StoredMessage.from_bus(room, b"7 3 " + header + b"\n" + body)
 
 
 @given(

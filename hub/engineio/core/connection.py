@@ -1,7 +1,7 @@
 """One Engine.IO session as the layers above see it: what goes in and out, without any I/O.
 
 Transports call in with what arrived (`receive`, `poll`, `probe`, `lost`); what goes out leaves
-through a `Socket` (WebSocket) or a waiting poll's callback. State, deadlines and end are `Life`'s.
+through a `Socket` (WebSocket) or a waiting poll's callback. State, deadlines and end are `Lifecycle`'s.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from math import inf
 from hub.engineio.core import packet as packets
 from hub.engineio.core import ws_frames
 from hub.engineio.core.interfaces import Socket, Wake
-from hub.engineio.core.lifecycle import CUT_AFTER, Life
+from hub.engineio.core.lifecycle import CUT_AFTER, Lifecycle
 from hub.engineio.core.packet import ProtocolError, encode_payload
-from hub.engineio.core.poll_queue import Outbox
-from hub.engineio.core.prepared import Frame
-from hub.engineio.core.state import Goodbye, Reason, State
+from hub.engineio.core.poll_queue import PollQueue
+from hub.engineio.core.prepared import PreparedMessage
+from hub.engineio.core.state import CloseCode, ConnectionState, DisconnectReason
 from hub.engineio.environ import Environ
 
 logger = logging.getLogger("hub.engineio")
@@ -30,7 +30,7 @@ PROBED_WIRE = ws_frames.frame(ws_frames.TEXT, packets.PROBED.encode())
 NOOP_EVERY = 0.1
 
 
-class Connection(Life):
+class Connection(Lifecycle):
     """One session. `data` is free for the layers above, `listener` hears high, low, ping, pong."""
 
     __slots__ = ()
@@ -53,7 +53,7 @@ class Connection(Life):
             return self._socket.buffered
         return 0 if self._outbox is None else self._outbox.size
 
-    def write(self, data: bytes, frames: Sequence[Frame]) -> None:
+    def write(self, data: bytes, frames: Sequence[PreparedMessage]) -> None:
         """Send frames; `data` is their joined `wire`. Never blocks; drops on a closed connection."""
         direct = self.direct
         if direct is not None:
@@ -64,7 +64,7 @@ class Connection(Life):
             self._outbox.push(frames, len(data))
             self._pushed(self._outbox)
 
-    def send(self, frame: Frame) -> None:
+    def send(self, frame: PreparedMessage) -> None:
         """Send one frame."""
         self.write(frame.wire, (frame,))
 
@@ -96,18 +96,18 @@ class Connection(Life):
                 self._resumed = None
                 resumed()
 
-    def close(self, goodbye: Goodbye = Goodbye.GOING_AWAY) -> None:
+    def close(self, goodbye: CloseCode = CloseCode.GOING_AWAY) -> None:
         """End the session: what was written leaves first, within close_timeout. Idempotent."""
         if not self.closed:
             within = self._host.options.close_timeout
-            self._leave(Reason.SERVER_DISCONNECT, goodbye.value, within, flush=True)
+            self._leave(DisconnectReason.SERVER_DISCONNECT, goodbye.value, within, flush=True)
 
     # ---------------------------------------------------------------- opening
 
     def open(self, socket: Socket | None, before: bytes = b"") -> None:
         """Send the handshake over `socket`, `before` in front of it, or queue it for the poll that asked."""
         options = self._host.options
-        self._move(State.OPEN)
+        self._move(ConnectionState.OPEN)
         hello = (
             f'0{{"sid":"{self.sid}","upgrades":{"[]" if socket is not None else _UPGRADES},'
             f'"pingInterval":{round(options.ping_interval * 1000)},'
@@ -115,7 +115,7 @@ class Connection(Life):
             f'"maxPayload":{options.max_payload}}}'
         )
         if socket is None:
-            self._outbox = Outbox()
+            self._outbox = PollQueue()
             self._outbox.push_control(hello)
         else:
             socket.write(before + ws_frames.frame(ws_frames.TEXT, hello.encode()))
@@ -124,7 +124,7 @@ class Connection(Life):
 
     def refuse(self) -> None:
         """Forget a session that the layer above did not want; it is not told of an end."""
-        self._move(State.CLOSED)
+        self._move(ConnectionState.CLOSED)
         self._release()
 
     # ---------------------------------------------------------------- input
@@ -205,20 +205,20 @@ class Connection(Life):
         if self._host.clock() >= self._heartbeat.pong_by:
             self.expire(self._host.clock())
         outbox = self._outbox
-        if outbox is None or self.state is State.CLOSED:
+        if outbox is None or self.state is ConnectionState.CLOSED:
             wake(None)
             return
         self._wake = wake
         if outbox:
             self._answer(outbox)
-        elif self.state is State.UPGRADING and self._probed:
+        elif self.state is ConnectionState.UPGRADING and self._probed:
             self._noop()
 
     def unpoll(self) -> None:
         """Note that the waiting poll was cut off: the session is over, as no client does so."""
         self._wake = None
         if not self.closed:
-            self._leave(Reason.TRANSPORT_ERROR, 1002, CUT_AFTER, flush=False)
+            self._leave(DisconnectReason.TRANSPORT_ERROR, 1002, CUT_AFTER, flush=False)
 
     def post(self, abort: Callable[[], None]) -> bool:
         """Begin to take a polling body; False: there is one already, and the session ends."""
@@ -232,7 +232,7 @@ class Connection(Life):
         """Note that the polling body has been dealt with."""
         self._posting = None
 
-    def _pushed(self, outbox: Outbox) -> None:
+    def _pushed(self, outbox: PollQueue) -> None:
         options = self._host.options
         if outbox.size > options.buffer_limit:
             self.fail("output buffer full")
@@ -250,7 +250,7 @@ class Connection(Life):
         if self._wake is not None and self._outbox:
             self._answer(self._outbox)
 
-    def _answer(self, outbox: Outbox) -> None:
+    def _answer(self, outbox: PollQueue) -> None:
         """Give the waiting poll what it may carry."""
         wake, self._wake = self._wake, None
         assert wake is not None
@@ -260,7 +260,7 @@ class Connection(Life):
         wake(encode_payload(taken))
         if outbox.size <= options.buffer_low:
             self.drained()
-        if self.state is State.CLOSING and not outbox:
+        if self.state is ConnectionState.CLOSING and not outbox:
             self._finish()
 
     # ---------------------------------------------------------------- upgrade
@@ -275,8 +275,8 @@ class Connection(Life):
         if former is not None:
             self._probing = None
             former.abort()
-        elif self.state is State.OPEN and self._socket is None:
-            self._move(State.UPGRADING)
+        elif self.state is ConnectionState.OPEN and self._socket is None:
+            self._move(ConnectionState.UPGRADING)
         else:
             return False
         self._probing = socket
@@ -307,13 +307,13 @@ class Connection(Life):
         if socket is self._probing:
             self._probing = None
             self._upgrade_by = self._noop_at = inf
-            self._move(State.OPEN)
+            self._move(ConnectionState.OPEN)
             socket.close(code)
 
     def _upgraded(self, socket: Socket) -> None:
         self._probing = None
         self._upgrade_by = self._noop_at = inf
-        self._move(State.OPEN)
+        self._move(ConnectionState.OPEN)
         if self._wake is not None:
             wake, self._wake = self._wake, None
             wake(packets.NOOP)
@@ -321,7 +321,7 @@ class Connection(Life):
         assert outbox is not None
         self._take_over(socket)
         for entry in outbox.drain():
-            if isinstance(entry, Frame):
+            if isinstance(entry, PreparedMessage):
                 self._write_socket(socket, entry.wire, (entry,))
             else:
                 self._heartbeat.unanswered += entry == packets.PING
@@ -348,13 +348,13 @@ class Connection(Life):
 
     # ---------------------------------------------------------------- the socket
 
-    def _write_socket(self, socket: Socket, data: bytes, frames: Sequence[Frame]) -> None:
+    def _write_socket(self, socket: Socket, data: bytes, frames: Sequence[PreparedMessage]) -> None:
         """Write where `direct` is not set: compressed, congested or closed."""
         if self.closed:
             return
         options = self._host.options
         if socket.buffered + len(data) > options.buffer_limit:
-            self.fail("output buffer full", Goodbye.TRY_AGAIN.value)
+            self.fail("output buffer full", CloseCode.TRY_AGAIN.value)
             return
         if socket.deflate:
             data = b"".join([frame.deflated(options.compression_threshold) for frame in frames])
@@ -398,4 +398,4 @@ class Connection(Life):
             # The poll that waits, or the one that is on its way, gets a noop.
             self._outbox.clear()
             self._outbox.push_control(packets.NOOP)
-        self._leave(Reason.TRANSPORT_CLOSE, 1000, CUT_AFTER, flush=True)
+        self._leave(DisconnectReason.TRANSPORT_CLOSE, 1000, CUT_AFTER, flush=True)

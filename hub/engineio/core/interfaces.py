@@ -6,12 +6,12 @@ from collections import Counter
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Protocol
 
-from hub.engineio.core.timer_wheel import Wheel
+from hub.engineio.core.timer_wheel import TimerWheel
 from hub.engineio.options import EngineOptions
 
 if TYPE_CHECKING:
     from hub.engineio.core.connection import Connection
-    from hub.engineio.core.lifecycle import Life
+    from hub.engineio.core.lifecycle import Lifecycle
 
 # Takes the body of a polling answer, or None for HTTP 400.
 Wake = Callable[[str | None], None]
@@ -44,8 +44,8 @@ class Host(Protocol):
     deliver: Callable[[str, str | bytes], Awaitable[None] | None]
 
     @property
-    def wheel(self) -> Wheel: ...
+    def wheel(self) -> TimerWheel: ...
     def clock(self) -> float: ...
     def answer_soon(self, connection: Connection) -> None: ...
-    def ended(self, session: Life, reason: str) -> None: ...
-    def forget(self, session: Life) -> None: ...
+    def ended(self, session: Lifecycle, reason: str) -> None: ...
+    def forget(self, session: Lifecycle) -> None: ...

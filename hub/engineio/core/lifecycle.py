@@ -14,8 +14,8 @@ from hub.engineio.core import packet as packets
 from hub.engineio.core import ws_frames
 from hub.engineio.core.heartbeat import Heartbeat, Pace
 from hub.engineio.core.interfaces import Host, Socket, Wake
-from hub.engineio.core.poll_queue import Outbox
-from hub.engineio.core.state import MOVES, Reason, State
+from hub.engineio.core.poll_queue import PollQueue
+from hub.engineio.core.state import MOVES, ConnectionState, DisconnectReason
 
 logger = logging.getLogger("hub.engineio")
 
@@ -24,7 +24,7 @@ PING_WIRE = ws_frames.frame(ws_frames.TEXT, packets.PING.encode())
 CUT_AFTER = 0.5
 
 
-class Life:
+class Lifecycle:
     """The state of a session, its deadlines, its end."""
 
     __slots__ = (
@@ -72,7 +72,7 @@ class Life:
         self._environ = environ
         self.data: dict[str, Any] = {}
         self.listener: object | None = None
-        self.state = State.OPENING
+        self.state = ConnectionState.OPENING
         # Closed or closing: nothing more comes in or goes out.
         self.closed = False
         # -- output
@@ -80,7 +80,7 @@ class Life:
         self._socket: Socket | None = None
         self.direct: Callable[[bytes], None] | None = None
         # On polling. Bound: buffer_limit bytes, beyond it the session is closed.
-        self._outbox: Outbox | None = None
+        self._outbox: PollQueue | None = None
         self._congested = False
         # The poll that waits.
         self._wake: Wake | None = None
@@ -114,11 +114,11 @@ class Life:
 
     # ---------------------------------------------------------------- what Connection does
 
-    def _answer(self, outbox: Outbox) -> None:
+    def _answer(self, outbox: PollQueue) -> None:
         """Give the waiting poll what it may carry."""
         raise NotImplementedError
 
-    def _pushed(self, outbox: Outbox) -> None:
+    def _pushed(self, outbox: PollQueue) -> None:
         """Hand what was put into the outbox to a waiting poll, and watch its size."""
         raise NotImplementedError
 
@@ -157,13 +157,13 @@ class Life:
         self.failed = True
         if not self.closed:
             logger.debug("%s: %s", self.sid, why)
-            self._leave(Reason.TRANSPORT_ERROR, code, CUT_AFTER, flush=False)
+            self._leave(DisconnectReason.TRANSPORT_ERROR, code, CUT_AFTER, flush=False)
 
     def lost(self, reason: str) -> None:
         """Note that the session's socket is gone."""
-        if self.state is State.CLOSED:
+        if self.state is ConnectionState.CLOSED:
             return
-        told = self.state is State.CLOSING
+        told = self.state is ConnectionState.CLOSING
         self._finish()
         if not told:
             self._end(reason)
@@ -171,7 +171,7 @@ class Life:
     def _leave(self, reason: str, code: int, within: float, *, flush: bool) -> None:
         """Go from any open state to closing, and on polling with nothing to flush on to closed."""
         probing, self._probing = self._probing, None
-        self._move(State.CLOSING)
+        self._move(ConnectionState.CLOSING)
         self.direct = None
         self._heartbeat.stop()
         self._connect_by = self._upgrade_by = self._noop_at = inf
@@ -189,7 +189,7 @@ class Life:
         self._end(reason)
 
     def _finish(self) -> None:
-        self._move(State.CLOSED)
+        self._move(ConnectionState.CLOSED)
         self._release()
 
     def _release(self) -> None:
@@ -223,27 +223,27 @@ class Life:
         if reason is not None:
             self._host.ended(self, reason)
 
-    def _move(self, state: State) -> None:
+    def _move(self, state: ConnectionState) -> None:
         if state not in MOVES[self.state]:
             raise RuntimeError(f"no way from {self.state.value} to {state.value}")
         self.state = state
-        self.closed = state in (State.CLOSING, State.CLOSED)
+        self.closed = state in (ConnectionState.CLOSING, ConnectionState.CLOSED)
 
     # ---------------------------------------------------------------- heartbeat and deadlines
 
     def expire(self, now: float) -> None:
         """Do what is due: the wheel's call."""
         heartbeat = self._heartbeat
-        if self.state is State.CLOSED:
+        if self.state is ConnectionState.CLOSED:
             return
         if now >= self._close_by:
             self._finish()
         elif heartbeat.overdue(now, blocked=self.paused or self._handling):
-            self._leave(Reason.PING_TIMEOUT, 1001, CUT_AFTER, flush=False)
+            self._leave(DisconnectReason.PING_TIMEOUT, 1001, CUT_AFTER, flush=False)
         elif now >= self._connect_by:
             self._host.counters["connect timeout"] += 1
             logger.debug("%s: connect timeout", self.sid)
-            self._leave(Reason.SERVER_DISCONNECT, 1002, CUT_AFTER, flush=False)
+            self._leave(DisconnectReason.SERVER_DISCONNECT, 1002, CUT_AFTER, flush=False)
         else:
             if now >= self._upgrade_by and self._probing is not None:
                 self._host.counters["upgrade timeout"] += 1

@@ -6,23 +6,23 @@ from collections import deque
 from collections.abc import Iterable
 
 from hub.engineio.core.packet import MESSAGE, PING, encode_binary
-from hub.engineio.core.prepared import Frame
+from hub.engineio.core.prepared import PreparedMessage
 
 
-class Outbox:
+class PollQueue:
     """A queue of frames, and of control packets as str. The connection bounds its `size`."""
 
     __slots__ = ("_entries", "size")
 
     def __init__(self) -> None:
-        self._entries: deque[Frame | str] = deque()
+        self._entries: deque[PreparedMessage | str] = deque()
         # Bytes waiting, counted as they are on a WebSocket.
         self.size = 0
 
     def __bool__(self) -> bool:
         return bool(self._entries)
 
-    def push(self, frames: Iterable[Frame], size: int) -> None:
+    def push(self, frames: Iterable[PreparedMessage], size: int) -> None:
         """Add frames of `size` bytes together."""
         self._entries.extend(frames)
         self.size += size
@@ -37,7 +37,7 @@ class Outbox:
         self._entries.clear()
         self.size = 0
 
-    def drain(self) -> Iterable[Frame | str]:
+    def drain(self) -> Iterable[PreparedMessage | str]:
         """Take everything."""
         entries, self._entries, self.size = self._entries, deque(), 0
         return entries
@@ -67,7 +67,7 @@ class Outbox:
             elif taken:
                 break
             else:
-                entries[0] = rest = Frame(*parts[room:])
+                entries[0] = rest = PreparedMessage(*parts[room:])
                 parts = parts[:room]
                 left = len(rest.wire)
             self.size -= before - left

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hub.engineio.core import ws_frames
 
 
-class Frame:
+class PreparedMessage:
     """One or several Engine.IO messages that belong together; nothing comes between them.
 
     `wire` is their finished WebSocket frames. `packets` are the same as payloads: str for a
@@ -28,12 +28,12 @@ class Frame:
         )
 
     @classmethod
-    def text(cls, payload: bytes) -> Frame:
+    def text(cls, payload: bytes) -> PreparedMessage:
         """Return the frame of one text message from its UTF-8 bytes, without decoding them."""
         return cls.finished(ws_frames.text_message(payload))
 
     @classmethod
-    def finished(cls, wire: bytes) -> Frame:
+    def finished(cls, wire: bytes) -> PreparedMessage:
         """Return the frame of one text message from its WebSocket frame."""
         self = cls.__new__(cls)
         self.wire = wire

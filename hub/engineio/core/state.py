@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 
 
-class State(enum.Enum):
+class ConnectionState(enum.Enum):
     OPENING = "opening"  # the layer above decides whether it wants this session
     OPEN = "open"
     UPGRADING = "upgrading"  # on polling, with a WebSocket that is being probed
@@ -13,16 +13,20 @@ class State(enum.Enum):
     CLOSED = "closed"
 
 
-MOVES: dict[State, frozenset[State]] = {
-    State.OPENING: frozenset({State.OPEN, State.CLOSED}),
-    State.OPEN: frozenset({State.UPGRADING, State.CLOSING, State.CLOSED}),
-    State.UPGRADING: frozenset({State.OPEN, State.CLOSING, State.CLOSED}),
-    State.CLOSING: frozenset({State.CLOSED}),
-    State.CLOSED: frozenset(),
+MOVES: dict[ConnectionState, frozenset[ConnectionState]] = {
+    ConnectionState.OPENING: frozenset({ConnectionState.OPEN, ConnectionState.CLOSED}),
+    ConnectionState.OPEN: frozenset(
+        {ConnectionState.UPGRADING, ConnectionState.CLOSING, ConnectionState.CLOSED}
+    ),
+    ConnectionState.UPGRADING: frozenset(
+        {ConnectionState.OPEN, ConnectionState.CLOSING, ConnectionState.CLOSED}
+    ),
+    ConnectionState.CLOSING: frozenset({ConnectionState.CLOSED}),
+    ConnectionState.CLOSED: frozenset(),
 }
 
 
-class Goodbye(enum.Enum):
+class CloseCode(enum.Enum):
     """Why we end a connection, as the WebSocket close code; on polling the next poll gets 400."""
 
     DONE = 1000  # after a Socket.IO disconnect: the client stays away
@@ -31,7 +35,7 @@ class Goodbye(enum.Enum):
     TRY_AGAIN = 1013  # come back, but not at once
 
 
-class Reason:
+class DisconnectReason:
     """Why a session ended, in python-engineio's words."""
 
     SERVER_DISCONNECT = "server disconnect"

@@ -20,7 +20,7 @@ class Timed(Protocol):
     def expire(self, now: float) -> None: ...
 
 
-class Wheel:
+class TimerWheel:
     """Calls `expire(now)` of each item once, not before the time set and at most a tick later.
 
     Slots exist only where something waits, so an idle wheel costs nothing; moving or dropping an

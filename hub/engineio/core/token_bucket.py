@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 
-class Bucket:
+class TokenBucket:
     """Allows `rate` a second, and `burst` at once.
 
     While tokens are left, taking one is a subtraction and a comparison; the clock is asked when they seem used up.

@@ -33,10 +33,10 @@ class WebSocketError(Exception):
 
 
 # A text or binary message as str or bytes, or a control frame as its opcode and payload.
-Message = str | bytes | tuple[int, bytes]
+WebSocketMessage = str | bytes | tuple[int, bytes]
 
 
-class Inbound:
+class FrameParser:
     """Parses what one client sends. Bound: one message of `limit` bytes and what one read brings."""
 
     __slots__ = (
@@ -72,7 +72,7 @@ class Inbound:
             self._position = 0
         buffer += data
 
-    def next(self) -> Message | None:
+    def next(self) -> WebSocketMessage | None:
         """Return the next message or control frame, None where it is not complete yet.
 
         Raises WebSocketError; the connection cannot go on after that.
@@ -111,7 +111,7 @@ class Inbound:
             message = self._join(first, payload)
         return message
 
-    def _join(self, first: int, payload: bytes) -> Message | None:
+    def _join(self, first: int, payload: bytes) -> WebSocketMessage | None:
         """Take a control frame, or one that is compressed or a part; return the message if that completes one."""
         opcode = first & 0x0F
         if opcode >= CLOSE:

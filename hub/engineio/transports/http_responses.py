@@ -40,7 +40,7 @@ def header_lines(headers: Mapping[str, str], *, keep: bool) -> bytes:
     return lines.encode() if keep else lines.encode() + b"Connection: close\r\n"
 
 
-class Ready(web.StreamResponse):
+class RawResponse(web.StreamResponse):
     """Hands aiohttp an answer that only has to be written.
 
     `keep`: the connection stays open behind it; `written` is called when it is written.
@@ -71,7 +71,7 @@ class Ready(web.StreamResponse):
         """Do nothing: all is written."""
 
 
-class Gone(web.StreamResponse):
+class Detached(web.StreamResponse):
     """Tells aiohttp that there is nothing to answer: the TCP connection is not its own any more."""
 
     async def prepare(self, request: web.BaseRequest) -> None:

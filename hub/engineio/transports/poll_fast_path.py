@@ -91,7 +91,7 @@ class Poll:
         return self.zip_from is not None and len(text) > ZIP_INLINE
 
 
-class Front(asyncio.Protocol):
+class PollFastPath(asyncio.Protocol):
     """One TCP connection. It looks into aiohttp's handler, as `handshake.take_over` and `http_errors.Handler` do."""
 
     __slots__ = (
@@ -131,13 +131,13 @@ class Front(asyncio.Protocol):
         self.lost = False
 
     @classmethod
-    def of(cls, request: web.BaseRequest) -> Front | None:
+    def of(cls, request: web.BaseRequest) -> PollFastPath | None:
         """Return the front of a request's connection, put there if need be; None: it is lost."""
         transport = request.transport
         if transport is None or transport.is_closing():
             return None
         front = transport.get_protocol()
-        if not isinstance(front, Front):
+        if not isinstance(front, PollFastPath):
             front = cls(request, transport)
             transport.set_protocol(front)
         return front

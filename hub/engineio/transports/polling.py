@@ -12,10 +12,10 @@ from aiohttp.http_exceptions import HttpProcessingError
 from hub.engineio.core.connection import Connection
 from hub.engineio.core.interfaces import Host
 from hub.engineio.core.packet import ProtocolError, decode_payload
-from hub.engineio.core.state import Reason
+from hub.engineio.core.state import DisconnectReason
 from hub.engineio.http_errors import break_circle
-from hub.engineio.transports.http_responses import Ready, header_lines, taken
-from hub.engineio.transports.poll_fast_path import Front, Poll
+from hub.engineio.transports.http_responses import RawResponse, header_lines, taken
+from hub.engineio.transports.poll_fast_path import Poll, PollFastPath
 
 # Messages of one body handled in one go before other connections get their turn.
 TURN = 64
@@ -29,7 +29,7 @@ async def poll(
     request: web.BaseRequest, connection: Connection, host: Host, headers: Mapping[str, str]
 ) -> web.StreamResponse:
     """Answer a GET: at once with what is queued, or when something comes. `headers` go with the answer."""
-    front = Front.of(request)
+    front = PollFastPath.of(request)
     if front is None:
         connection.unpoll()
         return bad_request("Bad request", 3)
@@ -58,7 +58,7 @@ async def poll(
         data = await asyncio.to_thread(this.answer, text)
     else:
         data = this.answer(text)
-    return Ready(data, keep=keep, written=front.answered)
+    return RawResponse(data, keep=keep, written=front.answered)
 
 
 def _keeps(request: web.BaseRequest) -> bool:
@@ -99,10 +99,10 @@ async def post(
         connection.fail(str(error))
         return bad_request("Bad request", 3)
     except asyncio.CancelledError:
-        connection.lost(Reason.TRANSPORT_ERROR)
+        connection.lost(DisconnectReason.TRANSPORT_ERROR)
         raise
     except ConnectionError:
-        connection.lost(Reason.TRANSPORT_ERROR)
+        connection.lost(DisconnectReason.TRANSPORT_ERROR)
         return bad_request("Bad request", 3)
     finally:
         connection.posted()
@@ -110,9 +110,9 @@ async def post(
         return bad_request("Bad request", 3)
     if request.transport is None or request.transport.is_closing():
         # Nobody waits for the answer: the session is over, as no client gives up a POST and goes on.
-        connection.lost(Reason.TRANSPORT_ERROR)
+        connection.lost(DisconnectReason.TRANSPORT_ERROR)
     keep = _keeps(request)
-    return Ready(taken(header_lines(headers, keep=keep)), keep=keep)
+    return RawResponse(taken(header_lines(headers, keep=keep)), keep=keep)
 
 
 async def _handle(connection: Connection, packets: list[str | bytes]) -> None:

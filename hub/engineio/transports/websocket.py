@@ -11,8 +11,8 @@ from hub.engineio.core.connection import Connection
 from hub.engineio.core.interfaces import Host
 from hub.engineio.core.lifecycle import CUT_AFTER
 from hub.engineio.core.packet import ProtocolError, decode_text
-from hub.engineio.core.state import Reason
-from hub.engineio.core.ws_parser import CLOSE, PING, Inbound, Message, WebSocketError
+from hub.engineio.core.state import DisconnectReason
+from hub.engineio.core.ws_parser import CLOSE, PING, FrameParser, WebSocketError, WebSocketMessage
 
 logger = logging.getLogger("hub.engineio")
 
@@ -55,7 +55,7 @@ class WebSocket(asyncio.Protocol):
         self._connection = connection
         self.deflate = deflate
         self.direct: Callable[[bytes], None] = transport.write
-        self._inbound = Inbound(options.max_payload, deflate=deflate)
+        self._inbound = FrameParser(options.max_payload, deflate=deflate)
         self._task: asyncio.Task[None] | None = None
         self._upgrading = False
         self._paused = False
@@ -160,7 +160,9 @@ class WebSocket(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._host.wheel.drop(self)
-        self._gone(Reason.TRANSPORT_CLOSE if exc is None else Reason.TRANSPORT_ERROR)
+        self._gone(
+            DisconnectReason.TRANSPORT_CLOSE if exc is None else DisconnectReason.TRANSPORT_ERROR
+        )
 
     # ---------------------------------------------------------------- input
 
@@ -222,7 +224,7 @@ class WebSocket(asyncio.Protocol):
             if not self._paused and not self._transport.is_reading():
                 self._transport.resume_reading()
 
-    def _take(self, message: Message) -> Awaitable[None] | None:
+    def _take(self, message: WebSocketMessage) -> Awaitable[None] | None:
         if isinstance(message, tuple):
             self._control(*message)
             return None
@@ -260,7 +262,7 @@ class WebSocket(asyncio.Protocol):
                 self._close_sent = True
                 self._transport.write(ws_frames.frame(ws_frames.CLOSE, payload[:2]))
             self._transport.close()
-            self._gone(Reason.TRANSPORT_CLOSE)
+            self._gone(DisconnectReason.TRANSPORT_CLOSE)
         elif opcode == PING and not self._close_sent and not self._transport.is_closing():
             # An unread answer is enough (RFC 6455 §5.5.3): nothing piles up behind a slow reader.
             if self._transport.get_write_buffer_size() < self._host.options.buffer_high:

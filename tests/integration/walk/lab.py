@@ -19,22 +19,22 @@ from typing import Any
 
 import hiredis
 
-from hub.api.limits import Limits, Load
-from hub.api.pipeline import Lane
-from hub.api.socketio import Events
+from hub.api.limits import ConnectionLimits, SharedLoad
+from hub.api.pipeline import VerbPipeline
+from hub.api.socketio import SocketIOGateway
 from hub.engineio.core import ids
 from hub.errors import Unavailable
-from hub.node.maintenance import Upkeep
+from hub.node.maintenance import Maintenance
 from hub.node.node import Node
 from hub.pubsub.replay import Replayer
-from hub.pubsub.replay_cache import Recent
+from hub.pubsub.replay_cache import ReplayCache
 from hub.pubsub.rooms import Rooms
 from hub.pubsub.session import Session
 from hub.redis import bus, commands, reconnecting
 from hub.redis.connection import Growing
 from hub.settings import Settings
 from hub.store import store
-from hub.store.publishing import Group
+from hub.store.publishing import CommitGroup
 from hub.store.scripts import Script, read_all
 from tests.support.redis import RedisServer
 
@@ -338,7 +338,7 @@ class Host:
         self.node.store.node = name
         self.node._node_channel = self.node.store.keys.node_channel(name).encode()
         self.node.store.commands.scripts = lab.scripts
-        self.events = Events.__new__(Events)
+        self.events = SocketIOGateway.__new__(SocketIOGateway)
         self.events.node = self.node
         self.events.settings = lab.settings
         self.events.lost = self.node.lost
@@ -356,14 +356,14 @@ class Host:
                 return wire
         return None
 
-    def lane(self, peer: Peer, session: Session) -> Lane:
-        limits = Limits(
+    def lane(self, peer: Peer, session: Session) -> VerbPipeline:
+        limits = ConnectionLimits(
             self.lab.settings,
             peer,
             asyncio.get_running_loop(),
-            Load(1000),  # type: ignore[arg-type]
+            SharedLoad(1000),  # type: ignore[arg-type]
         )
-        return Lane(self.events, peer, session, limits)  # type: ignore[arg-type]
+        return VerbPipeline(self.events, peer, session, limits)  # type: ignore[arg-type]
 
     def task(self, work: Awaitable[Any], kind: str = "") -> None:
         """Run something on the node; Redis may be away, and then it is tried again some other time."""
@@ -591,13 +591,13 @@ OWNERS: dict[str, Any] = {
     each.__name__: each
     for each in (
         Node,
-        Upkeep,
+        Maintenance,
         Rooms,
         Replayer,
-        Recent,
+        ReplayCache,
         Session,
         Settings,
-        Group,
+        CommitGroup,
         store.Store,
         bus.Bus,
     )

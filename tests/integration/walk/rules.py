@@ -9,13 +9,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from hub.node.maintenance import Upkeep
+from hub.node.maintenance import Maintenance
 from hub.node.node import Node
 from hub.pubsub.replay import Replayer
 from hub.pubsub.rooms import Rooms
 from hub.pubsub.session import Session
 from hub.redis.bus import Bus
-from hub.store.publishing import Group
+from hub.store.publishing import CommitGroup
 from hub.store.store import Store
 from tests.integration.walk.lab import Mutation, rewrite
 
@@ -116,8 +116,8 @@ RULES: dict[str, Callable[[], Mutation]] = {
             "touch", "redis.call('PEXPIRE', session_key(session.client), text(kept(session)))",
             "if session.away ~= '1' then redis.call('PEXPIRE', session_key(session.client), text(kept(session))) end",
         ),
-        Upkeep__renew=rewrite(
-            Upkeep.renew, "self._replay_all(self._sessions.values())", "pass"
+        Maintenance__renew=rewrite(
+            Maintenance.renew, "self._replay_all(self._sessions.values())", "pass"
         ),
     ),
     "fence_all": lambda: Mutation(
@@ -202,7 +202,7 @@ RULES: dict[str, Callable[[], Mutation]] = {
     ),
     "count_from_join": lambda: Mutation(("replay", "known[1] >= joined.join and ", "")),
     "ack_stored": lambda: Mutation(
-        Upkeep__prove_now=rewrite(Upkeep.prove_now, 'raise NotOwner(b"replaced")', "pass"),
+        Maintenance__prove_now=rewrite(Maintenance.prove_now, 'raise NotOwner(b"replaced")', "pass"),
     ),
     # -- where Redis loses the end of its past
     "loss_told": lambda: Mutation(
@@ -212,7 +212,7 @@ RULES: dict[str, Callable[[], Mutation]] = {
         ("rollback", "if ARGV[4] == '' or not missing(ARGV[4], ARGV[5]) then", "if true then"),
     ),
     "publisher_knows": lambda: Mutation(
-        Group__answer=rewrite(Group.answer, "seen.answered(logged, room)", "pass"),
+        CommitGroup__answer=rewrite(CommitGroup.answer, "seen.answered(logged, room)", "pass"),
     ),
     "noticed_late": lambda: Mutation(
         Replayer___doubtful=rewrite(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from hub.api.requests import Ack
+from hub.api.requests import AckRequest
 from tests.integration.walk import rollbacks
 from tests.integration.walk.lab import Bad
 from tests.integration.walk.scene import Scene, Story
@@ -540,7 +540,7 @@ def ack_stored(s: Scene) -> None:
     s.hear("A")
     s.go(s.js1, noticed=False)
     s.come(s.js1, s.n1, "n0 bus")
-    s.lab.do(lambda: old.lane.submit(Ack(offset=str(s.js1.offset)), [], "9", 100))
+    s.lab.do(lambda: old.lane.submit(AckRequest(offset=str(s.js1.offset)), [], "9", 100))
     s.flow("n0 bus")
     said = [item.packets[0] for item in old.peer.out if not isinstance(item, tuple)]
     if any(text.startswith("39[") for text in said):

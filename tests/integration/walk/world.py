@@ -16,7 +16,7 @@ from typing import Any
 
 import hiredis
 
-from hub.api.requests import Publish, Subscribe, Unsubscribe
+from hub.api.requests import PublishRequest, SubscribeRequest, UnsubscribeRequest
 from hub.errors import Unavailable
 from hub.message import encode, meta
 from hub.pid import Pid
@@ -656,9 +656,13 @@ class World:
                 room, echo, volatile = rest
                 message = self.message(room, session.client_id, echo, volatile)
                 data = b'{"i":%d}' % message.number
-                request = Publish(room=room, event="m", data=data, echo=echo, volatile=volatile)  # type: ignore[arg-type]
+                request = PublishRequest(
+                    room=room, event="m", data=data, echo=echo, volatile=volatile
+                )  # type: ignore[arg-type]
             else:
-                request = (Subscribe if what == "subscribe" else Unsubscribe)(room=rest[0])
+                request = (SubscribeRequest if what == "subscribe" else UnsubscribeRequest)(
+                    room=rest[0]
+                )
 
             ack = ""
             if what != "publish":

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from hub.api.limits import BURST, SHARE, Limits, Load
+from hub.api.limits import BURST, SHARE, ConnectionLimits, SharedLoad
 from hub.errors import BadRequest, RateLimited
 from hub.settings import Settings
 
@@ -24,10 +24,10 @@ class Reader:
         self.paused = False
 
 
-def limited(load: Load | None = None, **settings: Any) -> tuple[Limits, Reader]:
+def limited(load: SharedLoad | None = None, **settings: Any) -> tuple[ConnectionLimits, Reader]:
     reader: Any = Reader()
-    load = load or Load(100)
-    return Limits(Settings(**settings), reader, asyncio.get_running_loop(), load), reader
+    load = load or SharedLoad(100)
+    return ConnectionLimits(Settings(**settings), reader, asyncio.get_running_loop(), load), reader
 
 
 async def test_a_mistake_ends_the_turn():
@@ -69,7 +69,7 @@ async def test_what_is_under_way_still_counts_after_the_turn():
 
 async def test_long_verbs_are_as_much_as_many():
     """Whoever sends few but long ones waits for its turn as well, and the others do not."""
-    load = Load(100)
+    load = SharedLoad(100)
     long, other, modest = (limited(load) for _ in range(3))
     size = 60 * 4096
     for limits, _ in (long, other):
@@ -102,14 +102,14 @@ async def test_those_who_waited_are_read_one_after_the_other():
                     self.limits.enter(1)
                     self.limits.leave(1)
 
-    load = Load(4000)
+    load = SharedLoad(4000)
     busy, _ = limited(load, pending_verbs=10_000)
     for _ in range(4001):
         busy.enter(1)
     waiting = []
     for _ in range(1000):
         reader = Hasty()
-        reader.limits = Limits(Settings(), reader, asyncio.get_running_loop(), load)
+        reader.limits = ConnectionLimits(Settings(), reader, asyncio.get_running_loop(), load)
         for _ in range(SHARE + 1):
             reader.limits.enter(1)
         waiting.append(reader)

@@ -8,9 +8,9 @@ from typing import Any
 import msgspec
 import pytest
 
-from hub.api.limits import Limits, Load
-from hub.api.pipeline import Lane
-from hub.api.requests import History, Publish
+from hub.api.limits import ConnectionLimits, SharedLoad
+from hub.api.pipeline import VerbPipeline
+from hub.api.requests import HistoryRequest, PublishRequest
 from hub.settings import Settings
 from tests.support.times import eventually
 
@@ -40,7 +40,7 @@ class Carrier:
     def publish(self, *_: Any) -> None:
         raise ZeroDivisionError
 
-    async def carry_out(self, lane: Lane, request: Any, reply: Any) -> None:
+    async def carry_out(self, lane: VerbPipeline, request: Any, reply: Any) -> None:
         await asyncio.sleep(0)
         reply({"ok": True}, [])
 
@@ -54,13 +54,13 @@ class Carrier:
 @pytest.mark.parametrize("behind_another", [False, True])
 async def test_a_publish_that_fails_is_answered_and_counts_no_longer(behind_another, caplog):
     """Where the hub itself is at fault, too; and what is behind it is carried out."""
-    load, peer = Load(10), Peer()
-    limits = Limits(Settings(), peer, asyncio.get_running_loop(), load)
-    lane = Lane(Carrier(), peer, None, limits)
-    publish = Publish(room="r", event="e", data=msgspec.Raw(b"1"))
-    verbs = [publish, History(room="r")]
+    load, peer = SharedLoad(10), Peer()
+    limits = ConnectionLimits(Settings(), peer, asyncio.get_running_loop(), load)
+    lane = VerbPipeline(Carrier(), peer, None, limits)
+    publish = PublishRequest(room="r", event="e", data=msgspec.Raw(b"1"))
+    verbs = [publish, HistoryRequest(room="r")]
     if behind_another:
-        verbs = [History(room="r"), *verbs]
+        verbs = [HistoryRequest(room="r"), *verbs]
     for number, verb in enumerate(verbs):
         lane.submit(verb, [], str(number), 10)
     await eventually(lambda: len(peer.written) == len(verbs))

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from hub.api.requests import VERBS, Publish, Subscribe, check_data, decode, parse
+from hub.api.requests import VERBS, PublishRequest, SubscribeRequest, check_data, decode, parse
 from hub.errors import BadRequest, HubError
 from hub.strict_json import MAX_DEPTH, renumber
 
@@ -86,7 +86,7 @@ def test_half_a_surrogate_pair_is_data_and_no_name() -> None:
     packet = parse('["publish",{"room":"r","event":"e","data":["\\ud800"]}]')
     assert packet is not None
     request = decode(packet[0], packet[1], 0)
-    assert isinstance(request, Publish)
+    assert isinstance(request, PublishRequest)
     assert json.loads(bytes(request.data)) == ["\ud800"]
     packet = parse('["publish",{"room":"\\ud800","event":"e","data":1}]')
     assert packet is not None
@@ -101,7 +101,7 @@ def test_data_stays_as_it_came(value: Any) -> None:
     if "_placeholder" in str(value):
         return
     request = publish(text)
-    assert isinstance(request, Publish)
+    assert isinstance(request, PublishRequest)
     assert bytes(request.data) == text
 
 
@@ -223,7 +223,7 @@ def test_one_object_it_is(count: int) -> None:
     """Not none, and not several."""
     arguments = [raw({"room": "r"})] * count
     if count == 1:
-        assert decode("subscribe", arguments, 0) == Subscribe(room="r")
+        assert decode("subscribe", arguments, 0) == SubscribeRequest(room="r")
     else:
         with pytest.raises(BadRequest, match="one object"):
             decode("subscribe", arguments, 0)

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from hub import errors
-from hub.client import HandlerFailed, HubClient, Publisher, Replaced, connection
+from hub.client import HandlerFailed, HubClient, Publisher, Replaced, reconnecting
 from hub.model import Gap, Meta
 from tests.support.fake_hub import FakeHub
 from tests.support.times import UNIT, eventually
@@ -369,8 +369,8 @@ async def test_verbs_are_bounded_in_time(fake, connect):
 
 async def test_closing_ends_the_pause_before_the_next_try(fake, connect, monkeypatch):
     """A verb that waits to be sent again is told at once that there is no client any more."""
-    monkeypatch.setattr(connection, "BACKOFF_FIRST", 20 * UNIT)
-    monkeypatch.setattr(connection, "BACKOFF_LONGEST", 20 * UNIT)
+    monkeypatch.setattr(reconnecting, "BACKOFF_FIRST", 20 * UNIT)
+    monkeypatch.setattr(reconnecting, "BACKOFF_LONGEST", 20 * UNIT)
     client = connect()
     await client.connect()
     said = {"code": "unavailable", "message": "?", "retryable": True}

@@ -7,17 +7,17 @@ import time
 from collections import Counter
 from typing import Any
 
-from hub.engineio.admission import ADDRESSES, ENDING, FULL, Door
+from hub.engineio.admission import ADDRESSES, ENDING, FULL, AdmissionControl
 from hub.engineio.client_address import counted_as
-from hub.engineio.core.token_bucket import Bucket
+from hub.engineio.core.token_bucket import TokenBucket
 from hub.engineio.options import EngineOptions
 from tests.support.times import eventually
 
 FAR = "192.0.2.1"
 
 
-def door_of(**given: Any) -> Door:
-    return Door(EngineOptions(**given), Counter())
+def door_of(**given: Any) -> AdmissionControl:
+    return AdmissionControl(EngineOptions(**given), Counter())
 
 
 async def test_a_full_server_refuses_and_lets_in_who_comes_when_somebody_has_left() -> None:
@@ -91,7 +91,7 @@ def test_an_ipv6_customer_is_one_address() -> None:
 
 def test_a_bucket_allows_its_burst_and_then_its_rate() -> None:
     now = 100.0
-    bucket = Bucket(now, 10, 20)
+    bucket = TokenBucket(now, 10, 20)
     assert [bucket.take(lambda: now) for _ in range(20)] == [0.0] * 20
     assert bucket.take(lambda: now) == 0.1
     now += 0.05
@@ -107,7 +107,7 @@ def test_a_bucket_allows_its_burst_and_then_its_rate() -> None:
 
 def test_a_bucket_never_stops_who_keeps_to_its_rate() -> None:
     time = [0.0]
-    bucket = Bucket(0.0, 10, 5)
+    bucket = TokenBucket(0.0, 10, 5)
     for number in range(1000):
         time[0] = number / 10
         assert bucket.take(lambda: time[0]) == 0.0

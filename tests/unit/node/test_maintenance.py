@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from hub.node.maintenance import ROOMS, SESSIONS, Upkeep
+from hub.node.maintenance import ROOMS, SESSIONS, Maintenance
 from hub.settings import Settings
 
 
@@ -42,7 +42,7 @@ async def test_sessions_are_touched_by_number_and_rooms(rooms, batches):
     everything: Any = dict.fromkeys(("replay_all", "probe", "spawn", "failed"), pytest.fail)
     store: Any = Store()
     everybody: Any = sessions
-    await Upkeep(Settings(), store, everybody, **everything).touch()
+    await Maintenance(Settings(), store, everybody, **everything).touch()
     assert [len(batch) for batch in touched] == batches
     assert [client for batch in touched for client, _ in batch] == [
         str(number) for number in range(len(rooms))

@@ -6,33 +6,35 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hub.message import Message, encode, meta
-from hub.pubsub.replay_cache import OVERHEAD, Memory, Recent, _size
+from hub.message import StoredMessage, encode, meta
+from hub.pubsub.replay_cache import OVERHEAD, CacheBudget, ReplayCache, _size
 
 
-def message(n: int, *, volatile: bool = False, data: bytes = b"1") -> Message:
+def message(n: int, *, volatile: bool = False, data: bytes = b"1") -> StoredMessage:
     """The n-th message of a room, at the offset 10 n."""
     header, body = encode("m", data, meta("A", None))
-    return Message.from_bus("A", b"%d %d %b\n%b" % (10 * n, 0 if volatile else n, header, body))
+    return StoredMessage.from_bus(
+        "A", b"%d %d %b\n%b" % (10 * n, 0 if volatile else n, header, body)
+    )
 
 
-def messages(first: int, last: int) -> list[Message]:
+def messages(first: int, last: int) -> list[StoredMessage]:
     return [message(n) for n in range(first, last + 1)]
 
 
-def numbers(recent: Recent, offset: int) -> list[int] | None:
+def numbers(recent: ReplayCache, offset: int) -> list[int] | None:
     found = recent.since(offset)
     return None if found is None else [each.n for each in found]
 
 
 @pytest.fixture
-def memory() -> Memory:
-    return Memory(10**6, 100, 10**6)
+def memory() -> CacheBudget:
+    return CacheBudget(10**6, 100, 10**6)
 
 
 @pytest.fixture
-def recent(memory: Memory) -> Recent:
-    return Recent("A", memory)
+def recent(memory: CacheBudget) -> ReplayCache:
+    return ReplayCache("A", memory)
 
 
 def test_it_reaches_back_to_the_first_that_was_heard(recent):
@@ -89,7 +91,7 @@ def test_a_batch_with_a_hole_is_not_taken(recent):
 
 
 def test_it_is_as_long_and_as_old_as_the_log():
-    recent = Recent("A", Memory(10**6, 3, 25))
+    recent = ReplayCache("A", CacheBudget(10**6, 3, 25))
     for each in messages(1, 9):
         recent.hear(each)
         assert len(recent) <= 3
@@ -98,7 +100,7 @@ def test_it_is_as_long_and_as_old_as_the_log():
     recent.hear(message(11))
     assert numbers(recent, 80) == [9, 10, 11]
     assert numbers(recent, 79) is None
-    old = Recent("A", Memory(10**6, 100, 25))
+    old = ReplayCache("A", CacheBudget(10**6, 100, 25))
     for each in messages(1, 9):
         old.hear(each)
     assert numbers(old, 60) == [7, 8, 9]
@@ -106,8 +108,8 @@ def test_it_is_as_long_and_as_old_as_the_log():
 
 
 def test_all_rooms_together_are_bounded():
-    memory = Memory(20 * (OVERHEAD + 100), 100, 10**6)
-    rooms = [Recent("A", memory) for _ in range(5)]
+    memory = CacheBudget(20 * (OVERHEAD + 100), 100, 10**6)
+    rooms = [ReplayCache("A", memory) for _ in range(5)]
     for each in messages(1, 60):
         for recent in rooms:
             recent.hear(each)
@@ -120,8 +122,8 @@ def test_all_rooms_together_are_bounded():
 
 
 def test_one_message_beyond_the_bound_is_not_kept():
-    memory = Memory(1000, 100, 10**6)
-    recent = Recent("A", memory)
+    memory = CacheBudget(1000, 100, 10**6)
+    recent = ReplayCache("A", memory)
     recent.hear(message(1, data=b'"' + b"x" * 2000 + b'"'))
     assert (memory.size, len(recent)) == (0, 0)
     recent.hear(message(2))
@@ -136,8 +138,8 @@ def test_one_message_beyond_the_bound_is_not_kept():
 )  # fmt: skip
 def test_what_it_says_is_all_there_was(steps: list[tuple[str, int, int]]) -> None:
     """Whatever is heard, missed, fetched and forgotten: `since` answers with every message, or not at all."""
-    memory = Memory(8 * (OVERHEAD + 60), 6, 10**6)
-    recent = Recent("A", memory)
+    memory = CacheBudget(8 * (OVERHEAD + 60), 6, 10**6)
+    recent = ReplayCache("A", memory)
     newest = 0
     for what, back, count in steps:
         if what == "hear":

@@ -11,15 +11,15 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 
-from hub.engineio.core.prepared import Frame
+from hub.engineio.core.prepared import PreparedMessage
 from hub.errors import Unavailable
-from hub.message import Message, encode, meta
+from hub.message import StoredMessage, encode, meta
 from hub.pid import Pid
 from hub.pubsub import session as module
 from hub.pubsub.replay import Replayer
-from hub.pubsub.session import Session, State
+from hub.pubsub.session import Session, SessionState
 from hub.settings import Settings
-from hub.store.results import Batch, Gap, Taken
+from hub.store.results import ReplayBatch, ReplayGap, SessionClaim
 
 
 class Peer:
@@ -47,9 +47,11 @@ class Peer:
         return [int(packet[-1]) for packet in self.packets]
 
 
-def message(offset: int, room: str = "A", skip: str | None = None, data: bytes = b"1") -> Message:
+def message(
+    offset: int, room: str = "A", skip: str | None = None, data: bytes = b"1"
+) -> StoredMessage:
     header, body = encode("m", data, meta(room, None), skip=skip)
-    return Message.from_log(room, b"%d" % offset, b"%d" % offset, header, body)
+    return StoredMessage.from_log(room, b"%d" % offset, b"%d" % offset, header, body)
 
 
 class Subject:
@@ -58,7 +60,7 @@ class Subject:
     def __init__(self, **options: Any) -> None:
         self.peer = Peer()
         self.slow = 0
-        taken = Taken(
+        taken = SessionClaim(
             "new", "ada", Pid("ada", "1", "0", "s" * 24), "sid", 10, 10, 0, 1, {"A": 10, "B": 10}
         )
 
@@ -81,7 +83,7 @@ def subject() -> Subject:
 
 def test_what_is_told_leaves_with_what_comes_before_it(subject):
     """The answer to CONNECT and `hub:session` are one write, in this order."""
-    subject.session.tell("hub:session", {}, Frame('0{"sid":"x"}'))
+    subject.session.tell("hub:session", {}, PreparedMessage('0{"sid":"x"}'))
     assert [frame.packets[0] for frame in subject.peer.frames] == [
         '0{"sid":"x"}',
         '2["hub:session",{},"10"]',
@@ -98,11 +100,11 @@ def test_nothing_is_delivered_before_it_is_live(subject):
     session.deliver(message(15))
     session.deliver(message(14, "B"))
     assert subject.peer.frames == []
-    session.write_batch(Batch(13, 12, [], [message(11), message(12)]))
+    session.write_batch(ReplayBatch(13, 12, [], [message(11), message(12)]))
     session.go_live(13)
     session.end_batch()
     assert subject.peer.offsets == [11, 12, 14, 15]
-    assert session.state is State.LIVE
+    assert session.state is SessionState.LIVE
     assert session.direct
 
 
@@ -169,7 +171,7 @@ def test_what_is_kept_is_bounded(subject, monkeypatch, how, bound, most):
     assert getattr(session, how) is None, "and what is too much is let go"
     if how == "kept":
         session.go_live(10)
-        assert session.state is State.REPLAYING
+        assert session.state is SessionState.REPLAYING
     else:
         assert session.release() is False
         assert session.stale
@@ -182,9 +184,9 @@ class Answers:
     ahead, read = False, 0
 
     def __init__(self) -> None:
-        self.calls: list[asyncio.Future[Batch]] = []
+        self.calls: list[asyncio.Future[ReplayBatch]] = []
 
-    async def replay(self, *_: Any, **__: Any) -> Batch:
+    async def replay(self, *_: Any, **__: Any) -> ReplayBatch:
         self.calls.append(asyncio.get_running_loop().create_future())
         return await self.calls[-1]
 
@@ -216,27 +218,27 @@ async def test_only_a_call_under_way_keeps_what_is_heard(subject):
     session.deliver(message(12))
     assert len(session.kept) == 1
     session.high()
-    answers.calls[0].set_result(Batch(None, 12, [], [message(11), message(12)]))
+    answers.calls[0].set_result(ReplayBatch(None, 12, [], [message(11), message(12)]))
     await turns()
     session.deliver(message(13))
-    assert (session.state, len(session.kept)) == (State.PARKED, 0)
+    assert (session.state, len(session.kept)) == (SessionState.PARKED, 0)
     session.low()
     await turns()
     answers.calls[1].set_exception(Unavailable("redis"))
     await turns()
     session.deliver(message(14))
-    assert (session.state, len(session.kept)) == (State.PARKED, 0)
+    assert (session.state, len(session.kept)) == (SessionState.PARKED, 0)
     while len(answers.calls) < 3:
         await asyncio.sleep(0.01)
     session.deliver(message(15))
     session.stale = True
-    answers.calls[2].set_result(Batch(14, 14, [], [message(13), message(14)]))
+    answers.calls[2].set_result(ReplayBatch(14, 14, [], [message(13), message(14)]))
     await turns()
     session.deliver(message(16))
     assert len(answers.calls) == 4
-    answers.calls[3].set_result(Batch(15, 15, [], [message(15)]))
+    answers.calls[3].set_result(ReplayBatch(15, 15, [], [message(15)]))
     await turns()
-    assert session.state is State.LIVE
+    assert session.state is SessionState.LIVE
     assert subject.peer.offsets == [11, 12, 13, 14, 15, 16]
 
 
@@ -246,29 +248,29 @@ def test_stale_sessions_do_not_go_live(subject):
     session.begin_batch()
     session.stale = True
     session.go_live(12)
-    assert session.state is State.REPLAYING
+    assert session.state is SessionState.REPLAYING
     assert session.sent == 12
     session.begin_batch()
     session.go_live(14)
-    assert session.state is State.LIVE
+    assert session.state is SessionState.LIVE
 
 
 def test_a_full_buffer_parks(subject):
     """From the high mark on nothing is written; a session that goes live onto a full buffer is parked at once."""
     session = subject.live()
     session.high()
-    assert (subject.slow, session.state) == (1, State.PARKED)
+    assert (subject.slow, session.state) == (1, SessionState.PARKED)
     session.deliver(message(11))
     session.high()
     assert (subject.peer.frames, subject.slow) == ([], 1)
     session.begin_batch()
     session.deliver(message(12))
     session.go_live(11)
-    assert (subject.slow, session.state, subject.peer.frames) == (2, State.PARKED, [])
+    assert (subject.slow, session.state, subject.peer.frames) == (2, SessionState.PARKED, [])
     session.low()
     session.begin_batch()
     session.go_live(12)
-    assert session.state is State.LIVE
+    assert session.state is SessionState.LIVE
 
 
 def test_gaps_end_with_the_position_before_them(subject):
@@ -276,9 +278,11 @@ def test_gaps_end_with_the_position_before_them(subject):
     session = subject.session
     session.joins = {"A": 10, "C": 14}
     session.begin_batch()
-    gaps = [Gap("A", "overflow", 10, 13, 2), Gap("B", "reset", 10, 13, None)]
+    gaps = [ReplayGap("A", "overflow", 10, 13, 2), ReplayGap("B", "reset", 10, 13, None)]
     session.write_batch(
-        Batch(None, 15, gaps, [message(13), message(14, "B"), message(14, "C"), message(15, "C")])
+        ReplayBatch(
+            None, 15, gaps, [message(13), message(14, "B"), message(14, "C"), message(15, "C")]
+        )
     )
     assert subject.peer.packets[0] == [
         "hub:gap", {"room": "A", "reason": "overflow", "after": "10", "before": "13", "dropped": 2}, "10",
@@ -377,7 +381,7 @@ class Anything(RuleBasedStateMachine):
         session, offsets = self.session, self.subject.peer.offsets
         assert offsets == sorted(set(offsets))
         assert session.proven <= session.sent <= self.clock
-        assert not session.direct or (session.state is State.LIVE and not session.holding)
+        assert not session.direct or (session.state is SessionState.LIVE and not session.holding)
 
 
 def test_no_sequence_breaks_the_order():

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from hub.engineio.core.packet import ProtocolError
 from hub.socketio.manager import Manager
 from hub.socketio.packet import Packet, parse_json, plain_event
-from hub.socketio.server import Server
+from hub.socketio.server import SocketIOServer
 
 VALUES = st.recursive(
     st.none()
@@ -115,7 +115,7 @@ def test_the_fast_lane_sees_plain_events_only(text: str, plain: bool) -> None:
 class TestManager:
     @pytest.fixture
     async def manager(self) -> Manager:
-        manager: Manager = Server().manager
+        manager: Manager = SocketIOServer().manager
         return manager
 
     async def join(self, manager: Manager, eio_sid: str) -> str:
@@ -166,4 +166,4 @@ class TestManager:
 
 async def test_unknown_options_are_told() -> None:
     with pytest.raises(TypeError, match="unknown engine options: ping_intervall"):
-        Server(ping_intervall=3)
+        SocketIOServer(ping_intervall=3)

@@ -11,7 +11,7 @@ import pytest
 from hub.message import encode, meta
 from hub.redis.bus import Messages
 from hub.settings import Settings
-from hub.store.results import Batch, Taken
+from hub.store.results import ReplayBatch, SessionClaim
 from hub.store.store import Store
 from tests.support.redis import RedisServer
 
@@ -64,23 +64,25 @@ class Node:
             futures.append(future)
         return list(await asyncio.gather(*futures))
 
-    async def take(self, connection: str, **options: Any) -> Taken:
+    async def take(self, connection: str, **options: Any) -> SessionClaim:
         taken = await self.maybe(connection, **options)
         assert taken is not None
         return taken
 
-    async def maybe(self, connection: str, **options: Any) -> Taken | None:
+    async def maybe(self, connection: str, **options: Any) -> SessionClaim | None:
         options = {"client_id": None, "pid": None, "offset": None} | options
         return await self.store.take(connection, **options)
 
-    async def join(self, taken: Taken, connection: str, *rooms: str) -> None:
+    async def join(self, taken: SessionClaim, connection: str, *rooms: str) -> None:
         for room in rooms:
             await self.store.subscribe(taken.client_id, connection, room, known=False)
 
-    async def all(self, client: str, connection: str, after: int) -> tuple[list[int], list[Batch]]:
+    async def all(
+        self, client: str, connection: str, after: int
+    ) -> tuple[list[int], list[ReplayBatch]]:
         """Replay to the end; return the offsets handed out, and the batches."""
         offsets: list[int] = []
-        batches: list[Batch] = []
+        batches: list[ReplayBatch] = []
         while not batches or batches[-1].live_from is None:
             batches.append(await self.store.replay(client, connection, after))
             offsets += [message.offset for message in batches[-1].messages]

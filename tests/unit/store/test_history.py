@@ -7,19 +7,21 @@ from typing import Any
 
 import pytest
 
-from hub.pubsub.history import SLICE, TOGETHER, Reader, Turns
+from hub.pubsub.history import SLICE, TOGETHER, HistoryReader, WeightedSemaphore
 from hub.settings import Settings
-from hub.store.results import Page
+from hub.store.results import HistoryPage
 from hub.store.store import Store
 
 MANY = 3 * SLICE + 7
 
 
-def reader(node, **settings: Any) -> Reader:
-    return Reader(Settings(**settings), node.store)
+def reader(node, **settings: Any) -> HistoryReader:
+    return HistoryReader(Settings(**settings), node.store)
 
 
-async def page(reader: Reader, after=None, before=None, limit=None) -> tuple[list[int], bool, bool]:
+async def page(
+    reader: HistoryReader, after=None, before=None, limit=None
+) -> tuple[list[int], bool, bool]:
     found = await reader.read("A", after=after, before=before, limit=limit)
     return [message.offset for message in found.messages], found.more, found.gap
 
@@ -88,7 +90,7 @@ class Slow:
 
     async def history(
         self, room: str, after: int | None, before: int | None, limit: int, size: int
-    ) -> Page:
+    ) -> HistoryPage:
         self.limits.append(limit)
         found = await self._store.history(room, after, before, limit, size)
         await self._happens()
@@ -104,7 +106,7 @@ async def test_a_page_ends_where_the_log_was_cut_meanwhile(start):
         await node.publish_all([("A", "new")] * 2 * SLICE)
 
     slow: Any = Slow(node.store, cut)
-    assert await page(Reader(Settings(), slow), after=offsets[0] - 1) == (
+    assert await page(HistoryReader(Settings(), slow), after=offsets[0] - 1) == (
         offsets[:SLICE],
         True,
         False,
@@ -120,7 +122,7 @@ async def test_few_messages_are_read_at_a_time(node, offsets):
     most = 0
 
     class Watched:
-        async def history(self, *asked: Any) -> Page:
+        async def history(self, *asked: Any) -> HistoryPage:
             nonlocal most
             reading.append(asked[3])
             most = max(most, sum(reading))
@@ -130,7 +132,7 @@ async def test_few_messages_are_read_at_a_time(node, offsets):
             return found
 
     watched: Any = Watched()
-    shared = Reader(Settings(), watched)
+    shared = HistoryReader(Settings(), watched)
 
     async def ask(name: str, limit: int) -> None:
         assert len((await page(shared, limit=limit))[0]) == limit
@@ -145,7 +147,7 @@ async def test_few_messages_are_read_at_a_time(node, offsets):
 
 async def test_turns():
     """In the order of asking, so much at a time; who is gone is passed over, and gives back what was his."""
-    turns, log = Turns(10), []
+    turns, log = WeightedSemaphore(10), []
 
     async def take(name: str, amount: int, ends: asyncio.Event) -> None:
         async with turns.taking(amount):

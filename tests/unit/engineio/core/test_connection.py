@@ -11,11 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hub.engineio.core.connection import Connection
-from hub.engineio.core.lifecycle import Life
+from hub.engineio.core.lifecycle import Lifecycle
 from hub.engineio.core.packet import ProtocolError
-from hub.engineio.core.prepared import Frame
-from hub.engineio.core.state import Goodbye, State
-from hub.engineio.core.timer_wheel import Wheel
+from hub.engineio.core.prepared import PreparedMessage
+from hub.engineio.core.state import CloseCode, ConnectionState
+from hub.engineio.core.timer_wheel import TimerWheel
 from hub.engineio.options import EngineOptions
 from tests.unit.engineio.core.test_prepared import unframe
 from tests.unit.engineio.core.test_timer_wheel import Loop
@@ -62,7 +62,7 @@ class FakeHost:
         self.counters: Counter[str] = Counter()
         self.tick = 0.05
         self.loop: Any = Loop()
-        self.wheel = Wheel(self.loop, self.tick)
+        self.wheel = TimerWheel(self.loop, self.tick)
         self.delivered: list[str | bytes] = []
         self.ends: list[str] = []
         self.forgotten = 0
@@ -79,10 +79,10 @@ class FakeHost:
     def answer_soon(self, connection: Connection) -> None:
         connection.answer()
 
-    def ended(self, session: Life, reason: str) -> None:
+    def ended(self, session: Lifecycle, reason: str) -> None:
         self.ends.append(reason)
 
-    def forget(self, session: Life) -> None:
+    def forget(self, session: Lifecycle) -> None:
         self.forgotten += 1
 
 
@@ -128,13 +128,13 @@ def websocket(*, deflate: bool = False, **given: Any) -> tuple[FakeHost, Connect
 class TestOutput:
     def test_a_websocket_is_written_directly(self) -> None:
         _, connection, socket = websocket()
-        frames = [Frame("2[1]"), Frame('51-["b",0]', b"x")]
+        frames = [PreparedMessage("2[1]"), PreparedMessage('51-["b",0]', b"x")]
         connection.write(b"".join(frame.wire for frame in frames), frames)
         assert socket.packets == ["42[1]", '451-["b",0]', b"x"]
 
     def test_a_compressed_websocket_gets_compressed_messages(self) -> None:
         _, connection, socket = websocket(deflate=True)
-        connection.send(Frame("x" * 5000))
+        connection.send(PreparedMessage("x" * 5000))
         assert unframe(socket.written)[0][0] == 0xC1
 
     def test_high_and_low_are_told_once_each(self) -> None:
@@ -142,10 +142,10 @@ class TestOutput:
         connection.listener = listener = Listener()
         connection.congested()
         connection.congested()
-        connection.send(Frame("still goes out, in order"))
+        connection.send(PreparedMessage("still goes out, in order"))
         connection.drained()
         connection.drained()
-        connection.send(Frame("directly again"))
+        connection.send(PreparedMessage("directly again"))
         assert listener.heard == ["high", "low"]
         assert socket.packets == ["4still goes out, in order", "4directly again"]
 
@@ -153,17 +153,17 @@ class TestOutput:
         host, connection, socket = websocket()
         connection.congested()
         socket.buffered = host.options.buffer_limit
-        connection.send(Frame("x"))
+        connection.send(PreparedMessage("x"))
         assert socket.codes == [1013]
         assert host.ends == ["transport error"]
-        connection.send(Frame("dropped"))
+        connection.send(PreparedMessage("dropped"))
         assert not socket.packets
 
     def test_a_full_polling_queue_ends_the_session(self) -> None:
         host, connection, polls = polling(buffer_high=1000, buffer_low=100, buffer_limit=10_000)
         connection.listener = listener = Listener()
         for _ in range(12):
-            connection.send(Frame("x" * 1000))
+            connection.send(PreparedMessage("x" * 1000))
         assert connection.closed
         assert listener.heard == ["high"]
         assert host.ends == ["transport error"]
@@ -174,7 +174,7 @@ class TestOutput:
         _, connection, polls = polling(buffer_high=1000, buffer_low=100)
         connection.listener = listener = Listener()
         for _ in range(20):
-            connection.send(Frame("x" * 100))
+            connection.send(PreparedMessage("x" * 100))
         assert connection.buffered > 1000
         polls.poll()
         assert listener.heard == ["high"]
@@ -214,9 +214,9 @@ class TestHeartbeat:
         socket = FakeSocket()
         assert connection.begin_upgrade(socket)
         connection.probe(socket, "2probe")
-        connection.send(Frame("before"))
+        connection.send(PreparedMessage("before"))
         host.loop.run(host.clock() + 25.1)
-        connection.send(Frame("after"))
+        connection.send(PreparedMessage("after"))
         connection.receive("3")
         connection.probe(socket, "5")
         assert socket.packets == ["3probe", "4before", "2", "4after"]
@@ -231,7 +231,7 @@ class TestHeartbeat:
         host.loop.run(host.clock() + 1)
         assert socket.aborted
         assert host.forgotten == 1
-        assert connection.state is State.CLOSED
+        assert connection.state is ConnectionState.CLOSED
         assert len(host.wheel) == 0
 
     def test_a_paused_session_lives(self) -> None:
@@ -266,18 +266,18 @@ class TestDeadlines:
 
     def test_a_goodbye_waits_for_the_next_poll_but_not_for_ever(self) -> None:
         host, connection, polls = polling(close_timeout=3)
-        connection.send(Frame("1"))
-        connection.close(Goodbye.DONE)
+        connection.send(PreparedMessage("1"))
+        connection.close(CloseCode.DONE)
         assert host.ends == ["server disconnect"]
-        assert connection.state is State.CLOSING
+        assert connection.state is ConnectionState.CLOSING
         polls.poll()
         assert polls.answers == ["41"]
         assert connection.state.value == "closed"
         host, connection, _ = polling(close_timeout=3)
-        connection.send(Frame("1"))
-        connection.close(Goodbye.DONE)
+        connection.send(PreparedMessage("1"))
+        connection.close(CloseCode.DONE)
         host.loop.run(host.clock() + 3.1)
-        assert connection.state is State.CLOSED
+        assert connection.state is ConnectionState.CLOSED
         assert host.ends == ["server disconnect"]
 
 
@@ -311,7 +311,7 @@ STEPS = st.one_of(
     st.tuples(st.just("handle"), st.booleans()),
     st.tuples(st.just("pause"), st.booleans()),
     st.tuples(st.just("congest"), st.booleans()),
-    st.tuples(st.just("close"), st.sampled_from(list(Goodbye))),
+    st.tuples(st.just("close"), st.sampled_from(list(CloseCode))),
     st.tuples(st.just("lost"), st.none()),
     st.tuples(st.just("establish"), st.booleans()),
 )
@@ -344,7 +344,7 @@ class Walk:
         self.handling = False
 
     def send(self, size: int) -> None:
-        frame = Frame(*(f"{len(self.sent) + part}" for part in range(size)))
+        frame = PreparedMessage(*(f"{len(self.sent) + part}" for part in range(size)))
         if not self.connection.closed:
             self.sent += [f"4{packet!s}" for packet in frame.packets]
         self.connection.send(frame)
@@ -390,7 +390,7 @@ class Walk:
     def establish(self, on: bool) -> None:
         (self.connection.establish if on else self.connection.unestablish)()
 
-    def close(self, goodbye: Goodbye) -> None:
+    def close(self, goodbye: CloseCode) -> None:
         self.connection.close(goodbye)
 
     def lost(self, _: None) -> None:
@@ -418,7 +418,7 @@ class Walk:
         if self.handling:
             self.connection.done()
         self.wait(60)
-        assert self.connection.state is State.CLOSED
+        assert self.connection.state is ConnectionState.CLOSED
         assert len(self.host.ends) == 1
         assert self.host.forgotten == 1
         assert self.asked == len(self.answers)

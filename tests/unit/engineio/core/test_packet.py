@@ -15,8 +15,8 @@ from hub.engineio.core.packet import (
     encode_binary,
     encode_payload,
 )
-from hub.engineio.core.poll_queue import Outbox
-from hub.engineio.core.prepared import Frame
+from hub.engineio.core.poll_queue import PollQueue
+from hub.engineio.core.prepared import PreparedMessage
 
 messages = st.one_of(
     st.text(st.characters(exclude_characters="\x1e", exclude_categories=["Cs"])), st.binary()
@@ -38,8 +38,8 @@ def test_any_body_is_packets_or_a_protocol_error(body: bytes) -> None:
 
 @given(st.lists(messages, min_size=1, max_size=40))
 def test_what_goes_out_comes_back(sent: list[str | bytes]) -> None:
-    outbox = Outbox()
-    frames = [Frame(message) for message in sent]
+    outbox = PollQueue()
+    frames = [PreparedMessage(message) for message in sent]
     outbox.push(frames, sum(len(frame) for frame in frames))
     got: list[str | bytes] = []
     while outbox:

@@ -5,16 +5,16 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hub.engineio.core.poll_queue import Outbox
-from hub.engineio.core.prepared import Frame
+from hub.engineio.core.poll_queue import PollQueue
+from hub.engineio.core.prepared import PreparedMessage
 
 
 @given(st.lists(st.integers(1, 20), min_size=1, max_size=30), st.integers(0, 200))
 def test_frames_stay_whole_and_in_order(sizes: list[int], most: int) -> None:
-    outbox = Outbox()
+    outbox = PollQueue()
     sent = []
     for number, size in enumerate(sizes):
-        frame = Frame(*(f"{number}.{part}" for part in range(size)))
+        frame = PreparedMessage(*(f"{number}.{part}" for part in range(size)))
         outbox.push((frame,), len(frame))
         sent += ["4" + str(packet) for packet in frame.packets]
     assert outbox.size > 0
@@ -31,14 +31,14 @@ def test_frames_stay_whole_and_in_order(sizes: list[int], most: int) -> None:
 
 
 def test_an_answer_ends_once_it_is_large() -> None:
-    outbox = Outbox()
-    frames = [Frame("x" * 600_000) for _ in range(3)]
+    outbox = PollQueue()
+    frames = [PreparedMessage("x" * 600_000) for _ in range(3)]
     outbox.push(frames, sum(map(len, frames)))
     assert [len(outbox.take(16, 1_000_000)) for _ in range(2)] == [2, 1]
 
 
 def test_one_waiting_ping_is_enough() -> None:
-    outbox = Outbox()
+    outbox = PollQueue()
     outbox.push_control("2")
     outbox.push_control("2")
     assert outbox.take(16, 100) == ["2"]

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hub.engineio.core import ws_frames
-from hub.engineio.core.prepared import Frame
+from hub.engineio.core.prepared import PreparedMessage
 
 
 def unframe(data: bytes) -> list[tuple[int, bytes]]:
@@ -29,7 +29,7 @@ sizes = st.sampled_from([0, 1, 123, 124, 125, 126, 127, 65533, 65534, 65535, 655
 
 @given(st.lists(st.one_of(st.text(st.characters(exclude_categories=["Cs"])), st.binary())))
 def test_wire_is_the_packets(packets: list[str | bytes]) -> None:
-    frame = Frame(*packets)
+    frame = PreparedMessage(*packets)
     assert unframe(frame.wire) == [
         (0x81, b"4" + packet.encode()) if isinstance(packet, str) else (0x82, packet)
         for packet in packets
@@ -40,13 +40,13 @@ def test_wire_is_the_packets(packets: list[str | bytes]) -> None:
 @given(sizes)
 def test_text_from_bytes_is_the_same(size: int) -> None:
     payload = b"x" * size
-    assert Frame.text(payload).wire == Frame(payload.decode()).wire
-    assert Frame.text(payload).packets == (payload.decode(),)
+    assert PreparedMessage.text(payload).wire == PreparedMessage(payload.decode()).wire
+    assert PreparedMessage.text(payload).packets == (payload.decode(),)
     assert unframe(ws_frames.frame(ws_frames.BINARY, payload)) == [(0x82, payload)]
 
 
 def test_only_large_messages_are_compressed_and_once() -> None:
-    frame = Frame("small", "x" * 5000)
+    frame = PreparedMessage("small", "x" * 5000)
     small, large = unframe(frame.deflated(1024))
     assert small == (0x81, b"4small")
     assert large[0] == 0xC1

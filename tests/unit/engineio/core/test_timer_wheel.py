@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hub.engineio.core.timer_wheel import Wheel
+from hub.engineio.core.timer_wheel import TimerWheel
 
 
 class Loop:
@@ -50,7 +50,7 @@ class Handle:
 
 
 class Item:
-    def __init__(self, wheel: Wheel, *due: float) -> None:
+    def __init__(self, wheel: TimerWheel, *due: float) -> None:
         self.slot = 0
         self.wheel = wheel
         self.due = list(due)
@@ -67,9 +67,9 @@ class Item:
             self.wheel.set(self, self.due[0])
 
 
-def make(early: float = 0.0, tick: float = 0.01) -> tuple[Any, Wheel]:
+def make(early: float = 0.0, tick: float = 0.01) -> tuple[Any, TimerWheel]:
     loop: Any = Loop(early)
-    return loop, Wheel(loop, tick)
+    return loop, TimerWheel(loop, tick)
 
 
 @given(

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hub.engineio.core.ws_parser import FRAGMENTS, Inbound, Message, WebSocketError
+from hub.engineio.core.ws_parser import FRAGMENTS, FrameParser, WebSocketError, WebSocketMessage
 
 
 def masked(first: int, payload: bytes, mask: bytes = b"\x01\x02\x03\x04") -> bytes:
@@ -25,7 +25,7 @@ def masked(first: int, payload: bytes, mask: bytes = b"\x01\x02\x03\x04") -> byt
     return head + mask + bytes(byte ^ mask[at % 4] for at, byte in enumerate(payload))
 
 
-def everything(inbound: Inbound, *pieces: bytes) -> list[Message]:
+def everything(inbound: FrameParser, *pieces: bytes) -> list[WebSocketMessage]:
     got = []
     for piece in pieces:
         inbound.feed(piece)
@@ -56,7 +56,7 @@ def test_messages_arrive_whatever_the_pieces(
             last = number == len(parts) - 1
             data += masked((0x80 if last else 0) | (opcode if number == 0 else 0), part)
             data += masked(0x89, b"ping")
-    inbound = Inbound(10_000)
+    inbound = FrameParser(10_000)
     got = everything(inbound, *pieces_of(data, cuts))
     assert [message for message in got if not isinstance(message, tuple)] == messages
     assert inbound.waiting == 0
@@ -66,7 +66,7 @@ def test_messages_arrive_whatever_the_pieces(
 def test_any_bytes_are_messages_or_an_error_and_memory_stays_bounded(
     data: bytes, cuts: list[int], deflate: bool
 ) -> None:
-    inbound = Inbound(100, deflate=deflate)
+    inbound = FrameParser(100, deflate=deflate)
     with contextlib.suppress(WebSocketError):
         for message in everything(inbound, *pieces_of(data, cuts)):
             if isinstance(message, tuple):
@@ -99,12 +99,12 @@ def test_any_bytes_are_messages_or_an_error_and_memory_stays_bounded(
 )
 def test_what_breaks_the_protocol_is_told(data: bytes, code: int) -> None:
     with pytest.raises(WebSocketError) as raised:
-        everything(Inbound(1000), data)
+        everything(FrameParser(1000), data)
     assert raised.value.code == code
 
 
 def test_a_message_of_exactly_the_limit_is_taken() -> None:
-    assert everything(Inbound(1000), masked(0x82, bytes(1000))) == [bytes(1000)]
+    assert everything(FrameParser(1000), masked(0x82, bytes(1000))) == [bytes(1000)]
 
 
 def test_compressed_messages() -> None:
@@ -112,19 +112,19 @@ def test_compressed_messages() -> None:
         deflate = zlib.compressobj(wbits=-15)
         return (deflate.compress(payload) + deflate.flush(zlib.Z_SYNC_FLUSH))[:-4]
 
-    inbound = Inbound(1000, deflate=True)
+    inbound = FrameParser(1000, deflate=True)
     data = masked(0xC1, deflated(b"hello")) + masked(0x81, b"plain")
     assert everything(inbound, data) == ["hello", "plain"]
     for payload, code in ((deflated(bytes(1001)), 1009), (os.urandom(50), 1007)):
         with pytest.raises(WebSocketError) as raised:
-            everything(Inbound(1000, deflate=True), masked(0xC2, payload))
+            everything(FrameParser(1000, deflate=True), masked(0xC2, payload))
         assert raised.value.code == code
 
 
 def test_a_message_of_too_many_fragments_is_refused() -> None:
     """Empty ones are legal, and work."""
     parts = [masked(0x01, b"a"), *[masked(0x00, b"")] * (FRAGMENTS - 2)]
-    assert everything(Inbound(100), *parts, masked(0x80, b"")) == ["a"]
+    assert everything(FrameParser(100), *parts, masked(0x80, b"")) == ["a"]
     with pytest.raises(WebSocketError, match="fragments") as refused:
-        everything(Inbound(100), *parts, *[masked(0x00, b"")] * 2)
+        everything(FrameParser(100), *parts, *[masked(0x00, b"")] * 2)
     assert refused.value.code == 1009
