@@ -54,7 +54,7 @@ coverage: setup ## Every test, with the lines of hub/ that none of them ran
 chaos: setup ## Break everything while a checker watches, an hour long; CHAOS_MINUTES=…, CHAOS_SEED=…, CHAOS_SCALE=…
 	CHAOS_MINUTES=$${CHAOS_MINUTES:-60} CHAOS_SCALE=$${CHAOS_SCALE:-6} $(BIN)/python -m pytest tests/chaos/test_storm.py -s $(ARGS)
 
-chaos-rules: setup ## Switch off each rule of docs/reliability.md, and see the checker notice
+chaos-rules: setup ## Switch off each rule of docs/replay.md, and see the checker notice
 	CHAOS_RULES=1 $(BIN)/python -m pytest tests/chaos/test_rules.py $(ARGS)
 
 leaks: setup ## Come, subscribe, publish and go 100,000 times: memory, tasks, files and keys stay what they were

@@ -1,4 +1,4 @@
-"""A test build: the hub with one rule of docs/reliability.md switched off, or slow where it usually is not, or both.
+"""A test build: the hub with one rule of docs/replay.md switched off, or slow where it usually is not, or both.
 
     python -m tests.chaos.build RULE HOLD serve …
 

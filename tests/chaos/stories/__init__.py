@@ -1,4 +1,4 @@
-"""A story for each rule of docs/reliability.md: it ends well, and without the rule it does not.
+"""A story for each rule of docs/replay.md: it ends well, and without the rule it does not.
 
 The same rules, and mostly the same stories, as `tests.integration.walk.scenes`, told by real processes: what a walk holds
 back by hand is made late here on its way through a proxy.
