@@ -156,8 +156,8 @@ ROWS = (
         [
             Target("share", "rate of the others, against without", 0.9, least=True),
             Target("grown_mib", "MiB that the hub grows", 64),
-            Target("wrong", "lost, repeated or not told", 0),
-            Target("kept", "messages still got after the gap", 10_000, least=True),
+            Target("wrong", "lost, repeated or not reported", 0),
+            Target("kept", "messages still received after the gap", 10_000, least=True),
         ],
         figure="share",
         unit="of the rate without them",
