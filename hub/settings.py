@@ -136,7 +136,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         lives, see common.lua).
         """
         life = self.longest_life
-        return max(self.log_age, 2 * life) + life + min(life, 60.0)
+        return max(self.log_age, 2 * life) + life + min(life, 60.0)  # rule: numbers_last
 
 
 def _words(text: str) -> list[str]:

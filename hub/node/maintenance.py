@@ -95,7 +95,7 @@ class Maintenance:
             self._store.seen.thaw()  # the bus is back, and the server is still the one it was
         if not held:
             log.warning("the lease had lapsed")
-            self._replay_all(self._sessions.values())
+            self._replay_all(self._sessions.values())  # rule: lapse_replays/1
             await self.touch()
 
     async def sweep(self) -> None:
@@ -120,7 +120,7 @@ class Maintenance:
     async def prove_now(self, session: Session) -> None:
         """Write back what one session has proven. Raises Unavailable, NotOwner."""
         if not await self._write_back([session]):
-            raise NotOwner(b"replaced")
+            raise NotOwner(b"replaced")  # rule: ack_stored
 
     async def _write_back(self, sessions: list[Session]) -> int:
         for session in sessions:

@@ -143,7 +143,7 @@ class Node:
             if peer.closed:
                 raise Unavailable("the connection is gone")
             older = self.sessions.get(taken.client_id)
-            if older is not None and older.order > order:
+            if older is not None and older.order > order:  # rule: late_admission/1
                 raise Unavailable("a newer connection came in between")
             session = self._admit(peer, connection, taken, bare=bare, manual=manual)
             session.order = order
@@ -248,12 +248,13 @@ class Node:
         is the client's newest. It comes back. So does one that a failover has forgotten: the owner that is remembered
         is an older one.
         """
+        taken = session.taken
         until = self._loop.time() + self.settings.redis_timeout
         replaced: bool | None = None
         while replaced is None and self._loop.time() <= until:
             await asyncio.sleep(ABANDONED)
             try:
-                replaced = await self.store.replaced(session.taken)
+                replaced = await self.store.replaced(taken)  # rule: late_admission/2, takes_count
             except Unavailable:
                 replaced = False  # nobody can know; a newer connection will replace it again
         if replaced:
@@ -289,9 +290,10 @@ class Node:
         its client hearing of it, and have passed messages of the room by. Raises HubError, NotOwner.
         """
         room = self._rooms.want(name)
+        timeout = self.settings.redis_timeout
         try:
-            await self.store.bus.confirmed(room.channel, self.settings.redis_timeout)
-            if session.closed:
+            await self.store.bus.confirmed(room.channel, timeout)  # rule: sub_bus_first
+            if session.closed:  # rule: closed_join
                 # It is in no room any more, as far as it knows: it would join anew, behind what its client has yet to get.
                 raise Unavailable("the connection is gone")
             losses = self._losses
@@ -302,7 +304,7 @@ class Node:
                 join, _ = await self.store.subscribe(
                     session.client_id, session.connection, name, known=name in session.joins
                 )
-                await answer(max(join, session.taken.position))
+                await answer(max(join, session.taken.position))  # rule: passed_join
                 if not session.closed:
                     self._rooms.enter(session, name, join)
             finally:
@@ -368,7 +370,7 @@ class Node:
         self._replayer.lost_bus(self.sessions.values())
         for session in self.sessions.values():
             session.stale = True
-            session.go_away()
+            session.go_away()  # rule: heal_holds
 
     def _recover(self) -> None:
         log.info("the bus is back")

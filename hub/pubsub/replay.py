@@ -72,14 +72,15 @@ class Replayer:
             session.doubtful = session.sent
 
     def _doubtful(self, session: Session) -> int | None:
-        return session.doubtful if self._clock() <= self._doubtful_until else None
+        in_doubt = self._clock() <= self._doubtful_until
+        return session.doubtful if in_doubt else None  # rule: noticed_late
 
     def catch_up(self, session: Session) -> None:
         """Replay a session until it is live; at most one task a session does so."""
         if session.closed:
             return
         session.stale = True
-        session.go_away()
+        session.go_away()  # rule: heal_holds
         if session.task is None:
             session.task = self._spawn(self._replay(session))
 
@@ -101,7 +102,7 @@ class Replayer:
                             session.client_id, session.connection, session.proven, gone=False
                         )
                     await session.drained()
-                    await self._rooms.confirmed(session)
+                    await self._rooms.confirmed(session)  # rule: heal_cut/1
                     if await self._batch(session):
                         delay = 0.05
                     else:
@@ -130,7 +131,7 @@ class Replayer:
         try:
             async with self._turns:
                 # Going live is right only if every channel is heard at the moment when the script looks.
-                if not self._rooms.hears(session):
+                if not self._rooms.hears(session):  # rule: heal_cut/2, deaf_again
                     return False
                 session.begin_batch()
                 after = session.sent
@@ -160,7 +161,8 @@ class Replayer:
             if gap.reason == "reset" and session.doubtful is not None:
                 session.doubtful = max(session.doubtful, gap.before - 1)  # told, once
         # The server is still the one that it was, or this node has been told: what it has handed out is not in doubt.
-        session.at_loss = max(session.at_loss, batch.live_from or batch.position)
+        reached = batch.live_from or batch.position
+        session.at_loss = max(session.at_loss, reached)  # rule: told_once
         if batch.live_from is not None:
             session.go_live(batch.live_from)
         if batch.whole and not session.stale:

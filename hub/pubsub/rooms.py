@@ -78,15 +78,18 @@ class Rooms:
         """Deliver what comes behind an offset; where a session is in the room already, the larger one counts."""
         room = self._rooms[self.channel(name)] if name in session.joins else self.want(name)
         join = max(join, session.joins.get(name, 0))
-        session.joins[name] = room.members[session] = join
+        session.joins[name] = room.members[session] = join  # rule: join_filter
 
     def lost(self, session: Session, gap: ReplayGap) -> None:
         """Deliver nothing of a gap that was told: a failover brings it back, as it forgets that the log was cut.
 
         Not so a `reset`: what it names is nowhere, and what lies before it may be on its way to the session still.
         """
-        if gap.reason != "reset" and gap.room in session.joins:
-            self.enter(session, gap.room, gap.before - 1)
+        if (
+            gap.reason != "reset"  # rule: before_reset
+            and gap.room in session.joins
+        ):
+            self.enter(session, gap.room, gap.before - 1)  # rule: lost_for_good
 
     def leave(self, session: Session, name: str) -> None:
         if session.joins.pop(name, None) is not None:
@@ -120,7 +123,9 @@ class Rooms:
     def fan_out(self, room: Room, messages: Sequence[StoredMessage]) -> None:
         """Deliver messages of one room that were heard together: one write for each member."""
         # Where the channel is not confirmed, this may be the end of an earlier subscription, with a hole behind it.
-        remembers = self.memory.bound > 0 and self._store.bus.hears(room.channel)
+        remembers = (
+            self.memory.bound > 0 and self._store.bus.hears(room.channel)  # rule: heard_confirmed
+        )
         for message in messages:
             if message.n:
                 if room.n is not None and message.n > room.n + 1:
@@ -142,7 +147,12 @@ class Rooms:
         if message.n and last > seen.witness[1]:
             seen.witness = room.name, last
         for session, join in room.members.items():
-            if plain and session.direct and session.sent < first and join < first:
+            if (
+                plain
+                and session.direct
+                and session.sent < first  # rule: sent_filter
+                and join < first
+            ):
                 session.sent = last
                 peer = session.peer
                 if (direct := peer.direct) is not None:
@@ -159,7 +169,7 @@ class Rooms:
     @property
     def ahead(self) -> bool:
         """Tell whether a room remembers what the bus has not come to: older messages of others may be on their way."""
-        return self.read > self._heard
+        return self.read > self._heard  # rule: read_ahead
 
     def lows(self, session: Session) -> dict[str, int]:
         """Return, for the rooms of a session that remember all that it has not been written, behind which offset they do.
@@ -171,8 +181,9 @@ class Rooms:
             return lows
         for name, join in session.joins.items():
             low = self._rooms[self.channel(name)].recent.low
-            if low is not None and low <= max(session.sent, join):
-                lows[name] = low
+            if low is not None:
+                if low <= max(session.sent, join):  # rule: left_unheard
+                    lows[name] = low
         return lows
 
     def remembered(self, session: Session, names: Iterable[str]) -> dict[int, StoredMessage] | None:
@@ -203,5 +214,5 @@ class Rooms:
             join = session.joins.get(name)
             if join is not None and found[0].offset > join:
                 recent = self._rooms[self.channel(name)].recent
-                if recent.fetched(max(after, join), found, last=last):
+                if recent.fetched(max(after, join), found, last=last):  # rule: learn_whole
                     self.read = max(self.read, found[-1].offset)

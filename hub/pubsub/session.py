@@ -156,39 +156,47 @@ class Session:
 
     def deliver(self, message: StoredMessage) -> None:
         """Write a live message, or keep it, or leave it to the replay that is to come."""
-        if self.holding:
+        if self.holding:  # rule: sub_holds_all
             self.held = _keep(self.held, message)
         elif self.state is SessionState.LIVE:
             # What is not above the last written offset was written; what is not above the join came before it.
             join = self.joins.get(message.room)
-            if join is None or message.offset <= self.sent or message.offset <= join:
+            if (
+                join is None
+                or message.offset <= self.sent  # rule: sent_filter
+                or message.offset <= join
+            ):
                 return
             if message.skip != self.client_id:
                 self.write(message.bare_frame if self.bare else message.frame)
             self.sent = message.offset
         elif self.state is SessionState.REPLAYING:
-            self.kept = _keep(self.kept, message)
+            self.kept = _keep(self.kept, message)  # rule: buffer_replay
 
     def write_batch(self, batch: ReplayBatch) -> None:
         """Write what a replay handed out: gaps first, each ending with the position before it."""
-        for gap in batch.gaps:
-            if gap.room not in self.joins:
-                continue  # left while the batch was under way
-            self.tell(
-                "hub:gap",
-                {
-                    "room": gap.room, "reason": gap.reason, "after": str(gap.after), "before": str(gap.before),
-                    "dropped": gap.dropped,
-                },
-            )  # fmt: skip
+        self._tell_gaps(batch)  # rule: gap_early/1, gap_offset/2
+        joins = self.joins
         frames = [
-            message.bare_frame if self.bare else message.frame
-            for message in batch.messages
-            if message.offset > self.joins.get(message.room, message.offset)
+            m.bare_frame if self.bare else m.frame
+            for m in batch.messages
+            if m.offset > joins.get(m.room, m.offset)  # rule: gen_in_key/3, replay_filters/2
         ]
         if frames:
             self.peer.write(b"".join([frame.wire for frame in frames]), frames)
-        self.sent = max(self.sent, batch.position)
+        self.sent = max(self.sent, batch.position)  # rule: gap_early/2, gap_offset/1
+
+    def _tell_gaps(self, batch: ReplayBatch) -> None:
+        """Write the gaps of a batch, but for rooms that were left while the batch was in progress."""
+        for gap in batch.gaps:
+            if gap.room in self.joins:
+                self.tell(
+                    "hub:gap",
+                    {
+                        "room": gap.room, "reason": gap.reason, "after": str(gap.after), "before": str(gap.before),
+                        "dropped": gap.dropped,
+                    },
+                )  # fmt: skip
 
     # -- moves
 

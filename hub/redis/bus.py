@@ -69,7 +69,10 @@ class Bus(ReconnectingConnection):
 
         Raises Unavailable after `within` seconds, or at once where Redis refuses.
         """
-        while channel in self._wanted and not self.hears(channel):
+        while (
+            channel in self._wanted  # rule: left_deaf
+            and not self.hears(channel)
+        ):
             loop = self._loop or asyncio.get_running_loop()
             future: asyncio.Future[None] = loop.create_future()
             waiters = self._waiters.setdefault(channel, set())
@@ -129,7 +132,7 @@ class Bus(ReconnectingConnection):
 
     def _confirm(self, channel: bytes) -> None:
         owed = self._owed.get(channel, 0) - 1
-        if owed > 0:
+        if owed > 0:  # rule: unsub_state
             self._owed[channel] = owed
             return
         self._owed.pop(channel, None)

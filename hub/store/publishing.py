@@ -66,7 +66,7 @@ class CommitGroup:
                 room, logged = into, offset
             callback(offset, duplicate)
         seen.answered(newest)
-        seen.answered(logged, room)
+        seen.answered(logged, room)  # rule: publisher_knows
 
 
 class GroupCommit:

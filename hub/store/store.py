@@ -257,7 +257,7 @@ class Store:
         now = int(generation or 0), int(takes or 0)
         if not owner or now <= (int(taken.pid.generation), taken.takes):
             return False
-        return True if owner == served else None
+        return True if owner == served else None  # rule: served_first
 
     async def prove(self, proofs: Sequence[tuple[str, str, int]]) -> int:
         """Write back (client id, connection, position) triples; return how many of the connections are owners."""

@@ -17,16 +17,13 @@ from hub.store.results import SessionClaim
 from hub.store.scripts import read_all
 from hub.store.store import Store
 from tests.chaos.drill import LATE
-from tests.integration.walk.lab import OWNERS
 from tests.integration.walk.rules import RULES
 
 
 def switch_off(rule: str) -> None:
-    """Replace the rule's snippets in this process."""
-    mutation = RULES[rule]()
-    for name, value in mutation.patches.items():
-        owner, method = name.split("__", 1)
-        setattr(OWNERS[owner], method, value)
+    """Replace the lines that keep the rule in this process."""
+    mutation = RULES[rule]
+    mutation.patch()
     scripts = mutation.apply(read_all())
     store.read_all = lambda: scripts  # type: ignore[assignment]
 

@@ -6,10 +6,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.integration.walk.lab import Mutation
 from tests.integration.walk.rules import RULES
 from tests.integration.walk.scene import play
-from tests.integration.walk.scenes import SCENES, gen_in_key, replay_filters
+from tests.integration.walk.scenes import SCENES
 from tests.support.redis import RedisServer
 
 MODEL = {
@@ -50,21 +49,27 @@ def test_the_scene_holds(server: RedisServer, rule: str) -> None:
 def test_the_rule_is_needed(server: RedisServer, rule: str) -> None:
     """With the rule off, the check of the promises says what went wrong."""
     story, settings = SCENES[rule]
-    assert play(server, story, RULES[rule](), **settings)
+    assert play(server, story, RULES[rule], **settings)
 
 
 @pytest.mark.parametrize(
-    ("rule", "story"), [("gen_in_key", gen_in_key), ("replay_filters", replay_filters)]
+    ("rule", "scripts", "node"),
+    [
+        ("gen_in_key", ["gen_in_key/1", "gen_in_key/2"], "gen_in_key/3"),
+        ("replay_filters", ["replay_filters/1"], "replay_filters/2"),
+    ],
 )
-def test_doors_with_two_locks(server: RedisServer, rule: str, story: object) -> None:
+def test_doors_with_two_locks(
+    server: RedisServer, rule: str, scripts: list[str], node: str
+) -> None:
     """What the script lets through by mistake the node stops, and the other way round."""
-    both = RULES[rule]()
-    assert play(server, story, Mutation(*both.edits)) is None  # type: ignore[arg-type]
-    assert play(server, story, Mutation(**both.patches)) is None  # type: ignore[arg-type]
+    story, settings = SCENES[rule]
+    assert play(server, story, RULES[rule].only(*scripts), **settings) is None
+    assert play(server, story, RULES[rule].only(node), **settings) is None
 
 
 def test_an_emptied_list_is_read_from_the_logs(server: RedisServer) -> None:
     """`never_empty` has become harmless to break: no list means everything from the logs."""
     story, settings = SCENES["never_empty"]
-    trimming_only = Mutation(RULES["never_empty"]().edits[0])
+    trimming_only = RULES["never_empty"].only("never_empty/1")
     assert play(server, story, trimming_only, **settings) is None

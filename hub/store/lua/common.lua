@@ -13,11 +13,13 @@ local base = string.sub(KEYS[1], 1, -6)
 local LOOKED = 1000
 local function cost(body) return 1 + #body / 1024 end
 
--- Bytes of log entries that one run reads only to see where its rooms stand.
+-- Bytes of log entries that one run reads only to see where its rooms stand; and bytes of a body above which an entry is
+-- a long one, so that it is not read again for that.
 local PEEKED = 4000000
+local LONG = 1024
 
 local function session_key(client) return base .. 'session:' .. client end
-local function inbox_key(client, gen) return base .. 'inbox:' .. client .. ':' .. gen end
+local function inbox_key(client, gen) return base .. 'inbox:' .. client .. ':' .. gen end  -- rule: gen_in_key/1
 local function log_key(room) return base .. 'room:' .. room .. ':log' end
 local function meta_key(room) return base .. 'room:' .. room .. ':meta' end
 local function away_key(room) return base .. 'room:' .. room .. ':away' end
@@ -85,7 +87,7 @@ end
 local function owned(client, owner)
   local session = load(client)
   if not session then return nil, 'gone' end
-  if session.owner ~= owner then return nil, 'replaced' end
+  if session.owner ~= owner then return nil, 'replaced' end  -- rule: fence_all
   return session
 end
 
@@ -96,8 +98,8 @@ local function park(session, unserved)
   redis.call('HDEL', key, 'progress')                          -- a removal first: passes when Redis is full
   if session.away ~= '1' then
     local mark = text(clock())
-    redis.call('DEL', session.inbox)
-    redis.call('RPUSH', session.inbox, mark)
+    redis.call('DEL', session.inbox)  -- rule: park_from_live/1
+    redis.call('RPUSH', session.inbox, mark)  -- rule: park_from_live/2
     redis.call('HSET', key, 'away', '1', 'mark', mark)
     session.away = '1'
     for room in pairs(session.rooms) do

@@ -94,7 +94,7 @@ while i < #ARGV do
       call('HSET', meta, 'renewed', last)
       local late = math.ceil(slack / 1000)
       call('PEXPIRE', log, format('%.0f', ARGV[4] + late))
-      call('PEXPIRE', meta, format('%.0f', ARGV[5] + late))
+      call('PEXPIRE', meta, format('%.0f', ARGV[5] + late))  -- rule: floor_expiry
     end
     if missed then missed.n = n end
   end
@@ -142,7 +142,9 @@ if away then
       local inbox = inboxes[k]
       local length = many == 1 and call('RPUSHX', inbox, first) or call('RPUSHX', inbox, unpack(missed))
       if length > least then
-        if length > most or (turn - k) % chunk < many then call('LTRIM', inbox, -math.max(least, 1), -1) end
+        if length > most or (turn - k) % chunk < many then
+          call('LTRIM', inbox, -math.max(least, 1), -1)  -- rule: never_empty/1
+        end
       elseif length == 0 then
         -- Its session has ended.
         for _, room in ipairs(away) do call('SREM', base .. 'room:' .. room.room .. ':away', inbox) end

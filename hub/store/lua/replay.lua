@@ -33,11 +33,11 @@ local function go_live()
     local fields = { 'mark' }
     for room in pairs(session.parked) do fields[#fields + 1] = 'p:' .. room end
     for i = 1, #fields, 100 do redis.call('HDEL', key, unpack(fields, i, math.min(i + 99, #fields))) end
-    redis.call('DEL', session.inbox)
+    redis.call('DEL', session.inbox)  -- rule: park_from_live/1
     for room in pairs(session.rooms) do redis.call('SREM', away_key(room), session.inbox) end
     redis.call('HSET', key, 'away', '0')
   end
-  redis.call('PEXPIRE', key, text(kept(session)))
+  redis.call('PEXPIRE', key, text(kept(session)))  -- rule: ttl_connected
 end
 
 if not next(session.rooms) then
@@ -60,7 +60,9 @@ forgotten(redis.call('GET', base .. 'reset'), doubtful, 1)
 -- Where the node remembers everything that came behind the position in each room, nothing is read; unless a gap that
 -- was told reaches behind it: what was counted as lost does not come after all.
 local told = tonumber(session.told or '0')
-local remembered = #ARGV > 7 and after >= told and #resets == 0
+local remembered = #ARGV > 7
+  and after >= told  -- rule: told_is_lost
+  and #resets == 0
 local low = {}
 for i = 8, #ARGV, 2 do low[ARGV[i]] = tonumber(ARGV[i + 1]) end
 for room, joined in pairs(session.rooms) do
@@ -81,17 +83,17 @@ end
 local none = cmsgpack.pack({})
 local saved = { at = after, rooms = none, ahead = none }
 for _, state in ipairs(session.progress and cmsgpack.unpack(session.progress) or {}) do
-  if state.at == after then saved = state end
+  if state.at == after then saved = state end  -- rule: lost_answer
 end
 local progress, ahead = cmsgpack.unpack(saved.rooms), cmsgpack.unpack(saved.ahead or none)
 
 local function save(...) redis.call('HSET', key, 'progress', cmsgpack.pack({ ... })) end
 
-local boundary, listed = head, false
+local boundary, listed = head, false  -- rule: never_empty/2
 if session.away == '1' then
   local mark = redis.call('LINDEX', session.inbox, 0)
   if mark then
-    boundary = tonumber(string.match(mark, '^%d+'))
+    boundary = tonumber(string.match(mark, '^%d+'))  -- rule: log_decides
     listed = true
   end
 end
@@ -99,7 +101,9 @@ end
 -- The room's running number at a position; nil where nobody can know it any more. `n`, `p`: of the first entry behind it.
 local function number_at(room, joined, position, n, p)
   local known = progress[room]
-  if known and known[1] >= joined.join and known[1] <= position then return known[2] end
+  if known
+    and known[1] >= joined.join  -- rule: count_from_join
+    and known[1] <= position then return known[2] end
   if position <= joined.join then return joined.n end
   if p and p <= position then return n - 1 end
   local before = redis.call('XREVRANGE', log_key(room), text(position), '-', 'COUNT', 1)[1]
@@ -125,7 +129,7 @@ local function look(room)
     if entry then
       first, number, p = tonumber(string.match(entry[1], '^%d+')), tonumber(entry[2][2]), tonumber(entry[2][4])
       local size = #entry[2][8]
-      if size > 1024 then ahead[room], peeked = { first, number, p }, peeked + size end
+      if size > LONG then ahead[room], peeked = { first, number, p }, peeked + size end
     end
   end
   local n = number_at(room, joined, from, number, p)
@@ -133,14 +137,14 @@ local function look(room)
   -- Numbers from before the room was last forgotten say nothing about those after it.
   if n and n < tonumber(meta[3]) then n = tonumber(meta[3]) end
   local reached = first and number - 1 or tonumber(meta[1])
-  if n ~= reached then
+  if n ~= reached then  -- rule: heal_gap, final_gap
     local known = progress[room]
     local start = math.max(from, known and known[3] or 0)
     local before = first or head + 1
     local cut = p or tonumber(meta[2])
     local reason = cut < now - tonumber(ARGV[6]) and 'expired' or 'overflow'
-    gaps[#gaps + 1] = { room, reason, text(start), text(before),
-      n and not odd[room] and text(reached - n) or '' }
+    local dropped = n and not odd[room] and text(reached - n) or ''  -- rule: n_gap
+    gaps[#gaps + 1] = { room, reason, text(start), text(before), dropped }
     progress[room] = { from, reached, before - 1 }
   end
   if not first then return nil end
@@ -184,7 +188,7 @@ local function hand_out(room, entry)
   local body = entry[2][8]
   local offset = string.match(entry[1], '^%d+')
   local known = progress[room]
-  if odd[room] and not meant_for(session.client, entry, now) then
+  if odd[room] and not meant_for(session.client, entry, now) then  -- rule: echo_in_log
     how = 'part'
     if skipped >= LOOKED then
       full = true
@@ -256,7 +260,8 @@ if listed and not full then
     for _, reference in ipairs(references) do
       local colon = string.find(reference, ':', 1, true)
       local offset, room = string.sub(reference, 1, colon - 1), string.sub(reference, colon + 1)
-      local from = behind[room]                                  -- nil: left meanwhile, or nothing there
+      -- Nil where the room was left meanwhile, or has nothing there.
+      local from = behind[room]  -- rule: gen_in_key/2, replay_filters/1
       if from and tonumber(offset) > math.max(from, position) then
         local entry = redis.call('XRANGE', log_key(room), offset, offset, 'COUNT', 1)[1]
         if not entry and ahead[room] then

@@ -21,9 +21,9 @@ local function missing(room, offset)
 end
 
 local seen, head, now = tonumber(ARGV[1]), clock(), microseconds()
-local from, before = head, seen + 1
+local from, before = head, seen + 1  -- rule: loss_told
 if seen <= head then
-  if ARGV[4] == '' or not missing(ARGV[4], ARGV[5]) then return '0' end
+  if ARGV[4] == '' or not missing(ARGV[4], ARGV[5]) then return '0' end  -- rule: loss_overtaken
   from, before = 0, tonumber(ARGV[5]) + 1
 end
 -- Each loss by itself, the newest first: what was published between two of them is no part of either, and would hide the
@@ -38,7 +38,7 @@ local newest = losses[1]
 if not known and newest and from > 0 and from < newest[2] then
   newest[1], newest[2] = math.min(newest[1], from), math.max(newest[2], before)   -- nothing was published since
 elseif not known then
-  table.insert(losses, 1, { from, before })
+  table.insert(losses, 1, { from, before })  -- rule: each_loss
 end
 if #losses > LOSSES then
   local oldest = table.remove(losses)

@@ -9,7 +9,7 @@ local session, refusal = owned(ARGV[1], ARGV[2])
 if not session then return refusal end
 local room = ARGV[3]
 local joined = session.rooms[room]
-if joined and ARGV[5] == '1' then return { text(joined.join), '0' } end
+if joined and ARGV[5] == '1' then return { text(joined.join), '0' } end  -- rule: resub_keeps_join, lost_join
 local count = 0
 for _ in pairs(session.rooms) do count = count + 1 end
 if not joined and count >= tonumber(ARGV[4]) then return 'full' end
@@ -19,7 +19,7 @@ local join = text(clock())
 local n = redis.call('HGET', meta_key(room), 'n') or '0'
 redis.call('HSET', key, 'r:' .. room, join .. ':' .. n)
 if session.parked[room] then redis.call('HDEL', key, 'p:' .. room) end
-if session.away == '1' then
+if session.away == '1' then  -- rule: sub_adds_away
   redis.call('SADD', away_key(room), session.inbox)
   outlive(away_key(room), kept(session))
 end

@@ -12,7 +12,7 @@ for _, node in ipairs(redis.call('SMEMBERS', base .. 'nodes')) do
     while client do
       local session = load(client)
       if session and session.owner and string.match(session.owner, '^[^/]*') == node then
-        park(session, true)
+        park(session, true)  -- rule: swept_owner
         for _ in pairs(session.rooms) do rooms = rooms + 1 end
       end
       seen = seen + 1

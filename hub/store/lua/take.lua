@@ -46,7 +46,7 @@ if not how then
   end
 elseif how == 'name' then
   -- The time, so that what a failover forgets is not given out a second time, for another secret.
-  session.serial = text(math.max(session.serial + 1, microseconds()))
+  session.serial = text(math.max(session.serial + 1, microseconds()))  -- rule: serials_are_times
   session.sid = ARGV[8]
   redis.call('HSET', key, 'serial', session.serial, 'secret', ARGV[7], 'sid', ARGV[8])
 end
@@ -84,7 +84,7 @@ end
 local served = served_key(string.match(ARGV[9], '^[^/]*'))
 redis.call('SADD', served, client)
 outlive(served, kept(session))
-redis.call('PEXPIRE', key, text(kept(session)))
+redis.call('PEXPIRE', key, text(kept(session)))  -- rule: ttl_connected
 if session.away == '1' then
   redis.call('PEXPIRE', inbox_key(client, session.gen), text(kept(session)))
   for room in pairs(session.rooms) do outlive(away_key(room), kept(session)) end

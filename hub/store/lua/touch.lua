@@ -9,7 +9,7 @@ for i = 2, #ARGV, 2 do
   local session = owned(ARGV[i], ARGV[i + 1])
   if session then
     known = known + 1
-    redis.call('PEXPIRE', session_key(session.client), text(kept(session)))
+    redis.call('PEXPIRE', session_key(session.client), text(kept(session)))  -- rule: lapse_replays/2, ttl_connected
     redis.call('SADD', served_key(ARGV[1]), session.client)
     outlive(served_key(ARGV[1]), kept(session))
     if session.away == '1' then

@@ -8,11 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import inspect
 import random
 import re
 import socket
-import textwrap
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from typing import Any
@@ -24,19 +22,14 @@ from hub.api.pipeline import VerbPipeline
 from hub.api.socketio import SocketIOGateway
 from hub.engineio.core import ids
 from hub.errors import Unavailable
-from hub.node.maintenance import Maintenance
 from hub.node.node import Node
-from hub.pubsub.replay import Replayer
-from hub.pubsub.replay_cache import ReplayCache
-from hub.pubsub.rooms import Rooms
 from hub.pubsub.session import Session
 from hub.redis import bus, commands, reconnecting
 from hub.redis.connection import Growing
 from hub.settings import Settings
-from hub.store import store
-from hub.store.publishing import CommitGroup
 from hub.store.scripts import Script, read_all
 from tests.support.redis import RedisServer
+from tests.support.switches import Mutation
 
 START = 1_700_000_000_000_000
 
@@ -65,36 +58,6 @@ Past = dict[str, tuple[bytes, int]]
 
 class Bad(AssertionError):
     """A promise was broken."""
-
-
-class Mutation:
-    """A rule switched off: snippets of scripts replaced, or methods of the product."""
-
-    def __init__(self, *edits: tuple[str, str, str], **patches: Any) -> None:
-        self.edits = edits
-        # "Class.method" -> replacement, with the dot written as two underscores.
-        self.patches = patches
-
-    def apply(self, scripts: dict[str, Script]) -> dict[str, Script]:
-        changed = dict(scripts)
-        for name, old, new in self.edits:
-            # What lies in common.lua is part of every script but publish.
-            for each in [name] if name != "common" else [n for n in changed if n != "publish"]:
-                text = changed[each].text
-                assert text.count(old) == 1, f"{each}.lua holds {text.count(old)} times: {old}"
-                changed[each] = Script(each, text.replace(old, new))
-        return changed
-
-
-def rewrite(method: Any, old: str, new: str) -> Any:
-    """Return a method of the product with one exact snippet of its source replaced."""
-    source = textwrap.dedent(inspect.getsource(method))
-    assert source.count(old) == 1, f"{method.__qualname__} holds {source.count(old)} times: {old}"
-    scope: dict[str, Any] = {}
-    exec(
-        "from __future__ import annotations\n" + source.replace(old, new), method.__globals__, scope
-    )
-    return scope[method.__name__]
 
 
 def fake_time(script: Script) -> Script:
@@ -427,9 +390,8 @@ class Lab:
         self._patch(ids, "secrets", self)
         # A lost connection is made anew at once.
         self._patch(reconnecting, "STEADY", -1.0)
-        for name, value in (mutation.patches if mutation else {}).items():
-            owner, method = name.split("__", 1)
-            self._patch(OWNERS[owner], method, value)
+        if mutation is not None:
+            self._patched.enter_context(mutation.patch())
         # Seconds that leaps have taken.
         self.elapsed = 0.0
 
@@ -584,21 +546,3 @@ class Lab:
     def all_keys(self) -> Iterator[str]:
         for key in self.admin.call("KEYS", "*"):
             yield key.decode()
-
-
-# Whose methods a mutation may replace.
-OWNERS: dict[str, Any] = {
-    each.__name__: each
-    for each in (
-        Node,
-        Maintenance,
-        Rooms,
-        Replayer,
-        ReplayCache,
-        Session,
-        Settings,
-        CommitGroup,
-        store.Store,
-        bus.Bus,
-    )
-}

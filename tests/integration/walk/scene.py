@@ -9,9 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from tests.integration.walk.lab import Bad, Host, Mutation, Wire
+from tests.integration.walk.lab import Bad, Host, Wire
 from tests.integration.walk.world import Client, Connection, World
 from tests.support.redis import RedisServer
+from tests.support.switches import Mutation
 
 
 class Scene(World):

@@ -15,10 +15,10 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from tests.integration.walk.lab import Mutation
 from tests.integration.walk.rules import RULES
 from tests.integration.walk.world import episode
 from tests.support.redis import RedisServer
+from tests.support.switches import Mutation
 
 COUNT = int(os.environ.get("HUB_WALKS", "200"))
 
@@ -43,9 +43,7 @@ FAILOVER: dict[str, Any] = {
 LONG: dict[str, Any] = {
     **ROUGH,
     "weights": {**ROUGH["weights"], "publish": 10},
-    "mutation": Mutation(
-        ("replay", "size > 1024", "size > 0"), ("common", "PEEKED = 4000000", "PEEKED = 20")
-    ),
+    "mutation": Mutation(LONG=0, PEEKED=20),
 }
 
 
@@ -122,7 +120,7 @@ def test_bounds_of_every_size(
 def test_walks_find_mistakes(server: RedisServer, rule: str) -> None:
     """A rule that is off is found soon: the walk sees what it is meant to see."""
     for seed in range(200):
-        if episode(server, seed, RULES[rule](), **ROUGH)[1]:
+        if episode(server, seed, RULES[rule], **ROUGH)[1]:
             return
     pytest.fail(f"200 walks without {rule}, and nothing was broken")
 

@@ -21,8 +21,9 @@ from hub.errors import Unavailable
 from hub.message import encode, meta
 from hub.pid import Pid
 from hub.pubsub.session import Session
-from tests.integration.walk.lab import Bad, Host, Lab, Mutation, Past, Peer
+from tests.integration.walk.lab import Bad, Host, Lab, Past, Peer
 from tests.support.redis import RedisServer
+from tests.support.switches import Mutation
 
 
 class Message:

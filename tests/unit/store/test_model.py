@@ -25,14 +25,15 @@ from hypothesis.stateful import (
 )
 
 from hub.store.scripts import read_all
-from tests.integration.walk.lab import START, Mutation, Raw, fake_time
+from tests.integration.walk.lab import START, Raw, fake_time
 from tests.support.redis import RedisServer
+from tests.support.switches import Mutation
 
 ROOMS = ("A", "B", "C")
 ROOM = st.sampled_from(ROOMS)
 SELDOM = st.sampled_from([False, False, False, True])
 # Of the bounds in bytes so little is left that they are met all the time: a run of `replay` sees two rooms.
-FEW = Mutation(("replay", "size > 1024", "size > 0"), ("common", "PEEKED = 4000000", "PEEKED = 7"))
+FEW = Mutation(LONG=0, PEEKED=7)
 SCRIPTS = {
     few: {name: fake_time(script) for name, script in mutation.apply(read_all()).items()}
     for few, mutation in ((False, Mutation()), (True, FEW))
