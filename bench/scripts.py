@@ -70,13 +70,13 @@ class Stand:
     def say(self, room: str) -> asyncio.Future[Any]:
         done: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         header, body = encode("event", b'"%b"' % (b"x" * 100), meta(room, "somebody"))
-        self.store.publisher.publish(room, header, body, lambda result, _: done.set_result(result))
+        self.store.publishing.publish(room, header, body, lambda result, _: done.set_result(result))
         return done
 
     # A session's connection is called by its number; they are answered in the order in which they were taken.
 
-    async def take(self, number: int) -> None:
-        taken = await self.store.take(str(number), client_id=None, pid=None, offset=None)
+    async def claim(self, number: int) -> None:
+        taken = await self.store.claim(str(number), client_id=None, pid=None, offset=None)
         assert taken is not None
         self.sessions.append(taken)
 

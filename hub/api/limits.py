@@ -1,14 +1,15 @@
 """What one connection may ask of the hub: how often, and how much at a time.
 
 Who asks too often is refused with `rate_limited`, and who goes on all the same is not read for a while. Who has too much
-under way is not refused but read later: that is how TCP tells a sender to wait. So is, while all of them together have
-much under way, whoever has more than a few verbs of it: what the others ask waits for no more than that. Refusals are
-answered at once and never under way: each ends the connection's turn of the event loop.
+in progress is not refused but read later: that is how TCP tells a sender to wait. So is, while all of them together have
+much in progress, whoever has more than a few verbs of it: what the others ask waits for no more than that. Refusals are
+answered at once and never in progress: each ends the connection's turn of the event loop.
 """
 
 from __future__ import annotations
 
 import asyncio
+import enum
 
 from hub.engineio.core.connection import Connection
 from hub.engineio.core.token_bucket import TokenBucket
@@ -21,33 +22,40 @@ BURST = 5.0
 BYTES, MESSAGES = 16 * 1024, 25
 # After so many refusals a connection is not read for so many seconds.
 TOLERATED, PENALTY = 100, 1.0
-# Verbs that a connection may have under way however much the others have.
+# Verbs that a connection may have in progress however much the others have.
 SHARE = 4
 # Where turns are taken a verb counts once more for each 4 KiB of it: the shift that divides by so much.
 LONG = 12
-# The verbs that are cheap and come in streams.
-STREAMED = frozenset({"publish", "ack"})
+
+
+class Cost(enum.Enum):
+    """What a verb counts among."""
+
+    # Cheap, and comes in streams: `publishes_per_second`.
+    STREAMED = "streamed"
+    # Any other: `verbs_per_second`.
+    SINGLE = "single"
 
 
 class SharedLoad:
-    """What all connections of a node have under way, in verbs of 4 KiB. `most`: beyond it they take turns."""
+    """What all connections of a node have in progress, in verbs of 4 KiB. `most`: beyond it they take turns."""
 
-    __slots__ = ("_easing", "_most", "under_way", "waiting")
+    __slots__ = ("_easing", "_most", "in_progress", "waiting")
 
     def __init__(self, most: int) -> None:
         self._most = most
-        self.under_way = 0
+        self.in_progress = 0
         # Who has its share, and is read when there is less to do, in the order of waiting.
         self.waiting: dict[ConnectionLimits, None] = {}
         self._easing = False
 
     @property
     def high(self) -> bool:
-        return self.under_way > self._most
+        return self.in_progress > self._most
 
     @property
     def low(self) -> bool:
-        return 2 * self.under_way <= self._most
+        return 2 * self.in_progress <= self._most
 
     def ease(self, loop: asyncio.AbstractEventLoop) -> None:
         """Let those who wait be read in the next turn, one after the other, as long as there is little to do.
@@ -68,8 +76,8 @@ class ConnectionLimits:
     """The limits of one connection, and how much of them is used."""
 
     __slots__ = (
-        "_breath", "_bytes", "_clock", "_connection", "_load", "_loop", "_paused", "_penalty", "_pending", "_refusals", "_settings",
-        "_streamed", "_verbs",
+        "_breath", "_bytes", "_clock", "_connection", "_load", "_paused", "_penalty", "_pending", "_refusals", "_settings",
+        "_streamed", "_verbs", "loop",
     )  # fmt: skip
 
     def __init__(
@@ -82,16 +90,16 @@ class ConnectionLimits:
         self._settings = settings
         self._load = load
         self._connection = connection
-        self._loop = loop
+        self.loop = loop
         self._clock = loop.time
         now = self._clock()
         publishes, verbs = settings.publishes_per_second, settings.verbs_per_second
         self._streamed = TokenBucket(now, publishes, BURST * publishes)
         self._verbs = TokenBucket(now, verbs, BURST * verbs)
-        # Verbs under way, and the bytes that they came in.
+        # Verbs in progress, and the bytes that they came in.
         self._pending = self._bytes = 0
         self._paused = False
-        # Refusals since the last penalty, and the timer of the one under way.
+        # Refusals since the last penalty, and the timer of the one in progress.
         self._refusals = 0
         self._penalty: asyncio.TimerHandle | None = None
         # After a refusal: the rest of it is read in the next turn of the loop.
@@ -99,9 +107,9 @@ class ConnectionLimits:
 
     # -- how often
 
-    def take(self, verb: str) -> None:
-        """Note that a verb is asked for. Raises RateLimited."""
-        if verb in STREAMED:
+    def charge(self, verb: str, cost: Cost) -> None:
+        """Count a verb that is asked for. Raises RateLimited."""
+        if cost is Cost.STREAMED:
             if wait := self._streamed.take(self._clock):
                 what = f"{self._settings.publishes_per_second} publishes and acks"
                 raise self._refused(verb, what, wait)
@@ -109,8 +117,8 @@ class ConnectionLimits:
             what = f"{self._settings.verbs_per_second} verbs beside publishes and acks"
             raise self._refused(verb, what, wait)
 
-    def failed(self, error: HubError) -> HubError:
-        """Note a verb that was none, or malformed, and return what to answer: `error`, or that there were too many.
+    def charge_failed(self, error: HubError) -> HubError:
+        """Count a verb that was none, or malformed, and return what to answer: `error`, or that there were too many.
 
         It counts among the other verbs.
         """
@@ -119,8 +127,8 @@ class ConnectionLimits:
         self._end_turn()
         return error
 
-    def answered(self, size: int, messages: int) -> None:
-        """Note an answer of so many bytes, for which so many messages were looked at: a long one counts as several verbs."""
+    def charge_answer(self, size: int, messages: int) -> None:
+        """Count an answer of `size` bytes, for which `messages` were looked at: a long one counts as several verbs."""
         self._verbs.charge(max(size / BYTES, messages / MESSAGES))
 
     def _refused(self, verb: str, what: str, wait: float) -> RateLimited:
@@ -128,7 +136,7 @@ class ConnectionLimits:
         self._end_turn()
         if self._refusals >= TOLERATED and self._penalty is None:
             self._refusals = 0
-            self._penalty = self._loop.call_later(PENALTY, self._forgive)
+            self._penalty = self.loop.call_later(PENALTY, self._forgive)
             self._look()
         return RateLimited(
             f"{verb}: at most {what} a second on one connection; again in {wait:.3g} s"
@@ -140,7 +148,7 @@ class ConnectionLimits:
 
     def _end_turn(self) -> None:
         if self._breath is None:
-            self._breath = self._loop.call_soon(self._go_on_reading)
+            self._breath = self.loop.call_soon(self._go_on_reading)
             self._look()
 
     def _go_on_reading(self) -> None:
@@ -150,11 +158,11 @@ class ConnectionLimits:
     # -- how much at a time
 
     def enter(self, size: int) -> None:
-        """Note that a verb of so many bytes is under way; it is owed a `leave`."""
+        """Note that a verb of so many bytes is in progress; it is owed a `leave`."""
         self._pending += 1
         self._bytes += size
         load = self._load
-        load.under_way += 1 + (size >> LONG)
+        load.in_progress += 1 + (size >> LONG)
         settings = self._settings
         if self._pending >= settings.pending_verbs or self._bytes >= settings.pending_bytes:
             self._paused = True
@@ -176,12 +184,12 @@ class ConnectionLimits:
                 self._paused = False
                 self._look()
         load = self._load
-        load.under_way -= 1 + (size >> LONG)
+        load.in_progress -= 1 + (size >> LONG)
         if load.waiting:
             if not self._pending:
-                self._loop.call_soon(self.go_on)  # it has nothing of the load to wait for
+                self.loop.call_soon(self.go_on)  # it has nothing of the load to wait for
             if load.low:
-                load.ease(self._loop)
+                load.ease(self.loop)
 
     def go_on(self) -> None:
         """Wait no longer for the others."""

@@ -1,118 +1,175 @@
 """The verbs of one connection: carried out in the order sent, answered in few writes.
 
-A publish leaves for Redis at once, and its answer is written when the script has run; verbs that wait for something
-go through a queue, and so does all that comes behind them.
+A publish leaves for Redis at once, and is answered when its script has run. A verb that waits for something goes through
+a queue, and so does everything that comes after it.
 """
 
 from __future__ import annotations
 
 import asyncio
+import inspect
 import logging
 from collections import deque
-from collections.abc import Callable, Coroutine, Sequence
-from functools import partial
-from typing import Any, Protocol
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
 import msgspec
 
-from hub.api.limits import ConnectionLimits
-from hub.api.requests import PublishRequest, Request
+from hub.api.limits import ConnectionLimits, Cost
+from hub.api.requests import VerbRequest
 from hub.engineio.core.prepared import PreparedMessage
 from hub.engineio.core.ws_frames import text_message
 from hub.errors import HubError, Internal
-from hub.pubsub.session import Session
+from hub.node.node import Node
+from hub.pubsub.session import Peer, Session
 from hub.store.results import NotOwner
 
 log = logging.getLogger("hub.api")
 
 FAILED = "the hub failed; this was logged"
 
-# Takes an answer, its attachments already numbered in it.
-Reply = Callable[[dict[str, Any], list[bytes]], None]
-# Gets a publish's offset and whether its idempotency key had been seen, or what went wrong.
-PublishCallback = Callable[[int | HubError, bool], None]
+# Carries a verb out. A coroutine function is awaited before the connection's next verb begins, and answers by
+# `Call.reply`. A plain function only starts what it has to do, and answers later by `Call.on_published`.
+Handler = Callable[["Call", Any], Awaitable[None] | None]
 
 
-class Peer(Protocol):
-    """What a lane needs of its connection; the engine's Connection is one."""
+@dataclass(frozen=True, slots=True)
+class Verb:
+    """A verb: what it is called, what it takes, who carries it out, and what it counts as."""
 
-    # Writes finished frames to the socket, where nothing stands in the way; else None, and `write` knows what to do.
-    direct: Callable[[bytes], None] | None
+    name: str
+    request: type[VerbRequest]
+    handler: Handler
+    cost: Cost = Cost.SINGLE
+    # True: verbs that come after it wait until it is done.
+    waits: bool = field(init=False)
 
-    def write(self, data: bytes, frames: list[PreparedMessage], /) -> None: ...
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "waits", inspect.iscoroutinefunction(self.handler))
 
 
-class Carrier(Protocol):
-    """What carries verbs out."""
+class Call:
+    """One verb of one connection, in progress."""
 
-    def publish(
-        self,
-        session: Session,
-        request: PublishRequest,
-        attachments: Sequence[bytes],
-        done: PublishCallback,
-        /,
+    __slots__ = ("ack", "attachments", "pipeline", "size")
+
+    def __init__(
+        self, pipeline: VerbPipeline, ack: str, attachments: Sequence[bytes], size: int
     ) -> None:
-        """Send a message on its way; `done` hears how that went."""
+        self.pipeline = pipeline
+        # The id of its packet; empty: the client wants no answer.
+        self.ack = ack
+        self.attachments = attachments
+        # Bytes that it came in.
+        self.size = size
 
-    async def carry_out(self, lane: VerbPipeline, request: Request, reply: Reply, /) -> None:
-        """Carry out any other verb. Raises HubError, NotOwner."""
+    @property
+    def node(self) -> Node:
+        return self.pipeline.node
 
-    def lost(self, session: Session, refusal: NotOwner, /) -> None:
-        """Hear that the session has another owner, or none."""
+    @property
+    def session(self) -> Session:
+        return self.pipeline.session
 
-    def call_soon(self, work: Callable[[], None], /) -> object:
-        """Call something at the end of this turn of the loop."""
+    @property
+    def limits(self) -> ConnectionLimits:
+        return self.pipeline.limits
 
-    def spawn(self, work: Coroutine[Any, Any, None], /) -> asyncio.Task[None]:
-        """Run something in the background."""
+    def reply(self, answer: dict[str, Any], attachments: Sequence[bytes] = ()) -> None:
+        """Write the answer, after those that wait. The placeholders in it count the attachments from 0."""
+        if self.ack:
+            self.pipeline.write_answer(self.ack, answer, attachments)
+
+    def on_published(self, result: int | HubError, duplicate: bool) -> None:
+        """Answer a publish with its offset and whether its idempotency key was known, or with what went wrong."""
+        pipeline = self.pipeline
+        pipeline.limits.leave(self.size)
+        if isinstance(result, HubError):
+            self.reply(result.answer())
+        elif self.ack:
+            more = b',"duplicate":true' if duplicate else b""
+            text = b'3%b[{"ok":true,"offset":"%d"%b}]' % (self.ack.encode(), result, more)
+            pipeline.write_answer_soon(text_message(text))
 
 
 class VerbPipeline:
     """The verbs of one connection."""
 
-    __slots__ = (
-        "_answers",
-        "_carrier",
-        "_peer",
-        "_queue",
-        "_worker",
-        "limits",
-        "session",
-    )
+    __slots__ = ("_answers", "_loop", "_peer", "_queue", "_worker", "limits", "node", "session")
 
-    def __init__(
-        self, carrier: Carrier, peer: Peer, session: Session, limits: ConnectionLimits
-    ) -> None:
+    def __init__(self, node: Node, peer: Peer, session: Session, limits: ConnectionLimits) -> None:
+        self.node = node
         self.session = session
-        # Asked before a verb is submitted, and told what is under way.
+        # Asked before a verb is submitted, and told what is in progress.
         self.limits = limits
-        self._carrier = carrier
         self._peer = peer
-        # Verbs that wait for one before them, each with its packet's id and its size; while there are any, a worker
-        # takes them one by one.
-        self._queue: deque[tuple[Request, Sequence[bytes], str, int]] = deque()
+        # Kept: up to Python 3.11 asking for the running loop asks the kernel for the process id each time.
+        self._loop = limits.loop
+        # Verbs that wait for one before them; while there are any, a worker takes them one by one.
+        self._queue: deque[tuple[Verb, Call, VerbRequest]] = deque()
         self._worker: asyncio.Task[None] | None = None
         # Answers to publishes of this turn of the loop, as WebSocket frames; written together at its end.
         self._answers: list[bytes] = []
 
-    def submit(self, request: Request, attachments: Sequence[bytes], ack: str, size: int) -> None:
+    def submit(
+        self, verb: Verb, request: VerbRequest, attachments: Sequence[bytes], ack: str, size: int
+    ) -> None:
         """Carry a verb of `size` bytes out once those before it have taken effect.
 
         `ack` is its packet's id; empty: no answer.
         """
         self.limits.enter(size)
-        if self._worker is None and isinstance(request, PublishRequest):
-            self._send(request, attachments, ack, size)
+        call = Call(self, ack, attachments, size)
+        if self._worker is None and not verb.waits:
+            self._start(verb, call, request)
             return
-        self._queue.append((request, attachments, ack, size))
+        self._queue.append((verb, call, request))
         if self._worker is None:
-            self._worker = self._carrier.spawn(self._work())
+            self._worker = self.node.tasks.spawn(self._work())
 
-    def answer(self, ack: str, answer: dict[str, Any], attachments: list[bytes]) -> None:
-        """Write an answer now, behind those that wait."""
-        if not ack:
-            return
+    def _start(self, verb: Verb, call: Call, request: VerbRequest) -> None:
+        """Start a verb that does not wait."""
+        try:
+            verb.handler(call, request)
+        except Exception:
+            # A fault of the hub's own is answered too: otherwise the verb would count as in progress for ever.
+            log.exception("a %s failed", verb.name)
+            call.on_published(Internal(FAILED), False)
+
+    async def _work(self) -> None:
+        try:
+            while self._queue:
+                verb, call, request = self._queue.popleft()
+                if verb.waits:
+                    await self._carry_out(verb, call, request)
+                else:
+                    self._start(verb, call, request)
+        finally:
+            self._worker = None
+
+    async def _carry_out(self, verb: Verb, call: Call, request: VerbRequest) -> None:
+        """Carry out a verb that waits for something."""
+        try:
+            pending = verb.handler(call, request)
+            assert pending is not None
+            await pending
+        except HubError as error:
+            call.reply(error.answer())
+        except NotOwner as refusal:
+            self.node.sessions.on_not_owner(self.session, refusal)
+        except Exception:
+            log.exception("a %s failed", verb.name)
+            call.reply(Internal(FAILED).answer())
+        finally:
+            self.limits.leave(call.size)
+
+    # -- answers
+
+    def write_answer(
+        self, ack: str, answer: dict[str, Any], attachments: Sequence[bytes] = ()
+    ) -> None:
+        """Write an answer now, after those that wait."""
         body = msgspec.json.encode([answer])
         if attachments:
             frame = PreparedMessage(f"6{len(attachments)}-{ack}{body.decode()}", *attachments)
@@ -121,27 +178,11 @@ class VerbPipeline:
         self._flush()
         self._peer.write(frame.wire, [frame])
 
-    def _send(
-        self, request: PublishRequest, attachments: Sequence[bytes], ack: str, size: int
-    ) -> None:
-        done = partial(self._published, ack, size)
-        try:
-            self._carrier.publish(self.session, request, attachments, done)
-        except Exception:
-            # A fault of the hub's own is answered too: what was entered would never leave.
-            log.exception("a publish failed")
-            done(Internal(FAILED), False)
-
-    def _published(self, ack: str, size: int, result: int | HubError, duplicate: bool) -> None:
-        self.limits.leave(size)
-        if isinstance(result, HubError):
-            self.answer(ack, result.answer(), [])
-        elif ack:
-            more = b',"duplicate":true' if duplicate else b""
-            text = b'3%b[{"ok":true,"offset":"%d"%b}]' % (ack.encode(), result, more)
-            if not self._answers:
-                self._carrier.call_soon(self._flush)
-            self._answers.append(text_message(text))
+    def write_answer_soon(self, frame: bytes) -> None:
+        """Write an answer, a WebSocket frame, together with others at the end of this turn of the loop."""
+        if not self._answers:
+            self._loop.call_soon(self._flush)
+        self._answers.append(frame)
 
     def _flush(self) -> None:
         answers, self._answers = self._answers, []
@@ -151,27 +192,3 @@ class VerbPipeline:
                 direct(wire)
             else:
                 self._peer.write(wire, [PreparedMessage.finished(answer) for answer in answers])
-
-    async def _work(self) -> None:
-        try:
-            while self._queue:
-                request, attachments, ack, size = self._queue.popleft()
-                if isinstance(request, PublishRequest):
-                    self._send(request, attachments, ack, size)
-                    continue
-                try:
-                    await self._carrier.carry_out(self, request, self._reply(ack))
-                except HubError as error:
-                    self.answer(ack, error.answer(), [])
-                except NotOwner as refusal:
-                    self._carrier.lost(self.session, refusal)
-                except Exception:
-                    log.exception("a verb failed")
-                    self.answer(ack, Internal(FAILED).answer(), [])
-                finally:
-                    self.limits.leave(size)
-        finally:
-            self._worker = None
-
-    def _reply(self, ack: str) -> Reply:
-        return lambda answer, attachments: self.answer(ack, answer, attachments)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
-from typing import Annotated, Any
+from typing import Annotated, ClassVar, TypeVar
 
 import msgspec
 from msgspec import Meta, Raw, Struct
@@ -14,6 +14,7 @@ from hub.errors import BadRequest
 from hub.model import HISTORY_LIMIT, OFFSET_PATTERN, check_event, check_id, check_room
 from hub.strict_json import MAX_DEPTH, loads_half_pairs
 
+AnyRequest = TypeVar("AnyRequest", bound="VerbRequest")
 Offset = Annotated[str, Meta(pattern=OFFSET_PATTERN)]
 
 
@@ -24,6 +25,12 @@ _check_event = functools.lru_cache(1024)(check_event)
 
 class VerbRequest(Struct, forbid_unknown_fields=True, kw_only=True):
     """The one object that a verb takes."""
+
+    # Fields that are kept as the JSON that came, and may refer to attachments.
+    raw_fields: ClassVar[tuple[str, ...]] = ()
+
+    def check(self) -> None:
+        """Check what the fields' types do not say. Raises BadRequest naming the field."""
 
 
 class SubscribeRequest(VerbRequest):
@@ -46,6 +53,8 @@ class UnsubscribeRequest(VerbRequest):
 
 
 class PublishRequest(VerbRequest):
+    raw_fields: ClassVar[tuple[str, ...]] = ("data",)
+
     room: str
     event: str
     # JSON as it came; with attachments: JSON with placeholders.
@@ -77,26 +86,11 @@ class HistoryRequest(VerbRequest):
 
 
 class AckRequest(VerbRequest):
+    # Everything up to it is processed.
     offset: Offset
 
-    def check(self) -> None:
-        pass
 
-
-Request = SubscribeRequest | UnsubscribeRequest | PublishRequest | HistoryRequest | AckRequest
-
-VERBS: dict[str, type[Request]] = {
-    "subscribe": SubscribeRequest,
-    "unsubscribe": UnsubscribeRequest,
-    "publish": PublishRequest,
-    "history": HistoryRequest,
-    "ack": AckRequest,
-}
-_DECODERS: dict[str, msgspec.json.Decoder[Any]] = {
-    name: msgspec.json.Decoder(kind) for name, kind in VERBS.items()
-}
-
-
+_decoder = functools.cache(msgspec.json.Decoder)
 _arguments = msgspec.json.Decoder(list[Raw])
 _name = msgspec.json.Decoder(str)
 
@@ -135,46 +129,53 @@ def quick_publish(text: str, attachments: int, depth: int = MAX_DEPTH) -> Publis
     except (msgspec.MsgspecError, RecursionError, UnicodeError):
         return None  # `parse` and `decode` take it, or say what is wrong
     request.check()
-    check_data(request.data, attachments, depth)
+    check_raw("data", request.data, attachments, depth)
     return request
 
 
-def _half_pairs(verb: str, argument: Raw) -> Any:
-    """Return the request in JSON with half surrogate pairs. Raises ValueError, msgspec.ValidationError."""
-    fields = loads_half_pairs(bytes(argument))
-    if verb == "publish" and isinstance(fields, dict) and "data" in fields:
-        fields["data"] = Raw(json.dumps(fields["data"]).encode())
-    return msgspec.convert(fields, VERBS[verb])
+def decode(
+    verb: str,
+    kind: type[AnyRequest],
+    arguments: list[Raw],
+    attachments: int,
+    depth: int = MAX_DEPTH,
+) -> AnyRequest:
+    """Return the request of type `kind` in the arguments of a verb's packet, as JSON. Raises BadRequest naming the field.
 
-
-def decode(verb: str, arguments: list[Raw], attachments: int, depth: int = MAX_DEPTH) -> Request:
-    """Return the request in the arguments of a packet, as JSON. Raises BadRequest naming the field.
-
-    `attachments`: how many came with the packet; the data of a publish may refer to them. `depth`: how deep it may nest.
+    `attachments`: how many came with the packet; raw fields may refer to them. `depth`: how deep raw fields may nest.
     """
     if len(arguments) != 1:
         raise BadRequest(f"{verb} takes one object, not {len(arguments)} arguments")
-    request: Request
     try:
         try:
-            request = _DECODERS[verb].decode(arguments[0])
+            request: AnyRequest = _decoder(kind).decode(arguments[0])
         except msgspec.ValidationError:
             raise
         except msgspec.DecodeError:
-            request = _half_pairs(verb, arguments[0])
+            request = _decode_half_pairs(kind, arguments[0])
     except (msgspec.ValidationError, ValueError, RecursionError) as error:
         raise BadRequest(f"{verb}: {error}") from None
     request.check()
-    if isinstance(request, PublishRequest):
-        check_data(request.data, attachments, depth)
-    elif attachments:
+    if attachments and not kind.raw_fields:
         raise BadRequest(f"{verb}: no field of it may be binary")
+    for field in kind.raw_fields:
+        check_raw(field, getattr(request, field), attachments, depth)
     return request
 
 
-def check_data(data: Raw, attachments: int, depth: int) -> None:
-    """Refuse data that is JSON but breaks stock clients. Raises BadRequest."""
+def _decode_half_pairs(kind: type[AnyRequest], argument: Raw) -> AnyRequest:
+    """Return the request in JSON with half surrogate pairs. Raises ValueError, msgspec.ValidationError."""
+    fields = loads_half_pairs(bytes(argument))
+    if isinstance(fields, dict):
+        for field in kind.raw_fields:
+            if field in fields:
+                fields[field] = Raw(json.dumps(fields[field]).encode())
+    return msgspec.convert(fields, kind)
+
+
+def check_raw(field: str, value: Raw, attachments: int, depth: int) -> None:
+    """Refuse a raw field that is JSON but breaks stock clients. Raises BadRequest naming the field."""
     try:
-        strict_json.check_data(bytes(data), attachments, depth)
+        strict_json.check_data(bytes(value), attachments, depth)
     except ValueError as error:
-        raise BadRequest(f"data: {error}") from None
+        raise BadRequest(f"{field}: {error}") from None

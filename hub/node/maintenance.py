@@ -1,4 +1,4 @@
-"""What a node does every so often so that nothing of it lapses, and what it does when Redis is not the one it was."""
+"""Maintenance: what a node does every so often so that nothing of it lapses, and after a change of Redis."""
 
 from __future__ import annotations
 
@@ -6,54 +6,40 @@ import asyncio
 import contextlib
 import logging
 import random
-from collections.abc import (
-    AsyncIterator,
-    Awaitable,
-    Callable,
-    Coroutine,
-    Iterable,
-    Iterator,
-    Mapping,
-)
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from typing import Any
 
 from hub.errors import Unavailable
+from hub.pubsub.cached_replay import CachedReplay
 from hub.pubsub.session import Session
+from hub.pubsub.sessions import Sessions
 from hub.settings import Settings
 from hub.store.results import NotOwner
 from hub.store.store import Store
+from hub.tasks import BackgroundTasks
 
 log = logging.getLogger("hub.node")
 
-# Sessions that one script looks after, and rooms of theirs: it holds up everybody else's.
+# Sessions that one script looks after, and rooms of theirs: while it runs, nobody else is served.
 SESSIONS, ROOMS = 100, 1000
 
 
 class Maintenance:
-    """The upkeep of one node, whose `sessions` are given by client.
-
-    `replay_all` replays all of them, `probe` lets the bus be heard; `failed` hears of a fault of the hub's own that
-    leaves the node deaf: the process is of no use any more.
-    """
+    """The maintenance of one node. Where it fails by a fault of the hub's own, the node is of no use any more."""
 
     def __init__(
         self,
         settings: Settings,
         store: Store,
-        sessions: Mapping[str, Session],
-        *,
-        replay_all: Callable[[Iterable[Session]], None],
-        probe: Callable[[], Awaitable[None]],
-        spawn: Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]],
-        failed: Callable[[BaseException], None],
+        sessions: Sessions,
+        cached_replay: CachedReplay,
+        tasks: BackgroundTasks,
     ) -> None:
         self._settings = settings
         self._store = store
         self._sessions = sessions
-        self._replay_all = replay_all
-        self._probe = probe
-        self._spawn = spawn
-        self._failed = failed
+        self._cached_replay = cached_replay
+        self._tasks = tasks
 
     @contextlib.asynccontextmanager
     async def run(self) -> AsyncIterator[None]:
@@ -63,12 +49,12 @@ class Maintenance:
         work: list[tuple[float, Callable[[], Awaitable[Any]]]] = [
             (settings.lease / 4, self.renew),
             (settings.lease / 2, self.sweep),
-            (settings.bus_silence / 4, self._probe),
+            (settings.bus_silence / 4, self._cached_replay.probe),
             (settings.bus_silence / 4, self._store.watch),
-            (min(2.0, settings.lease / 4), self.prove),
+            (min(2.0, settings.lease / 4), self.commit),
             (max(life / 2, 0.5), self.touch),
         ]
-        tasks = [asyncio.create_task(self._every(seconds, job)) for seconds, job in work]
+        tasks = [self._tasks.spawn(self._every(seconds, job), vital=True) for seconds, job in work]
         try:
             yield
         finally:
@@ -77,25 +63,22 @@ class Maintenance:
             await asyncio.wait(tasks)
 
     async def _every(self, seconds: float, job: Callable[[], Awaitable[Any]]) -> None:
-        try:
-            while True:
-                await asyncio.sleep(seconds)
-                try:
-                    await job()
-                except Unavailable:
-                    pass  # the store says so once, and tries to get Redis back
-        except Exception as error:  # noqa: BLE001 - whatever it is, nobody would do this work any more
-            self._failed(error)
+        while True:
+            await asyncio.sleep(seconds)
+            try:
+                await job()
+            except Unavailable:
+                pass  # the store says so once, and tries to get Redis back
 
     async def renew(self) -> None:
         """Renew the lease. Where it had lapsed others parked the sessions: replay them. Raises Unavailable."""
-        heard = self._store.bus.up
+        bus_was_up = self._store.bus.up
         held = await self._store.renew()
-        if heard:
-            self._store.seen.thaw()  # the bus is back, and the server is still the one it was
+        if bus_was_up:
+            self._store.loss_detector.on_same_server()
         if not held:
             log.warning("the lease had lapsed")
-            self._replay_all(self._sessions.values())  # rule: lapse_replays/1
+            self._sessions.catch_up_all(self._sessions)  # rule: lapse_replays/1
             await self.touch()
 
     async def sweep(self) -> None:
@@ -108,17 +91,16 @@ class Maintenance:
 
     async def touch(self) -> None:
         """Keep the sessions served here from expiring. Raises Unavailable."""
-        for batch in _batched(self._sessions.values()):
+        for batch in _batched(self._sessions):
             await self._store.touch([(s.client_id, s.connection) for s in batch])
 
-    async def prove(self) -> None:
-        """Write back what is proven to have arrived. Raises Unavailable."""
-        dirty = [session for session in self._sessions.values() if session.dirty]
-        for batch in _batched(dirty):
+    async def commit(self) -> None:
+        """Write back what is known to have arrived. Raises Unavailable."""
+        for batch in _batched([session for session in self._sessions if session.dirty]):
             await self._write_back(batch)
 
-    async def prove_now(self, session: Session) -> None:
-        """Write back what one session has proven. Raises Unavailable, NotOwner."""
+    async def commit_now(self, session: Session) -> None:
+        """Write back what is known to have arrived at one session. Raises Unavailable, NotOwner."""
         if not await self._write_back([session]):
             raise NotOwner(b"replaced")  # rule: ack_stored
 
@@ -126,8 +108,8 @@ class Maintenance:
         for session in sessions:
             session.dirty = False
         try:
-            return await self._store.prove(
-                [(s.client_id, s.connection, s.proven) for s in sessions]
+            return await self._store.commit(
+                [(s.client_id, s.connection, s.acked) for s in sessions]
             )
         except Unavailable:
             for session in sessions:
@@ -137,9 +119,9 @@ class Maintenance:
 
     # -- a change of Redis
 
-    def redis_changed(self) -> None:
-        """Redis was restarted or replaced: take the lease anew, and read everything anew."""
-        self._spawn(self._after_change()).add_done_callback(self._vital)
+    def on_redis_changed(self) -> None:
+        """Take the lease anew and replay every session: Redis was restarted or replaced."""
+        self._tasks.spawn(self._after_change(), vital=True)
 
     async def _after_change(self) -> None:
         delay = 0.05
@@ -151,15 +133,11 @@ class Maintenance:
             except Unavailable:  # it went away again, or is full
                 await asyncio.sleep(delay * random.uniform(0.5, 1.0))
                 delay = min(2 * delay, 2.0)
-        self._replay_all(self._sessions.values())
-
-    def _vital(self, task: asyncio.Task[None]) -> None:
-        if not task.cancelled() and (error := task.exception()) is not None:
-            self._failed(error)
+        self._sessions.catch_up_all(self._sessions)
 
 
 def _batched(sessions: Iterable[Session]) -> Iterator[list[Session]]:
-    """Deal sessions out, as they are now: at most SESSIONS at a time, and ROOMS or one that is in more."""
+    """Yield the sessions, as they are now, in batches: at most SESSIONS, in ROOMS together, or one that is in more."""
     batch: list[Session] = []
     rooms = 0
     for session in list(sessions):

@@ -4,9 +4,9 @@
       ▲                                  │                         │
       └──────────── more left ───────────┴─ buffer full, bus lost ─┘          any ──▶ CLOSED
 
-Only a LIVE session gets messages as they come. Whatever else happens to it ends in a replay from the last
-offset that was written: that is how it begins, and how a slow reader, a broken bus or a lapsed lease are mended.
-What is heard while a batch is on its way is kept, as it may be the last one; what is heard in between is not.
+Only a LIVE session gets messages as they come. Everything else that happens to a session ends in a replay from the last
+offset that was written to it: a session begins so, and a slow reader, a broken bus and a lapsed lease are mended so.
+Messages that arrive while a batch is asked for are buffered, since the batch may be the last one; others are not.
 """
 
 from __future__ import annotations
@@ -17,19 +17,20 @@ from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 from hub.engineio.core.prepared import PreparedMessage
+from hub.engineio.core.state import CloseCode
 from hub.message import StoredMessage, event_frame
 from hub.store.results import ReplayBatch, SessionClaim
 
-# What is kept while a replay call or a subscription is under way: messages, and bytes of them. Past either they are
-# read from the logs instead.
-KEPT, KEPT_BYTES = 5000, 4 * 1024 * 1024
+# What is buffered while a replay call or a subscribe is in progress: messages, and bytes of them. Beyond either bound the
+# messages are read from the logs instead.
+BUFFERED, BUFFERED_BYTES = 5000, 4 * 1024 * 1024
 
 
 class Peer(Protocol):
     """What a session needs of its connection; the engine's Connection is one."""
 
     listener: Any
-    # Writes finished frames to the socket, where nothing stands in the way; else None, and `write` knows what to do.
+    # Writes finished frames to the socket while nothing hinders that; else None, and `write` is to be used.
     direct: Callable[[bytes], None] | None
 
     @property
@@ -38,7 +39,16 @@ class Peer(Protocol):
     @property
     def buffered(self) -> int: ...
 
-    def write(self, wire: bytes, frames: Sequence[PreparedMessage]) -> None: ...
+    def write(self, data: bytes, frames: Sequence[PreparedMessage], /) -> None: ...
+
+    def close(self, code: CloseCode, /) -> None: ...
+
+
+class SlowReaders(Protocol):
+    """Who takes care of clients that do not keep up; `Sessions` does."""
+
+    def park_slow(self, session: Session, /) -> None:
+        """Park a session whose socket buffer is full; it is replayed when the buffer has drained."""
 
 
 class SessionState(enum.Enum):
@@ -55,94 +65,93 @@ class MessageBuffer(list[StoredMessage]):
 
 
 class Session:
-    """A session and the connection that owns it. It listens to its connection's buffer and pings.
-
-    `on_slow` is called when the client does not keep up. `bare`: the client wants `(data)` alone; `manual`: only
-    its acknowledgements prove anything.
-    """
+    """A session and the connection that owns it. The session listens to its connection's buffer and pings."""
 
     __slots__ = (
         "_at_ping",
+        "_delivery_resumed",
         "_drained",
-        "_freed",
-        "at_loss",
-        "bare",
+        "acked",
+        "buffered_in_replay",
+        "buffered_in_subscribe",
+        "claim",
         "client_id",
         "connection",
-        "data",
-        "direct",
+        "data_only",
         "dirty",
-        "doubtful",
-        "held",
-        "holding",
+        "fast_path",
         "joins",
-        "kept",
-        "manual",
+        "manual_acks",
         "named",
-        "on_slow",
+        "needs_park",
+        "needs_replay",
         "order",
-        "parking",
+        "pauses",
         "peer",
-        "proven",
+        "position_at_bus_loss",
+        "reset_from",
         "sent",
-        "stale",
+        "slow_readers",
         "state",
-        "taken",
         "task",
-    )  # fmt: skip
+    )
 
     def __init__(
         self,
         peer: Peer,
         connection: str,
-        taken: SessionClaim,
+        claim: SessionClaim,
         *,
         named: bool,
-        bare: bool = False,
-        manual: bool = False,
-        on_slow: Callable[[Session], None],
+        data_only: bool = False,
+        manual_acks: bool = False,
+        slow_readers: SlowReaders,
     ) -> None:
         self.peer = peer
         # Names the connection in every script, which refuses any but the owner.
         self.connection = connection
-        self.taken = taken
-        self.client_id = taken.client_id
+        self.claim = claim
+        self.client_id = claim.client_id
+        # True: the client gave its name, so the session is parked and not ended when the client disconnects.
         self.named = named
-        self.bare = bare
-        self.manual = manual
-        self.on_slow = on_slow
+        # True: events go out as `(data)` alone, without meta and offset.
+        self.data_only = data_only
+        # True: only the verb `ack` moves the session's position.
+        self.manual_acks = manual_acks
+        self.slow_readers = slow_readers
         self.state = SessionState.PARKED
-        # Its connection's place among those that took sessions on this node.
+        # Its connection's place among those that claimed sessions on this node.
         self.order = 0
-        # Live, nothing held, plain: messages may be written without a second look.
-        self.direct = False
-        # The offset at which each room was joined, or the end of a gap that was told; nothing up to it is delivered.
-        self.joins = dict(taken.rooms)
-        # Everything up to here was written to the connection.
-        self.sent = taken.position
-        # Everything up to here is known to have arrived; written back while `dirty`.
-        self.proven = taken.position
+        # True: live, not paused, events in full: messages may be written without a second look.
+        self.fast_path = False
+        # The offset at which each room was joined, or the end of a reported gap; nothing up to it is delivered.
+        self.joins = dict(claim.rooms)
+        # Everything up to this offset was written to the connection.
+        self.sent = claim.position
+        # Everything up to this offset is known to have arrived.
+        self.acked = claim.position
+        # True: `acked` has moved since it was last written to Redis.
         self.dirty = False
-        self._at_ping = taken.position
-        # Where it was when the bus was last lost, or what logs have led to since; and the same when Redis last changed, of
-        # which this node may be told late what was forgotten. None: it has not since it is here.
-        self.at_loss = taken.position
-        self.doubtful: int | None = None
-        # Something may have been missed: be replayed again before going live.
-        self.stale = False
-        # Its buffer was full: it is to be parked before it is replayed.
-        self.parking = False
-        # Heard while the replay call that may be the last one is under way; None: too much.
-        self.kept: MessageBuffer | None = MessageBuffer()
-        # Subscriptions under way, and what was heard meanwhile; None: too much.
-        self.holding = 0
-        self.held: MessageBuffer | None = MessageBuffer()
-        # The task that catches up, at most one.
+        self._at_ping = claim.position
+        # Kept by the loss detector: how far the session was when the bus was last lost, and from where it counts what
+        # Redis has lost (None: Redis has not changed since the session is here).
+        self.position_at_bus_loss = claim.position
+        self.reset_from: int | None = None
+        # True: something may have been missed, so the session has to be replayed again before it goes live.
+        self.needs_replay = False
+        # True: its socket buffer was full, so it has to be parked before it is replayed.
+        self.needs_park = False
+        # Messages received while the replay call that may be the last one is in progress; None: there were too many.
+        self.buffered_in_replay: MessageBuffer | None = MessageBuffer()
+        # How many subscribes are in progress, and the messages received meanwhile; None: there were too many.
+        self.pauses = 0
+        self.buffered_in_subscribe: MessageBuffer | None = MessageBuffer()
+        # The task that replays the session; at most one.
         self.task: asyncio.Task[None] | None = None
         self._drained = asyncio.Event()
         self._drained.set()
-        self._freed = asyncio.Event()
-        self._freed.set()
+        self._delivery_resumed = asyncio.Event()
+        self._delivery_resumed.set()
 
     # -- writing
 
@@ -150,16 +159,16 @@ class Session:
         """Write frames in one piece."""
         self.peer.write(b"".join([frame.wire for frame in frames]), frames)
 
-    def tell(self, event: str, data: Any, *before: PreparedMessage) -> None:
-        """Write one of the hub's own events behind `before`; it ends with the position, and moves nothing."""
-        self.write(*before, event_frame(event, data, None if self.bare else self.sent))
+    def send_event(self, event: str, data: Any, *before: PreparedMessage) -> None:
+        """Write one of the hub's own events after `before`. It ends with the position, and does not move it."""
+        self.write(*before, event_frame(event, data, None if self.data_only else self.sent))
 
     def deliver(self, message: StoredMessage) -> None:
-        """Write a live message, or keep it, or leave it to the replay that is to come."""
-        if self.holding:  # rule: sub_holds_all
-            self.held = _keep(self.held, message)
+        """Write a live message, or buffer it, or leave it to the replay that will come."""
+        if self.pauses:  # rule: sub_holds_all
+            self.buffered_in_subscribe = _buffer(self.buffered_in_subscribe, message)
         elif self.state is SessionState.LIVE:
-            # What is not above the last written offset was written; what is not above the join came before it.
+            # A message up to `sent` was written already; one up to the join was published before it.
             join = self.joins.get(message.room)
             if (
                 join is None
@@ -168,17 +177,19 @@ class Session:
             ):
                 return
             if message.skip != self.client_id:
-                self.write(message.bare_frame if self.bare else message.frame)
+                self.write(message.bare_frame if self.data_only else message.frame)
             self.sent = message.offset
         elif self.state is SessionState.REPLAYING:
-            self.kept = _keep(self.kept, message)  # rule: buffer_replay
+            self.buffered_in_replay = _buffer(
+                self.buffered_in_replay, message
+            )  # rule: buffer_replay
 
     def write_batch(self, batch: ReplayBatch) -> None:
         """Write what a replay handed out: gaps first, each ending with the position before it."""
-        self._tell_gaps(batch)  # rule: gap_early/1, gap_offset/2
+        self._write_gaps(batch)  # rule: gap_early/1, gap_offset/2
         joins = self.joins
         frames = [
-            m.bare_frame if self.bare else m.frame
+            m.bare_frame if self.data_only else m.frame
             for m in batch.messages
             if m.offset > joins.get(m.room, m.offset)  # rule: gen_in_key/3, replay_filters/2
         ]
@@ -186,11 +197,11 @@ class Session:
             self.peer.write(b"".join([frame.wire for frame in frames]), frames)
         self.sent = max(self.sent, batch.position)  # rule: gap_early/2, gap_offset/1
 
-    def _tell_gaps(self, batch: ReplayBatch) -> None:
+    def _write_gaps(self, batch: ReplayBatch) -> None:
         """Write the gaps of a batch, but for rooms that were left while the batch was in progress."""
         for gap in batch.gaps:
             if gap.room in self.joins:
-                self.tell(
+                self.send_event(
                     "hub:gap",
                     {
                         "room": gap.room, "reason": gap.reason, "after": str(gap.after), "before": str(gap.before),
@@ -201,113 +212,117 @@ class Session:
     # -- moves
 
     def begin_batch(self) -> None:
-        """A replay call goes out: from now on what is heard is kept."""
+        """Note that a replay call goes out: what is received from now on is buffered."""
         self.state = SessionState.REPLAYING
-        self.direct = False
-        self.stale = False
-        self.kept = MessageBuffer()
+        self.fast_path = False
+        self.needs_replay = False
+        self.buffered_in_replay = MessageBuffer()
 
     def end_batch(self) -> None:
-        """The call is over. If that did not make it live, what comes now is for the next one to read."""
+        """Note that the call is over. Unless it made the session live, what is received now is for the next call to read."""
         if self.state is SessionState.REPLAYING:
             self.state = SessionState.PARKED
-        self.kept = MessageBuffer()
+        self.buffered_in_replay = MessageBuffer()
 
     def go_live(self, live_from: int) -> None:
-        """Take up the live stream behind `live_from`, unless something was missed meanwhile."""
+        """Take up the live stream after the offset `live_from`, unless something was missed meanwhile."""
         self.sent = max(self.sent, live_from)
-        kept, self.kept = self.kept, MessageBuffer()
-        if self.stale or kept is None:
+        buffered, self.buffered_in_replay = self.buffered_in_replay, MessageBuffer()
+        if self.needs_replay or buffered is None:
             return
         self.state = SessionState.LIVE
-        self.direct = not self.holding and not self.bare
-        # A buffer that is full already gets the slow reader's treatment: nothing more is written.
+        self.fast_path = not self.pauses and not self.data_only
+        # A socket buffer that is full already: the client counts as slow at once, and nothing more is written.
         if not self._drained.is_set():
-            self.on_slow(self)
-        for message in sorted(kept, key=_offset):
+            self.slow_readers.park_slow(self)
+        for message in sorted(buffered, key=_offset):
             self.deliver(message)
 
     def go_away(self) -> None:
-        """Stop being live: what comes now is for a replay to read."""
+        """Stop being live: what is received now is for a replay to read."""
         if self.state is SessionState.LIVE:
             self.state = SessionState.PARKED
-        self.direct = False
+        self.fast_path = False
 
-    def hold(self) -> None:
-        """Hold every live message back, until a subscription is answered."""
-        self.holding += 1
-        self.direct = False
-        self._freed.clear()
+    def pause_delivery(self) -> None:
+        """Buffer every live message until a subscribe is answered; it is owed a `resume_delivery`."""
+        self.pauses += 1
+        self.fast_path = False
+        self._delivery_resumed.clear()
 
-    def release(self) -> bool:
-        """Deliver what was held; False: it was too much, and a replay must read it."""
-        self.holding -= 1
-        if self.holding:
+    def resume_delivery(self) -> bool:
+        """Deliver what was buffered. False: it was too much, and a replay must read it."""
+        self.pauses -= 1
+        if self.pauses:
             return True
-        self._freed.set()
-        held, self.held = self.held, MessageBuffer()
-        if held is None:
-            self.stale = True
+        self._delivery_resumed.set()
+        buffered, self.buffered_in_subscribe = self.buffered_in_subscribe, MessageBuffer()
+        if buffered is None:
+            self.needs_replay = True
             return self.state is not SessionState.LIVE
-        self.direct = self.state is SessionState.LIVE and not self.bare
-        for message in sorted(held, key=_offset):
+        self.fast_path = self.state is SessionState.LIVE and not self.data_only
+        for message in sorted(buffered, key=_offset):
             self.deliver(message)
         return True
 
     def close(self) -> None:
+        """Serve the connection no more; whoever waits for the session goes on."""
         self.state = SessionState.CLOSED
-        self.direct = False
+        self.fast_path = False
         self.peer.listener = None
         self._drained.set()
-        self._freed.set()
+        self._delivery_resumed.set()
 
     @property
     def closed(self) -> bool:
         return self.state is SessionState.CLOSED
 
-    async def drained(self) -> None:
+    async def wait_drained(self) -> None:
         """Wait until the socket's buffer is below the low mark."""
         await self._drained.wait()
 
-    async def freed(self) -> None:
-        """Wait until no subscription is under way."""
-        while self.holding and not self.closed:
-            await self._freed.wait()
+    async def wait_delivery_resumed(self) -> None:
+        """Wait until no subscribe is in progress."""
+        while self.pauses and not self.closed:
+            await self._delivery_resumed.wait()
 
-    def prove(self, offset: int) -> None:
-        """Everything up to an offset has arrived; not more than was sent counts."""
+    def commit(self, offset: int) -> None:
+        """Note that everything up to an offset has arrived; not more than was sent counts."""
         offset = min(offset, self.sent)
-        if offset > self.proven:
-            self.proven = offset
+        if offset > self.acked:
+            self.acked = offset
             self.dirty = True
 
-    # -- what the connection tells (engine)
+    # -- what the connection reports
 
     def high(self) -> None:
+        """The socket's buffer has passed the high mark."""
         self._drained.clear()
         if self.state is SessionState.LIVE:
-            self.on_slow(self)
+            self.slow_readers.park_slow(self)
 
     def low(self) -> None:
+        """The socket's buffer has fallen below the low mark."""
         self._drained.set()
 
     def ping(self) -> None:
+        """A ping was written."""
         self._at_ping = self.sent
 
     def pong(self) -> None:
-        """The answer to a ping proves that everything written before that ping arrived."""
-        if not self.manual:
-            self.prove(self._at_ping)
+        """The ping was answered, which proves that everything written before it has arrived."""
+        if not self.manual_acks:
+            self.commit(self._at_ping)
 
 
 def _offset(message: StoredMessage) -> int:
     return message.offset
 
 
-def _keep(kept: MessageBuffer | None, message: StoredMessage) -> MessageBuffer | None:
-    """Keep one more; None: what there is would be too much."""
-    if kept is None or len(kept) >= KEPT or kept.size >= KEPT_BYTES:
+def _buffer(buffer: MessageBuffer | None, message: StoredMessage) -> MessageBuffer | None:
+    """Add one more message; None: it would be too much."""
+    if buffer is None or len(buffer) >= BUFFERED or buffer.size >= BUFFERED_BYTES:
         return None
-    kept.append(message)
-    kept.size += len(message.body)
-    return kept
+    buffer.append(message)
+    buffer.size += len(message.body)
+    return buffer

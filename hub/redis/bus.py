@@ -1,15 +1,15 @@
-"""The bus: what nodes tell each other over Redis pub/sub, which may lose messages.
+"""The bus: messages between nodes over Redis pub/sub, which may lose some of them.
 
-A channel counts as heard only when the *last* command sent for it has been confirmed. A bus that stays silent
-although the node's own probes should come back is broken, and made anew; whoever listens is told to heal.
+A channel counts as subscribed only when the *last* command sent for it has been confirmed. A bus that stays silent
+although the node's own probes should come back is broken, and made anew; its listener is told and mends the loss.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
 from itertools import chain
+from typing import Protocol
 
 from hub.errors import Unavailable
 from hub.redis.connection import CONNECT_TIMEOUT, Reply, ReplyError, connect, info_fields, pack
@@ -20,58 +20,60 @@ log = logging.getLogger("hub.redis")
 Messages = list[tuple[bytes, bytes]]
 
 
-class Bus(ReconnectingConnection):
-    """A subscriber.
+class BusListener(Protocol):
+    """Who gets the bus's messages."""
 
-    `on_messages` gets `(channel, payload)` pairs in the order heard, a list a read. `on_lost` is called when the
-    connection ended, `on_back` when there is a new one and commands for all wanted channels were sent.
-    `silence`: seconds after which a bus on which nothing was heard is given up.
+    def on_messages(self, messages: Messages, /) -> None:
+        """Take `(channel, payload)` pairs in the order received, all that one read has brought."""
+
+    def on_bus_lost(self) -> None:
+        """The connection has ended: messages are lost from now on."""
+
+    def on_bus_back(self) -> None:
+        """There is a new connection, and commands for all channels were sent."""
+
+
+class Bus(ReconnectingConnection):
+    """A connection that subscribes channels.
+
+    `silence`: seconds after which a bus that has brought nothing is given up.
     """
 
-    def __init__(
-        self,
-        url: str,
-        on_messages: Callable[[Messages], None],
-        on_lost: Callable[[], None],
-        on_back: Callable[[], None],
-        silence: float,
-    ) -> None:
+    def __init__(self, url: str, listener: BusListener, silence: float) -> None:
         super().__init__(url, "bus", silence / 4)
-        self._on_messages = on_messages
-        self._on_lost = on_lost
-        self._on_new = on_back
+        self._listener = listener
         self._silence = silence
-        self._wanted: set[bytes] = set()
+        self._channels: set[bytes] = set()
         # The run of the server that the connection leads to.
         self.server = ""
-        # How many confirmations are owed for a channel; nothing owed and wanted: confirmed.
+        # How many confirmations are owed for a channel; nothing owed and in `_channels`: subscribed.
         self._owed: dict[bytes, int] = {}
         self._waiters: dict[bytes, set[asyncio.Future[None]]] = {}
 
-    def want(self, channel: bytes) -> None:
-        """Begin to listen to a channel; `confirmed` tells when that is so."""
-        if channel not in self._wanted:
-            self._wanted.add(channel)
+    def subscribe(self, channel: bytes) -> None:
+        """Subscribe a channel; `wait_subscribed` waits for the confirmation."""
+        if channel not in self._channels:
+            self._channels.add(channel)
             self._command("SUBSCRIBE", channel)
 
-    def drop(self, channel: bytes) -> None:
-        """Stop listening to a channel."""
-        if channel in self._wanted:
-            self._wanted.discard(channel)
+    def unsubscribe(self, channel: bytes) -> None:
+        """Subscribe a channel no more."""
+        if channel in self._channels:
+            self._channels.discard(channel)
             self._command("UNSUBSCRIBE", channel)
             self._wake(channel)
 
-    def hears(self, channel: bytes) -> bool:
-        return self.up and channel in self._wanted and not self._owed.get(channel)
+    def is_subscribed(self, channel: bytes) -> bool:
+        return self.up and channel in self._channels and not self._owed.get(channel)
 
-    async def confirmed(self, channel: bytes, within: float | None = None) -> None:
-        """Wait until a channel is heard, or not wanted any more.
+    async def wait_subscribed(self, channel: bytes, within: float | None = None) -> None:
+        """Wait until a channel is subscribed, or not to be subscribed any more.
 
         Raises Unavailable after `within` seconds, or at once where Redis refuses.
         """
         while (
-            channel in self._wanted  # rule: left_deaf
-            and not self.hears(channel)
+            channel in self._channels  # rule: left_deaf
+            and not self.is_subscribed(channel)
         ):
             loop = self._loop or asyncio.get_running_loop()
             future: asyncio.Future[None] = loop.create_future()
@@ -111,11 +113,11 @@ class Bus(ReconnectingConnection):
                 continue
             if messages:
                 # Heard before the confirmation: perhaps the end of an earlier subscription, and no part of this one.
-                self._on_messages(messages)
+                self._listener.on_messages(messages)
                 messages = []
             self._confirm(channel)
         if messages:
-            self._on_messages(messages)
+            self._listener.on_messages(messages)
         if refusal is not None:
             self._refused(refusal)
 
@@ -136,7 +138,7 @@ class Bus(ReconnectingConnection):
             self._owed[channel] = owed
             return
         self._owed.pop(channel, None)
-        if channel in self._wanted:
+        if channel in self._channels:
             self._wake(channel)
 
     def _wake(self, channel: bytes) -> None:
@@ -158,16 +160,16 @@ class Bus(ReconnectingConnection):
             raise
         self._owed.clear()
         self.up = not self._link.closed
-        wanted = sorted(self._wanted)
+        wanted = sorted(self._channels)
         for start in range(0, len(wanted), 500):
             self._command("SUBSCRIBE", *wanted[start : start + 500])
 
     def _on_down(self) -> None:
         self._owed.clear()
-        self._on_lost()
+        self._listener.on_bus_lost()
 
     def _on_back(self) -> None:
-        self._on_new()
+        self._listener.on_bus_back()
 
     def _check(self) -> None:
         link = self._link

@@ -9,7 +9,6 @@ import itertools
 import logging
 import signal
 from collections.abc import Callable
-from typing import Any
 
 from aiohttp import web
 
@@ -50,13 +49,7 @@ class HubProcess:
 
     def __init__(self, settings: Settings, redis_url: str) -> None:
         self.settings = settings
-        self.node = Node(
-            settings,
-            redis_url,
-            expel=self._expel,
-            retry_later=self._retry_later,
-            failed=self._fail,
-        )
+        self.node = Node(settings, redis_url)
         self.server = SocketIOServer(
             ping_interval=settings.ping_interval,
             ping_timeout=settings.ping_timeout,
@@ -79,25 +72,8 @@ class HubProcess:
             cors=settings.origins,
             trusted_proxies=settings.proxies,
         )
-        self.events = SocketIOGateway(self.node, self.server)
+        self.gateway = SocketIOGateway(self.node, self.server)
         self.app = build_app(self.node, self.server)
-        # Set when a background loop has failed: the process is of no use any more.
-        self.failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-
-    def _expel(self, session: Session) -> None:
-        connection = self.server.eio.connections.get(session.connection)
-        if connection is not None:
-            self.server.put_out(connection)
-
-    def _retry_later(self, session: Session) -> None:
-        connection = self.server.eio.connections.get(session.connection)
-        if connection is not None:
-            connection.close(CloseCode.TRY_AGAIN)
-
-    def _fail(self, error: BaseException) -> None:
-        log.error("a background task failed; the hub ends", exc_info=error)
-        if not self.failed.done():
-            self.failed.set_exception(error)
 
     # -- the end
 
@@ -115,8 +91,8 @@ class HubProcess:
             passed = clock() - began + DRAIN_STEP
             share = max(1, round(total * passed / over) - gone) if passed < over else len(sessions)
             going.update(
-                asyncio.create_task(self._let_go(session))
-                for session in itertools.islice(sessions.values(), share)
+                asyncio.create_task(self._drain_session(session))
+                for session in itertools.islice(sessions, share)
             )
             gone += share
             await asyncio.sleep(DRAIN_STEP)
@@ -124,11 +100,11 @@ class HubProcess:
             await asyncio.wait(going)
         await self.server.eio.shutdown(GOODBYE_TIMEOUT)
 
-    async def _let_go(self, session: Session) -> None:
+    async def _drain_session(self, session: Session) -> None:
         connection = self.server.eio.connections.get(session.connection)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(PARK_TIMEOUT):
-                await self.node.leave(session, deliberate=False)
+                await self.node.sessions.detach(session, deliberate=False)
         if connection is not None:
             connection.close(CloseCode.RESTART)
 
@@ -152,7 +128,7 @@ async def serve(settings: Settings, *, announce: Callable[[str], None]) -> None:
         hub = HubProcess(settings, url)
         stack.push_async_callback(hub.node.stop)
         await hub.node.start()
-        await stack.enter_async_context(hub.node.upkeep.run())
+        await stack.enter_async_context(hub.node.maintenance.run())
         runner = web.AppRunner(hub.app, handle_signals=False, shutdown_timeout=SHUTDOWN_TIMEOUT)
         await runner.setup()
         stack.push_async_callback(runner.cleanup)
@@ -170,15 +146,18 @@ async def serve(settings: Settings, *, announce: Callable[[str], None]) -> None:
         patience = max(settings.ping_interval + settings.ping_timeout, LEAST_PATIENCE)
         address = await listen(stack, protocol, settings.host, settings.port, patience)
         announce(_url(settings.host, address[1]))
-        waiting: asyncio.Future[Any] = asyncio.ensure_future(stopped.wait())
-        await asyncio.wait([waiting, hub.failed], return_when=asyncio.FIRST_COMPLETED)
-        waiting.cancel()
+        reasons = [
+            asyncio.create_task(each) for each in (stopped.wait(), hub.node.tasks.wait_failed())
+        ]
+        await asyncio.wait(reasons, return_when=asyncio.FIRST_COMPLETED)
+        for reason in reasons:
+            reason.cancel()
         # Still listening: clients over polling, not let go yet, come with new TCP connections all the time.
         await hub.drain()
         with contextlib.suppress(HubError, TimeoutError):
             async with asyncio.timeout(PARK_TIMEOUT):
                 await hub.node.store.release()
-        if hub.failed.done():
+        if hub.node.tasks.failure is not None:
             raise Unavailable("a background task failed")
     log.info("stopped")
 

@@ -16,8 +16,8 @@ from __future__ import annotations
 import inspect
 import logging
 from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping
-from typing import Any
+from collections.abc import Awaitable, Mapping, Sequence
+from typing import Any, Protocol
 
 import socketio
 from socketio import packet as sio
@@ -41,8 +41,28 @@ _chatter.setLevel(logging.WARNING)
 # How many messages more (of events_per_second) a packet counts that could not take the fast lane.
 SLOW_PATH_COST = 9
 
-FastLane = Callable[[Connection, str, str], Awaitable[None] | bool]
-BinaryLane = Callable[[Connection, str, str, list[bytes]], bool]
+
+class Gateway(Protocol):
+    """Who serves the clients of "/": its CONNECTs, its events before python-socketio decodes them, its disconnects."""
+
+    async def on_connect(
+        self, sid: str, environ: Mapping[str, Any], auth: Any, /
+    ) -> dict[str, Any] | None:
+        """Accept a CONNECT and return what its reply holds beside the sid. Raises ConnectionRefusedError, HubError."""
+
+    def write_connect_reply(self, sid: str, reply: PreparedMessage, /) -> None:
+        """Write the CONNECT reply, and what else is to go with it."""
+
+    async def on_disconnect(self, sid: str, reason: str, /) -> None:
+        """Hear that a client has left "/", once, whatever the cause."""
+
+    def on_event(
+        self, connection: Connection, ack: str, text: str, attachments: Sequence[bytes] = (), /
+    ) -> bool:
+        """Take an event: the id of its packet (empty: none), its JSON, its attachments.
+
+        False: it was not taken, and python-socketio's handlers are called.
+        """
 
 
 class _Client:
@@ -82,13 +102,7 @@ class _Environs:
 class SocketIOServer(socketio.AsyncServer):  # type: ignore[misc]
     """A Socket.IO v5 server; see the module's docstring for what differs from its base class."""
 
-    # Takes plain text events of "/", as id (empty: none) and JSON, before python-socketio does: True or an awaitable
-    # where it did.
-    fast_lane: FastLane | None = None
-    # Takes binary events of "/" likewise, with their attachments; True where it did.
-    binary_lane: BinaryLane | None = None
-    # Called with the sid and the CONNECT reply of "/", to write it, and what else goes with it.
-    welcome: Callable[[str, PreparedMessage], None] | None = None
+    gateway: Gateway | None = None
 
     eio: EngineServer
     packet_class: type[Packet]
@@ -158,14 +172,11 @@ class SocketIOServer(socketio.AsyncServer):  # type: ignore[misc]
         client = self._clients[eio_sid]
         if client.pending is not None or not isinstance(data, str):
             return self._attach(client, data)
-        fast_lane = self.fast_lane
-        if fast_lane is not None and client.ready and (found := plain_event(data)):
-            handled = fast_lane(client.connection, found[1], data[found.end() - 1 :])
-            if handled is True:
+        gateway = self.gateway
+        if gateway is not None and client.ready and (found := plain_event(data)):
+            if gateway.on_event(client.connection, found[1], data[found.end() - 1 :]):
                 return None
-            if handled is not False:
-                return handled
-        if self.binary_lane is not None and client.ready and (found := binary_event(data)):
+        if gateway is not None and client.ready and (found := binary_event(data)):
             undecoded = UndecodedEvent(found)
             if undecoded.attachment_count > self.eio.options.max_attachments:
                 raise ProtocolError("too many attachments")
@@ -173,15 +184,15 @@ class SocketIOServer(socketio.AsyncServer):  # type: ignore[misc]
                 return self._undecoded(client, undecoded)
             client.pending = undecoded
             return None
-        if fast_lane is not None:
+        if gateway is not None:
             client.connection.charge(SLOW_PATH_COST)
         packet = self.packet_class(encoded_packet=data or "?")
         return self._dispatch(client, packet)
 
     def _undecoded(self, client: _Client, packet: UndecodedEvent) -> Awaitable[None] | None:
-        """Offer a binary event to the binary lane, then take python-socketio's way."""
-        assert self.binary_lane is not None
-        if self.binary_lane(client.connection, packet.ack, packet.text, packet.attachments):
+        """Offer a binary event to the gateway, then take python-socketio's way."""
+        assert self.gateway is not None
+        if self.gateway.on_event(client.connection, packet.ack, packet.text, packet.attachments):
             return None
         decoded = self.packet_class(encoded_packet=packet.packet)
         for attachment in packet.attachments:
@@ -276,8 +287,8 @@ class SocketIOServer(socketio.AsyncServer):  # type: ignore[misc]
         await self.manager.connect(sid, namespace)
         connection.establish()
         client.ready |= namespace == "/"
-        if namespace == "/" and self.welcome is not None:
-            self.welcome(sid, self._frame(sio.CONNECT, namespace, reply))
+        if namespace == "/" and self.gateway is not None:
+            self.gateway.write_connect_reply(sid, self._frame(sio.CONNECT, namespace, reply))
         else:
             self._send(client, sio.CONNECT, namespace, reply)
 
@@ -321,6 +332,11 @@ class SocketIOServer(socketio.AsyncServer):  # type: ignore[misc]
 
     async def _trigger_event(self, event: str, namespace: str, *args: Any) -> Any:
         """Call a handler once, with as many arguments as it takes; `not_handled` where none fits."""
+        if namespace == "/" and self.gateway is not None:
+            if event == "connect":
+                return await self.gateway.on_connect(*args)
+            if event == "disconnect":
+                return await self.gateway.on_disconnect(*args)
         handler, arguments = self._get_event_handler(event, namespace, args)
         if handler is None:
             owner, arguments = self._get_namespace_handler(namespace, args)

@@ -1,50 +1,116 @@
-"""What a node has seen of Redis's past: where Redis comes back without some of it, that is told."""
+"""Detects that Redis has lost the end of its past, and says from where that counts for each session of this node.
+
+A restart without an append-only file or a failover can take back what Redis had answered. Redis does not know that; a
+node does, which has been given offsets and messages that are not there any more. So a node keeps the newest of both.
+`Store.detect_loss` hands them to Redis when it is another server than before, or has another past.
+"""
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Iterable
+from typing import Protocol
+
+from hub.store.results import ReplayBatch
+
 # A room and an offset in its log; no room: none is known.
-Witness = tuple[str, int]
-NOBODY: Witness = ("", 0)
+Logged = tuple[str, int]
+NOTHING_LOGGED: Logged = ("", 0)
+# Seconds after a change of Redis within which another node may notice that something is lost.
+NOTICED = 60.0
+
+
+class TrackedSession(Protocol):
+    """What the detector reads and keeps of a session."""
+
+    # Everything up to this offset was written to its connection.
+    sent: int
+    # How far the session was when the bus was last lost, or what replays have handed out since.
+    position_at_bus_loss: int
+    # The same when Redis last changed: lost messages count from here. None: Redis has not changed since it is here.
+    reset_from: int | None
 
 
 class LossDetector:
-    """The newest of what one node has seen."""
-
-    __slots__ = ("_frozen", "newest", "witness")
+    """The newest that one node has been given by Redis, and how far its sessions were before Redis may have lost some of it."""
 
     def __init__(self) -> None:
-        # The newest offset seen anywhere; later ones are larger even if Redis forgets.
+        # The newest offset given anywhere; later ones are larger even if Redis has lost some.
         self.newest = 0
         # The newest message that is known to lie in a log.
-        self.witness = NOBODY
+        self.newest_logged = NOTHING_LOGGED
         # Both as they were when the bus was lost: what it brings after that may be of another past.
-        self._frozen: tuple[int, Witness] | None = None
+        self._frozen: tuple[int, Logged] | None = None
+        # Until then another node may notice what Redis had lost when it changed; on the loop's clock.
+        self._may_be_noticed_until = 0.0
 
-    def answered(self, offset: int, room: str = "") -> None:
-        """Note an offset that a script has given; `room`: in whose log it lies.
+    # -- what is known
+
+    def note_answer(self, offset: int, room: str = "") -> None:
+        """Note an offset that a script has answered; `room`: in whose log it lies.
 
         It is of the known past even while that is frozen: a server that has changed is asked for nothing before
-        `rollback`.
+        `Store.detect_loss`.
         """
-        self.newest, self.witness = _later(self.newest, self.witness, offset, room)
+        self.newest, self.newest_logged = _later(self.newest, self.newest_logged, offset, room)
         if self._frozen is not None:
             self._frozen = _later(*self._frozen, offset, room)
 
-    def freeze(self) -> None:
-        """Keep what is known now for a rollback to compare with; until `thaw` the bus adds nothing to it."""
-        if self._frozen is None:
-            self._frozen = self.newest, self.witness
-
-    def thaw(self) -> None:
-        self._frozen = None
+    def note_received(self, offset: int, room: str) -> None:
+        """Note an offset that the bus has brought; `room`: in whose log it lies."""
+        self.newest = max(self.newest, offset)
+        if room and offset > self.newest_logged[1]:
+            self.newest_logged = room, offset
 
     @property
-    def past(self) -> tuple[int, Witness]:
-        """Return what Redis has to know if it has forgotten nothing."""
-        return self._frozen or (self.newest, self.witness)
+    def past(self) -> tuple[int, Logged]:
+        """Return what Redis has to know if it has lost nothing."""
+        return self._frozen or (self.newest, self.newest_logged)
+
+    # -- changes
+
+    def on_bus_lost(self, sessions: Iterable[TrackedSession]) -> None:
+        """Keep what is known now, and how far each session is: Redis may come back without what follows."""
+        if self._frozen is None:
+            self._frozen = self.newest, self.newest_logged
+        for session in sessions:
+            session.position_at_bus_loss = session.sent
+
+    def on_same_server(self) -> None:
+        """Trust what the bus brings again: the server was asked, or is the one that it was before the bus was lost."""
+        self._frozen = None
+
+    def on_redis_changed(self, sessions: Iterable[TrackedSession]) -> None:
+        """Let losses count from where each session was for a while: other nodes may notice them late."""
+        for session in sessions:
+            session.reset_from = session.position_at_bus_loss
+        self._may_be_noticed_until = asyncio.get_running_loop().time() + NOTICED
+
+    def on_claimed(self, session: TrackedSession) -> None:
+        """Note where a session begins that is claimed within that time."""
+        if self._noticing():
+            session.reset_from = session.sent
+
+    def on_handed_out(self, session: TrackedSession, batch: ReplayBatch) -> None:
+        """Note what a replay has handed out to a session: a loss that it was told of is not told again."""
+        for gap in batch.gaps:
+            if gap.reason == "reset" and session.reset_from is not None:
+                session.reset_from = max(session.reset_from, gap.before - 1)
+        # The server is still the one that it was, or this node was told: what it has handed out is not in doubt.
+        reached = batch.live_from or batch.position
+        session.position_at_bus_loss = max(session.position_at_bus_loss, reached)  # rule: told_once
+
+    def reset_from(self, session: TrackedSession) -> int | None:
+        """Return the offset after which losses count for a session, where that is earlier than its position."""
+        noticing = self._noticing()
+        return session.reset_from if noticing else None  # rule: noticed_late
+
+    def _noticing(self) -> bool:
+        until = self._may_be_noticed_until
+        return until > 0 and asyncio.get_running_loop().time() <= until
 
 
-def _later(newest: int, witness: Witness, offset: int, room: str) -> tuple[int, Witness]:
-    if room and offset > witness[1]:
-        witness = room, offset
-    return max(newest, offset), witness
+def _later(newest: int, logged: Logged, offset: int, room: str) -> tuple[int, Logged]:
+    if room and offset > logged[1]:
+        logged = room, offset
+    return max(newest, offset), logged

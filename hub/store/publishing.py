@@ -20,7 +20,7 @@ PublishCallback = Callable[[int | HubError, bool], None]
 MESSAGES, BYTES = 64, 262_144
 
 # The first of a message's words in publish.lua, and the same room's name again and again.
-_PLAIN, _VOLATILE, _ODD = packed_part(""), packed_part("v"), packed_part("o")
+_PLAIN, _VOLATILE, _CONDITIONAL = packed_part(""), packed_part("v"), packed_part("o")
 _packed_word = functools.lru_cache(4096)(packed_part)
 
 
@@ -51,7 +51,7 @@ class CommitGroup:
     def packed(self) -> bytes:
         return self._pack(self._parts)
 
-    def answer(self, seen: LossDetector, reply: Any) -> None:
+    def answer(self, loss_detector: LossDetector, reply: Any) -> None:
         """Tell everybody the script's answer, or the HubError that came instead."""
         if isinstance(reply, HubError):
             for callback in self._callbacks:
@@ -65,19 +65,19 @@ class CommitGroup:
             if into and not duplicate:
                 room, logged = into, offset
             callback(offset, duplicate)
-        seen.answered(newest)
-        seen.answered(logged, room)  # rule: publisher_knows
+        loss_detector.note_answer(newest)
+        loss_detector.note_answer(logged, room)  # rule: publisher_knows
 
 
 class GroupCommit:
     """Writes messages. It is what a hub does most: of a command only what changes is packed each time."""
 
     def __init__(
-        self, settings: Settings, commands: Commands, keys: Keys, seen: LossDetector
+        self, settings: Settings, commands: Commands, keys: Keys, loss_detector: LossDetector
     ) -> None:
         self._commands = commands
         self._keys = keys
-        self._seen = seen
+        self._loss_detector = loss_detector
         # The words of the script that are the same for every message.
         self.bounds = (
             str(settings.log_length),
@@ -97,16 +97,16 @@ class GroupCommit:
         callback: PublishCallback,
         *,
         volatile: bool = False,
-        odd: bool = False,
+        conditional: bool = False,
         dedupe: str | None = None,
     ) -> None:
         """Write a message. `callback` gets its offset and whether the idempotency key had been seen, or an error.
 
-        `odd`: not every session is to count it (echo off, ttl).
+        `conditional`: not every session gets it (echo off, ttl).
         """
         key = b"$0\r\n\r\n" if dedupe is None else packed_part(dedupe)
         message = b"%b%b$%d\r\n%b\r\n$%d\r\n%b\r\n%b" % (
-            _VOLATILE if volatile else _ODD if odd else _PLAIN,
+            _VOLATILE if volatile else _CONDITIONAL if conditional else _PLAIN,
             _packed_word(room),
             len(header),
             header,
@@ -121,7 +121,7 @@ class GroupCommit:
         else:
             group = CommitGroup(self._pack)
             group.add(message, logged, callback)
-            self._commands.send(group, functools.partial(group.answer, self._seen))
+            self._commands.send(group, functools.partial(group.answer, self._loss_detector))
 
     @functools.cached_property
     def _begin(self) -> bytes:
@@ -133,7 +133,7 @@ class GroupCommit:
         return packed_part(*self.bounds)
 
     def _pack(self, messages: list[bytes]) -> bytes:
-        newest = b"%d" % self._seen.newest
+        newest = b"%d" % self._loss_detector.newest
         return b"*%d\r\n%b$%d\r\n%b\r\n%b%b" % (
             5 + len(self.bounds) + 5 * len(messages),
             self._begin,

@@ -22,8 +22,8 @@ class SessionClaim:
     # The newest offset at this moment, and how many messages up to it are missed.
     head: int
     missed: int
-    # How often the session was taken, this time included.
-    takes: int
+    # How often the session was claimed, this time included.
+    epoch: int
     # The offset at which each room was joined.
     rooms: dict[str, int]
 

@@ -6,13 +6,14 @@ import asyncio
 import hashlib
 import logging
 import secrets
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from typing import Protocol
 
 from hub.engineio.core.ids import Ids
 from hub.errors import BadRequest
 from hub.message import StoredMessage
 from hub.pid import Pid
-from hub.redis.bus import Bus, Messages
+from hub.redis.bus import Bus, BusListener
 from hub.redis.commands import Commands
 from hub.redis.connection import database
 from hub.settings import Settings
@@ -26,39 +27,32 @@ from hub.store.server_check import Identity, identify
 log = logging.getLogger("hub.store")
 
 
+class StoreListener(BusListener, Protocol):
+    """Who is told what happens to the bus and to Redis; the node is."""
+
+    def on_redis_changed(self) -> None:
+        """Redis came back as another server, or with another past (a restart, a failover)."""
+
+
 class Store:
-    """Redis as one node sees it.
+    """Redis as one node sees it. Raises BadRequest for a URL that cannot be meant."""
 
-    `on_messages` hears the bus; `on_bus_lost` and `on_bus_back` say when it broke and when there is a new one;
-    `on_changed` is called when Redis came back as another server or with a past (restart, failover).
-    Raises BadRequest for a URL that cannot be meant.
-    """
-
-    def __init__(
-        self,
-        settings: Settings,
-        url: str,
-        *,
-        on_messages: Callable[[Messages], None],
-        on_bus_lost: Callable[[], None],
-        on_bus_back: Callable[[], None],
-        on_changed: Callable[[], None],
-    ) -> None:
+    def __init__(self, settings: Settings, url: str, listener: StoreListener) -> None:
         self.settings = settings
         self.keys = Keys(settings.prefix, database=database(url))
         self.node = secrets.token_hex(8)
         self._ids = Ids(42)
-        self.seen = LossDetector()
-        self._on_changed = on_changed
+        self.loss_detector = LossDetector()
+        self._listener = listener
         self._identity: Identity | None = None
-        self.bus = Bus(url, on_messages, on_bus_lost, on_bus_back, settings.bus_silence)
+        self.bus = Bus(url, listener, settings.bus_silence)
         # A replica's bus brings what its new primary says, of another past perhaps: what was seen before counts.
         self.commands = Commands(
             url, read_all(), self._connected, self.bus.cut, settings.redis_timeout
         )
         # When the command connection was last made, on the loop's clock.
         self.connected_at = 0.0
-        self.publisher = GroupCommit(settings, self.commands, self.keys, self.seen)
+        self.publishing = GroupCommit(settings, self.commands, self.keys, self.loss_detector)
 
     async def start(self) -> None:
         """Connect. Raises Unavailable; BadRequest for a Redis that must not be used."""
@@ -96,9 +90,9 @@ class Store:
         if self.bus.server != identity[0]:
             self.bus.cut()  # first: what was seen up to here is what the new one has to know
         # Before anybody else is let in: whatever is published hides what was forgotten.
-        await self.rollback()
+        await self.detect_loss()
         self._identity = identity
-        self._on_changed()
+        self._listener.on_redis_changed()
 
     # -- logs
 
@@ -121,7 +115,7 @@ class Store:
 
     # -- sessions
 
-    async def take(
+    async def claim(
         self,
         connection: str,
         *,
@@ -141,7 +135,7 @@ class Store:
             (
                 client_id or (pid.client_id if pid else ""), "1" if client_id else "0", *proof,
                 anonymous, _hash(secret), sid, self.owner(connection),
-                "" if offset is None else str(offset), str(self.seen.newest),
+                "" if offset is None else str(offset), str(self.loss_detector.newest),
                 *(str(int(life * 1e3)) for life in lives), self.keys.node_channel_base,
             ),
         )  # fmt: skip
@@ -150,7 +144,7 @@ class Store:
         how, client, generation, serial, sid, position, head, missed, takes = (
             part.decode() for part in reply[:9]
         )
-        self.seen.answered(int(head))
+        self.loss_detector.note_answer(int(head))
         names, joins = reply[9::2], reply[10::2]
         return SessionClaim(
             how,
@@ -171,11 +165,11 @@ class Store:
         after: int,
         lows: Mapping[str, int] | None = None,
         *,
-        doubtful: int | None = None,
+        reset_from: int | None = None,
     ) -> ReplayBatch:
         """Hand out the next batch after an offset. Raises NotOwner, Unavailable.
 
-        `lows`: of these rooms the node remembers every message behind the offset. `doubtful`: an earlier offset, up to
+        `lows`: of these rooms the node remembers every message behind the offset. `reset_from`: an earlier offset, up to
         which the client was before Redis may have forgotten something.
         """
         settings = self.settings
@@ -186,7 +180,7 @@ class Store:
             (
                 client, self.owner(connection), str(after), str(settings.replay_count),
                 str(settings.replay_bytes), str(int(settings.log_age * 1e6)),
-                str(after if doubtful is None else min(doubtful, after)), *known,
+                str(after if reset_from is None else min(reset_from, after)), *known,
             ),
         )  # fmt: skip
         if isinstance(reply, bytes):
@@ -197,7 +191,9 @@ class Store:
             for room, why, a, b, d in told
         ]
         # A gap ends at the first message that is there, or behind the newest offset: none is given out within it again.
-        self.seen.answered(max([int(live_from or position), *(gap.before - 1 for gap in gaps)]))
+        self.loss_detector.note_answer(
+            max([int(live_from or position), *(gap.before - 1 for gap in gaps)])
+        )
         return ReplayBatch(
             int(live_from) if live_from else None,
             int(position),
@@ -237,7 +233,7 @@ class Store:
     async def park(self, client: str, connection: str, position: int, *, gone: bool) -> None:
         await self._owned("park", client, connection, str(position), "1" if gone else "0")
 
-    async def finish(self, client: str, connection: str) -> None:
+    async def end_session(self, client: str, connection: str) -> None:
         await self._owned("finish", client, connection)
 
     async def _owned(self, script: str, client: str, connection: str, *args: str) -> None:
@@ -246,20 +242,20 @@ class Store:
         if reply != b"ok":
             raise NotOwner(reply)
 
-    async def replaced(self, taken: SessionClaim) -> bool | None:
+    async def is_replaced(self, claim: SessionClaim) -> bool | None:
         """Return whether a later connection than the one that has taken a session owns it now.
 
         None: one has taken it, and was not served yet. It may be gone.
         """
         owner, served, generation, takes = await self.commands.call(
-            "HMGET", self.keys.session(taken.client_id), "owner", "served", "gen", "takes"
+            "HMGET", self.keys.session(claim.client_id), "owner", "served", "gen", "takes"
         )
         now = int(generation or 0), int(takes or 0)
-        if not owner or now <= (int(taken.pid.generation), taken.takes):
+        if not owner or now <= (int(claim.pid.generation), claim.epoch):
             return False
         return True if owner == served else None  # rule: served_first
 
-    async def prove(self, proofs: Sequence[tuple[str, str, int]]) -> int:
+    async def commit(self, proofs: Sequence[tuple[str, str, int]]) -> int:
         """Write back (client id, connection, position) triples; return how many of the connections are owners."""
         args: list[str] = []
         for client, connection, position in proofs:
@@ -299,9 +295,9 @@ class Store:
         keep = self.settings.log_age + self.settings.longest_life
         await self.commands.ask("release", (self.keys.clock,), (self.node, str(int(keep * 1e3))))
 
-    async def rollback(self) -> bool:
+    async def detect_loss(self) -> bool:
         """Tell everybody where Redis has forgotten what this node had seen; return whether it has."""
-        newest, (room, offset) = self.seen.past
+        newest, (room, offset) = self.loss_detector.past
         settings = self.settings
         # Not by `ask`: it is done while the connection is being made.
         reply = await self.commands.call(
@@ -309,7 +305,7 @@ class Store:
             str(newest), str(int(settings.longest_life * 1e3)), self.keys.all_nodes_channel,
             room, str(offset), str(int(settings.numbers_life * 1e6)),
         )  # fmt: skip
-        self.seen.thaw()
+        self.loss_detector.on_same_server()
         return bool(reply == b"1")
 
     async def clock(self) -> int:

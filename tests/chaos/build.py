@@ -30,15 +30,15 @@ def switch_off(rule: str) -> None:
 
 def hold_takes() -> None:
     """Let those who come back with a pid and no offset in late: others overtake them, though Redis has them first."""
-    take = Store.take
+    claim = Store.claim
 
     async def late(self: Store, connection: str, **options: Any) -> SessionClaim | None:
-        taken = await take(self, connection, **options)
+        claimed = await claim(self, connection, **options)
         if options["pid"] is not None and options["offset"] is None:
             await asyncio.sleep(LATE)
-        return taken
+        return claimed
 
-    Store.take = late  # type: ignore[method-assign]
+    Store.claim = late  # type: ignore[method-assign]
 
 
 # What no fault outside decides: the order of tasks within a process.

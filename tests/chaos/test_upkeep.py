@@ -19,36 +19,33 @@ from tests.support.times import eventually
 @pytest.fixture
 async def node():
     """A node that has never connected."""
-    node = Node(
-        Settings(), "redis://127.0.0.1:1", expel=print, retry_later=print, failed=print
-    )  # fmt: skip
+    node = Node(Settings(), "redis://127.0.0.1:1")
     yield node
-    for task in list(node._tasks):
-        task.cancel()
-    await asyncio.gather(*node._tasks, return_exceptions=True)
+    await node.tasks.stop()
 
 
 async def test_what_redis_forgot_is_told_before_anything_else(redis_server, monkeypatch):
     """A Redis that has changed is asked until it answers; nobody is let in before, as what is published hides it."""
     changed = []
-    store = Store(
-        Settings(prefix="changed"), redis_server.url, on_messages=print, on_bus_lost=print,
-        on_bus_back=print, on_changed=lambda: changed.append(len(tries)),
+    listener = SimpleNamespace(
+        on_messages=print, on_bus_lost=print, on_bus_back=print,
+        on_redis_changed=lambda: changed.append(len(tries)),
     )  # fmt: skip
+    store = Store(Settings(prefix="changed"), redis_server.url, listener)
     tries = []
-    rollback = store.rollback
+    detect_loss = store.detect_loss
 
     async def refused():
         tries.append(store.commands.up)
         if len(tries) < 3:
             raise Unavailable("Redis went away again")
-        return await rollback()
+        return await detect_loss()
 
-    monkeypatch.setattr(store, "rollback", refused)
+    monkeypatch.setattr(store, "detect_loss", refused)
     await store.start()
     store._identity = ("another", "run")
-    store.seen.answered(7)
-    store.seen.freeze()
+    store.loss_detector.note_answer(7)
+    store.loss_detector.on_bus_lost([])
     store.commands.cut()
     await eventually(lambda: store.commands.up)
     assert tries == [False] * 3
@@ -65,23 +62,23 @@ async def test_what_redis_forgot_is_told_before_anything_else(redis_server, monk
 
 async def test_a_proof_that_could_not_be_written_back_is_written_back_later(node, monkeypatch):
     """Also if the client proves nothing new: within 5 s of Redis being back (PROTOCOL §5)."""
-    session = SimpleNamespace(client_id="c", connection="x", proven=7, dirty=True, joins={})
-    node.sessions["c"] = session
+    session = SimpleNamespace(client_id="c", connection="x", acked=7, dirty=True, joins={})
+    node.sessions._by_client["c"] = session
     written = []
 
-    async def prove(proofs):
+    async def commit(proofs):
         if not written:
             written.append("refused")
             raise Unavailable("Redis is away")
         written.extend(proofs)
 
-    monkeypatch.setattr(node.store, "prove", prove)
+    monkeypatch.setattr(node.store, "commit", commit)
     with pytest.raises(Unavailable):
-        await node.upkeep.prove()
-    await node.upkeep.prove()
+        await node.maintenance.commit()
+    await node.maintenance.commit()
     assert written == ["refused", ("c", "x", 7)]
     assert not session.dirty
-    node.sessions.clear()
+    node.sessions._by_client.clear()
 
 
 async def test_a_keeper_that_dies_is_noticed(node):
@@ -100,12 +97,12 @@ async def test_a_keeper_that_dies_is_noticed(node):
 
 BROKEN = """
 from hub.cli.main import main
-from hub.upkeep import Upkeep
+from hub.node.maintenance import Maintenance
 
-async def prove(self):
+async def commit(self):
     raise ZeroDivisionError
 
-Upkeep.prove = prove
+Maintenance.commit = commit
 main()
 """
 
@@ -114,10 +111,10 @@ BROKEN_CHANGE = """
 from hub.cli.main import main
 from hub.store.store import Store
 
-async def rollback(self):
+async def detect_loss(self):
     raise ZeroDivisionError
 
-Store.rollback = rollback
+Store.detect_loss = detect_loss
 main()
 """
 

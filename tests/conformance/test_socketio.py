@@ -15,6 +15,7 @@ from hub.engineio.core.prepared import PreparedMessage
 from hub.engineio.core.state import CloseCode
 from hub.errors import Unavailable
 from tests.conformance.conftest import Peer, Serve, closed, connect, text, until
+from tests.conformance.gateway import PlainGateway
 
 EVENT_BINARY = (
     '452-["message",{"_placeholder":true,"num":0},{"_placeholder":true,"num":1}]',
@@ -105,13 +106,12 @@ class TestConnect:
         peer, server = await server_of()
         welcomed: list[str] = []
 
-        def welcome(sid: str, reply: PreparedMessage) -> None:
-            welcomed.append(sid)
-            connection = server.connection(sid)
-            assert connection is not None
-            connection.send(reply)
+        class Noting(PlainGateway):
+            def write_connect_reply(self, sid: str, reply: PreparedMessage) -> None:
+                welcomed.append(sid)
+                super().write_connect_reply(sid, reply)
 
-        server.welcome = welcome
+        Noting(server)
 
         @server.on("connect")
         async def announce(sid: str, environ: dict[str, Any], auth: Any) -> dict[str, Any]:
@@ -476,32 +476,28 @@ class TestMessages:
         caplog.clear()
 
 
-class TestFastLane:
+class TestGateway:
     async def test_it_sees_plain_events_of_the_main_namespace_only(self, server_of: Serve) -> None:
         peer, server = await server_of()
         seen: list[str] = []
 
-        async def later() -> None:
-            await asyncio.sleep(0)
-            seen.append("later")
+        class Taking(PlainGateway):
+            def on_event(self, connection: Connection, ack: str, text: str, *rest: Any) -> bool:
+                if rest:
+                    return False
+                seen.append(ack + text)
+                if "take" in text:
+                    connection.send(PreparedMessage.text(b'2["taken"]'))
+                    return True
+                return False
 
-        def lane(connection: Connection, ack: str, packet: str) -> Any:
-            seen.append(ack + packet)
-            if "wait" in packet:
-                return later()
-            if "take" in packet:
-                connection.send(PreparedMessage.text(b'2["taken"]'))
-                return True
-            return False
-
-        server.fast_lane = lane
+        Taking(server)
         async with peer.connected() as socket:
             await connect(socket, "/custom")
             seen.clear()
             await send(
                 socket,
                 '42["take"]',
-                '4217["wait"]',
                 '42["message",1]',
                 '42/custom,["message",2]',
                 *EVENT_BINARY,
@@ -510,7 +506,7 @@ class TestFastLane:
             assert await text(socket) == '42["message-back",1]'
             assert await text(socket) == '42/custom,["message-back",2]'
             assert (await text(socket)).startswith("452-")
-            assert seen == ['["take"]', '17["wait"]', "later", '["message",1]']
+            assert seen == ['["take"]', '["message",1]']
 
 
 class TestUnder25And20Seconds:

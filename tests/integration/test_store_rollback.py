@@ -92,9 +92,9 @@ def test_a_reset_counts_from_the_loss_that_was_a_change(scene: Scene) -> None:
     scene.later()
     scene.flow()
     scene.hear("A", "A")
-    [session] = scene.n0.node.sessions.values()
+    [session] = scene.n0.node.sessions
     position = session.sent
-    assert session.at_loss < position == scene.js1.offset
+    assert session.position_at_bus_loss < position == scene.js1.offset
     lose(scene, scene.lab.remember())
-    assert session.doubtful == position
+    assert session.reset_from == position
     scene.end()

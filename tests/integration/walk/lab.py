@@ -19,8 +19,8 @@ import hiredis
 
 from hub.api.limits import ConnectionLimits, SharedLoad
 from hub.api.pipeline import VerbPipeline
-from hub.api.socketio import SocketIOGateway
 from hub.engineio.core import ids
+from hub.engineio.core.state import CloseCode
 from hub.errors import Unavailable
 from hub.node.node import Node
 from hub.pubsub.session import Session
@@ -274,6 +274,14 @@ class Peer:
                 self.listener.low()
         return item
 
+    def close(self, code: CloseCode) -> None:
+        """End the connection; what was written is still read."""
+        self.closed = True
+        self.on_closed()
+
+    def on_closed(self) -> None:
+        """For the test that wants to know."""
+
     def pause(self) -> None:
         """The engine's: stop reading. Verbs are few here."""
 
@@ -291,22 +299,10 @@ class Host:
         self.paused = False
         self.connections: dict[str, Any] = {}
         self.busy: set[str] = set()
-        self.node = Node(
-            lab.settings,
-            f"unix://{name}",
-            expel=lambda session: lab.expelled(self, session),
-            retry_later=lambda session: lab.sent_away(self, session),
-            failed=lambda error: lab.failures.append(repr(error)),
-        )
+        self.node = Node(lab.settings, f"unix://{name}")
         self.node.store.node = name
-        self.node._node_channel = self.node.store.keys.node_channel(name).encode()
+        self.node.control._node_channel = self.node.store.keys.node_channel(name).encode()
         self.node.store.commands.scripts = lab.scripts
-        self.events = SocketIOGateway.__new__(SocketIOGateway)
-        self.events.node = self.node
-        self.events.settings = lab.settings
-        self.events.lost = self.node.lost
-        self.events.spawn = self.node.spawn
-        self.events.call_soon = lab.loop.call_soon
 
     @property
     def runs(self) -> bool:
@@ -319,14 +315,14 @@ class Host:
                 return wire
         return None
 
-    def lane(self, peer: Peer, session: Session) -> VerbPipeline:
+    def pipeline(self, peer: Peer, session: Session) -> VerbPipeline:
         limits = ConnectionLimits(
             self.lab.settings,
             peer,
             asyncio.get_running_loop(),
             SharedLoad(1000),  # type: ignore[arg-type]
         )
-        return VerbPipeline(self.events, peer, session, limits)  # type: ignore[arg-type]
+        return VerbPipeline(self.node, peer, session, limits)
 
     def task(self, work: Awaitable[Any], kind: str = "") -> None:
         """Run something on the node; Redis may be away, and then it is tried again some other time."""
@@ -341,14 +337,14 @@ class Host:
 
         if kind:
             self.busy.add(kind)
-        self.node.spawn(run())
+        self.node.tasks.spawn(run())
 
     def crash(self, executed: int) -> None:
         """End the process as `kill -9` does."""
         self.alive = False
         for wire in [wire for wire in self.lab.wires if wire.node == self.name]:
             wire.cut(executed if wire.on_push is None else 0, dead=True)
-        tasks = [*self.node._tasks, self.node.store.commands._keeper, self.node.store.bus._keeper]
+        tasks = [*self.node.tasks, self.node.store.commands._keeper, self.node.store.bus._keeper]
         for task in tasks:
             if task is not None:
                 task.cancel()
@@ -448,15 +444,6 @@ class Lab:
     def script_ran(self, node: str, name: str, args: list[str], reply: Any) -> None:
         """For those who keep a record."""
 
-    def expelled(self, host: Host, session: Session) -> None:
-        """A node has put out a connection that was replaced."""
-        session.peer.out.append(("41",))  # type: ignore[attr-defined]
-        session.peer.closed = True  # type: ignore[misc]
-
-    def sent_away(self, host: Host, session: Session) -> None:
-        """A node has told a connection to come back."""
-        session.peer.closed = True  # type: ignore[misc]
-
     # -- what a test does
 
     def do(self, action: Callable[[], Any]) -> Any:
@@ -473,9 +460,16 @@ class Lab:
         self.loop.settle()
         if isinstance(result[0], Exception):
             raise result[0]
+        self.raise_failures()
+        return result[0]
+
+    def raise_failures(self) -> None:
+        """Raise what has failed in a node, if anything has."""
+        for host in self.hosts:
+            if host.node.tasks.failure is not None:
+                raise Bad(repr(host.node.tasks.failure))
         if self.failures:
             raise Bad(self.failures[0])
-        return result[0]
 
     def run(self, work: Coroutine[Any, Any, Any]) -> Any:
         """Run a coroutine to its end, letting everything through in order."""
@@ -515,8 +509,7 @@ class Lab:
         """Let timers of the nodes come due."""
         self.loop.now += seconds
         self.loop.settle()
-        if self.failures:
-            raise Bad(self.failures[0])
+        self.raise_failures()
 
     def remember(self) -> Past:
         """Return all that Redis has, time aside."""

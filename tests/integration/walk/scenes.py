@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from hub.api.registry import VERBS
 from hub.api.requests import AckRequest
 from tests.integration.walk import rollbacks
 from tests.integration.walk.lab import Bad
@@ -174,7 +175,7 @@ def fence_all(s: Scene) -> None:
     s.go(s.js1, noticed=False)
     s.come(s.js1, s.n1, "n0 bus")
     assert old.session is not None
-    s.lab.do(lambda: s.n0.task(s.n0.node.leave(old.session, deliberate=True)))  # type: ignore[arg-type]
+    s.lab.do(lambda: s.n0.task(s.n0.node.sessions.detach(old.session, deliberate=True)))  # type: ignore[arg-type]
     old.over = True
     s.flow("n0 bus")
     s.go(s.js1)
@@ -367,7 +368,7 @@ def deaf_again(s: Scene) -> None:
     """A replay that waited for its turn while the bus was lost again does not go live deaf."""
     s.come(s.js1, s.n0)
     s.join(s.js1, "A")
-    turn = s.n0.node._replayer._turns
+    turn = s.n0.node.sessions._replayer._calls
     for _ in range(64):
         assert turn._value > 0
         turn._value -= 1
@@ -385,16 +386,16 @@ def late_admission(s: Scene) -> None:
     s.come(s.js1, s.n0)
     s.go(s.js1)
     bus, waits = s.n0.node.store.bus, s.lab.loop.create_future()
-    confirmed = bus.confirmed
+    wait_subscribed = bus.wait_subscribed
 
     async def slowly(channel: bytes, within: float | None = None) -> None:
-        bus.confirmed = confirmed  # type: ignore[method-assign]
+        bus.wait_subscribed = wait_subscribed  # type: ignore[method-assign]
         await waits
-        await confirmed(channel, within)
+        await wait_subscribed(channel, within)
 
     s.come(s.py1, s.n0)
     s.go(s.py1)
-    bus.confirmed = slowly  # type: ignore[method-assign]
+    bus.wait_subscribed = slowly  # type: ignore[method-assign]
     first = s.come(s.py1, s.n0)
     s.go(s.py1, noticed=False)
     first.over = True
@@ -417,7 +418,7 @@ def served_first(s: Scene) -> None:
     s.later(1.1)
     s.flow(*kept)
     assert s.js2.connection is not None
-    if ("41",) in s.js2.connection.peer.out:
+    if ("1",) in [getattr(each, "packets", None) for each in s.js2.connection.peer.out]:
         raise Bad("put out for good by a connection that nobody has")
     s.flow()
     s.later()
@@ -540,7 +541,11 @@ def ack_stored(s: Scene) -> None:
     s.hear("A")
     s.go(s.js1, noticed=False)
     s.come(s.js1, s.n1, "n0 bus")
-    s.lab.do(lambda: old.lane.submit(AckRequest(offset=str(s.js1.offset)), [], "9", 100))
+    s.lab.do(
+        lambda: old.pipeline.submit(
+            VERBS["ack"], AckRequest(offset=str(s.js1.offset)), [], "9", 100
+        )
+    )
     s.flow("n0 bus")
     said = [item.packets[0] for item in old.peer.out if not isinstance(item, tuple)]
     if any(text.startswith("39[") for text in said):

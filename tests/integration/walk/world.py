@@ -16,6 +16,7 @@ from typing import Any
 
 import hiredis
 
+from hub.api.registry import VERBS
 from hub.api.requests import PublishRequest, SubscribeRequest, UnsubscribeRequest
 from hub.errors import Unavailable
 from hub.message import encode, meta
@@ -60,16 +61,21 @@ class Connection:
         self.host = host
         self.id = f"c{number}"
         self.peer = Peer()
+        self.peer.on_closed = self.closed  # type: ignore[method-assign]
         self.sent: deque[tuple[Any, ...]] = deque()
         # Verbs that await their answer, by the id of their packet.
         self.asked: dict[str, tuple[str, str]] = {}
         self.session: Session | None = None
-        self.lane: Any = None
+        self.pipeline: Any = None
         self.connecting = False
         # The client's side is gone and the node has not noticed.
         self.cut = False
         # The node has noticed, or has ended it.
         self.over = False
+
+    def closed(self) -> None:
+        """The node has closed it."""
+        self.over = True
 
 
 class Client:
@@ -126,6 +132,9 @@ class Client:
         if text[0] == "3":
             ack, _, answer = text[1:].partition("[")
             self.got_answer(*self.connection.asked.pop(ack), json.loads("[" + answer)[0])
+            return
+        if text == "1":
+            self.got_41()
             return
         packet = json.loads(text[1:])
         if packet[0] == "hub:session":
@@ -309,16 +318,10 @@ class Ledger(Lab):
         return self.world.truth[args[0], self.world.generations[args[0]]].rooms[args[2]]
 
     def knows(self, node: str, client: str, room: str) -> bool:
-        session = next((h.node.sessions.get(client) for h in self.hosts if h.name == node), None)
+        session = next(
+            (h.node.sessions.of_client(client) for h in self.hosts if h.name == node), None
+        )
         return session is not None and room in session.joins
-
-    def expelled(self, host: Host, session: Session) -> None:
-        super().expelled(host, session)
-        self.world.over(host, session.connection)
-
-    def sent_away(self, host: Host, session: Session) -> None:
-        super().sent_away(host, session)
-        self.world.over(host, session.connection)
 
 
 _pack = hiredis.pack_command
@@ -374,12 +377,6 @@ class World:
             Client(self, "py1", "py"),
         ]
 
-    def over(self, host: Host, id: str) -> None:
-        """A node has ended a connection."""
-        if (connection := host.connections.get(id)) is not None:
-            connection.over = True
-            connection.peer.closed = True
-
     # -- what may happen
 
     def choices(self) -> list[tuple[float, Any]]:
@@ -432,7 +429,7 @@ class World:
             for kind, weight in (
                 ("renew", 0.5),
                 ("sweep", 0.2),
-                ("prove", 0.3),
+                ("commit", 0.3),
                 ("touch", 0.1),
             ):
                 if kind not in host.busy:
@@ -542,7 +539,9 @@ class World:
         host.paused = False
 
     def upkeep(self, host: Host, kind: str) -> None:
-        work = host.node.store.sweep() if kind == "sweep" else getattr(host.node.upkeep, kind)()
+        work = (
+            host.node.store.sweep() if kind == "sweep" else getattr(host.node.maintenance, kind)()
+        )
         host.task(work, kind)
 
     def fall_behind(self) -> None:
@@ -584,7 +583,7 @@ class World:
                 return
         self.past = None
         keep = int(3 * self.life * 1000)
-        served = [session.client_id for host in alive for session in host.node.sessions.values()]
+        served = [session.client_id for host in alive for session in host.node.sessions]
         lab.leap(self.random.choice([self.life / 3, self.life / 2, self.life]))
         for host in alive:
             lab.admin.call(
@@ -627,7 +626,9 @@ class World:
         connection.over = True
         connection.peer.closed = True
         if connection.session is not None:
-            connection.host.task(connection.host.node.leave(connection.session, deliberate=False))
+            connection.host.task(
+                connection.host.node.sessions.detach(connection.session, deliberate=False)
+            )
 
     def ping(self, connection: Connection) -> None:
         assert connection.session is not None
@@ -639,15 +640,15 @@ class World:
 
     def receive(self, connection: Connection) -> None:
         what, *rest = connection.sent.popleft()
-        host, session, lane = connection.host, connection.session, connection.lane
+        host, session, pipeline = connection.host, connection.session, connection.pipeline
         if what == "CONNECT":
             connection.connecting = True
-            host.node.spawn(self.connect(connection, *rest))
+            host.node.tasks.spawn(self.connect(connection, *rest))
         elif session is None:
             return
         elif what == "41":
             connection.over = True
-            host.task(host.node.leave(session, deliberate=True))
+            host.task(host.node.sessions.detach(session, deliberate=True))
         elif what == "pong":
             if connection.peer.listener is not None:
                 connection.peer.listener.pong()
@@ -670,14 +671,14 @@ class World:
                 self.asked += 1
                 ack = str(self.asked)
                 connection.asked[ack] = (what, rest[0])
-            lane.submit(request, [], ack, 100)
+            pipeline.submit(VERBS[what], request, [], ack, 100)
 
     async def connect(
         self, connection: Connection, client_id: str | None, pid: Pid | None, offset: int | None
     ) -> None:
         host = connection.host
         try:
-            session = await host.node.connect(
+            session = await host.node.sessions.claim(
                 connection.peer, connection.id, client_id=client_id, pid=pid, offset=offset
             )
         except Unavailable:
@@ -688,9 +689,9 @@ class World:
         if session is None:
             raise Bad(f"{connection.client.name}: refused")
         connection.session = session
-        connection.lane = host.lane(connection.peer, session)
-        connection.peer.out.append(("connect", session.taken.how, str(session.taken.pid)))
-        host.node.begin(session)
+        connection.pipeline = host.pipeline(connection.peer, session)
+        connection.peer.out.append(("connect", session.claim.how, str(session.claim.pid)))
+        host.node.sessions.start_session(session)
 
     def message(self, room: str, sender: str | None, echo: bool, volatile: bool) -> Message:
         self.messages.append(Message(len(self.messages), room, sender, echo, volatile))
@@ -714,7 +715,7 @@ class World:
         store = hosts[0].node.store
         keys = store.keys
         packed = _pack((
-            "EVALSHA", self.lab.scripts["publish"].sha, 1, keys.clock, "0", *store.publisher.bounds,
+            "EVALSHA", self.lab.scripts["publish"].sha, 1, keys.clock, "0", *store.publishing.bounds,
             "v" if volatile else "", room, header, body, "",
         ))  # fmt: skip
         self.lab.admin.send(packed)
@@ -738,8 +739,8 @@ class World:
             )
             and not any(wire.going or wire.coming for wire in lab.wires)
             and all(
-                session.state.value == "live" and not session.holding
-                for host in lab.hosts if host.alive for session in host.node.sessions.values()
+                session.state.value == "live" and not session.pauses
+                for host in lab.hosts if host.alive for session in host.node.sessions
             )
             and all(host.node.store.ready for host in lab.hosts if host.alive)
             and not any(each.cut and not each.over for each in self.connections if each.host.alive)
@@ -762,7 +763,7 @@ class World:
             if quiet > calm:
                 return
         states = [
-            (host.name, [(s.client_id, s.state.value) for s in host.node.sessions.values()])
+            (host.name, [(s.client_id, s.state.value) for s in host.node.sessions])
             for host in self.lab.hosts
         ]
         raise Bad(f"does not settle: {states}")
@@ -770,15 +771,17 @@ class World:
     def check_host(self, host: Host) -> None:
         """A node remembers those whom it serves, and nobody else."""
         node = host.node
-        served = set(node.sessions.values())
-        if set(node._by_connection.values()) != served or any(each.closed for each in served):
+        served = set(node.sessions)
+        if set(node.sessions._by_connection.values()) != served or any(
+            each.closed for each in served
+        ):
             raise Bad(f"{host.name}: remembers connections that are gone")
-        for room in node._rooms._rooms.values():
-            if room.wanted != len(room.members) or not set(room.members) <= served:
+        for room in node.rooms._rooms.values():
+            if room.references != len(room.members) or not set(room.members) <= served:
                 raise Bad(
-                    f"{host.name}: {room.name} is wanted {room.wanted} times by {len(room.members)}"
+                    f"{host.name}: {room.name} is wanted {room.references} times by {len(room.members)}"
                 )
-        if len(node.store.bus._wanted) != len(node._rooms._rooms) + 2:
+        if len(node.store.bus._channels) != len(node.rooms._rooms) + 2:
             raise Bad(f"{host.name}: listens to channels that nobody wants")
 
     def check(self) -> None:

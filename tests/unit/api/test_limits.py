@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from hub.api.limits import BURST, SHARE, ConnectionLimits, SharedLoad
+from hub.api.registry import VERBS
 from hub.errors import BadRequest, RateLimited
 from hub.settings import Settings
 
@@ -34,7 +35,7 @@ async def test_a_mistake_ends_the_turn():
     """Whoever sends nothing but nonsense has one piece of it looked at before it is others' turn."""
     limits, reader = limited()
     for _ in range(3):
-        limits.failed(BadRequest("room: missing"))
+        limits.charge_failed(BadRequest("room: missing"))
         assert reader.paused
         await asyncio.sleep(0)
         assert not reader.paused
@@ -45,10 +46,10 @@ async def test_a_refusal_ends_the_turn(verb):
     """And so does asking too often; what is allowed does not."""
     limits, reader = limited(publishes_per_second=1, verbs_per_second=1)
     for _ in range(int(BURST)):
-        limits.take(verb)
+        limits.charge(verb, VERBS[verb].cost)
         assert not reader.paused
     with pytest.raises(RateLimited):
-        limits.take(verb)
+        limits.charge(verb, VERBS[verb].cost)
     assert reader.paused
     await asyncio.sleep(0)
     assert not reader.paused
@@ -58,7 +59,7 @@ async def test_what_is_under_way_still_counts_after_the_turn():
     """A turn's end lets nobody read who has too much under way."""
     limits, reader = limited(pending_verbs=2)
     limits.enter(1)
-    limits.failed(BadRequest("room: missing"))
+    limits.charge_failed(BadRequest("room: missing"))
     limits.enter(1)
     await asyncio.sleep(0)
     assert reader.paused
@@ -85,7 +86,7 @@ async def test_long_verbs_are_as_much_as_many():
     other[0].leave(size)
     await asyncio.sleep(0)
     assert not other[1].paused
-    assert load.under_way == 0
+    assert load.in_progress == 0
 
 
 async def test_those_who_waited_are_read_one_after_the_other():
@@ -121,4 +122,4 @@ async def test_those_who_waited_are_read_one_after_the_other():
             reader.limits.leave(1)
     await asyncio.sleep(0)
     assert [reader.asked for reader in waiting] == [2 * SHARE] * len(waiting)
-    assert (load.under_way, load.waiting) == (1000, {})
+    assert (load.in_progress, load.waiting) == (1000, {})

@@ -1,4 +1,4 @@
-"""The lane of one connection, with a carrier that fails."""
+"""The verbs of one connection, where a handler fails."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ import msgspec
 import pytest
 
 from hub.api.limits import ConnectionLimits, SharedLoad
-from hub.api.pipeline import VerbPipeline
+from hub.api.pipeline import Call, Verb, VerbPipeline
 from hub.api.requests import HistoryRequest, PublishRequest
 from hub.settings import Settings
+from hub.tasks import BackgroundTasks
 from tests.support.times import eventually
 
 
@@ -34,21 +35,24 @@ class Peer:
         self.paused = False
 
 
-class Carrier:
-    """Fails at every publish; other verbs are carried out by themselves."""
+class Node:
+    """As much of a node as a pipeline uses."""
 
-    def publish(self, *_: Any) -> None:
-        raise ZeroDivisionError
+    def __init__(self) -> None:
+        self.tasks = BackgroundTasks()
 
-    async def carry_out(self, lane: VerbPipeline, request: Any, reply: Any) -> None:
-        await asyncio.sleep(0)
-        reply({"ok": True}, [])
 
-    def call_soon(self, work: Any) -> None:
-        asyncio.get_running_loop().call_soon(work)
+def fails(call: Call, request: Any) -> None:
+    raise ZeroDivisionError
 
-    def spawn(self, work: Any) -> asyncio.Task[None]:
-        return asyncio.create_task(work)
+
+async def answers(call: Call, request: Any) -> None:
+    await asyncio.sleep(0)
+    call.reply({"ok": True})
+
+
+PUBLISH = Verb("publish", PublishRequest, fails)
+HISTORY = Verb("history", HistoryRequest, answers)
 
 
 @pytest.mark.parametrize("behind_another", [False, True])
@@ -56,18 +60,21 @@ async def test_a_publish_that_fails_is_answered_and_counts_no_longer(behind_anot
     """Where the hub itself is at fault, too; and what is behind it is carried out."""
     load, peer = SharedLoad(10), Peer()
     limits = ConnectionLimits(Settings(), peer, asyncio.get_running_loop(), load)
-    lane = VerbPipeline(Carrier(), peer, None, limits)
+    node: Any = Node()
+    session: Any = None
+    pipeline = VerbPipeline(node, peer, session, limits)
     publish = PublishRequest(room="r", event="e", data=msgspec.Raw(b"1"))
-    verbs = [publish, HistoryRequest(room="r")]
+    history = HistoryRequest(room="r")
+    verbs = [(PUBLISH, publish), (HISTORY, history)]
     if behind_another:
-        verbs = [HistoryRequest(room="r"), *verbs]
-    for number, verb in enumerate(verbs):
-        lane.submit(verb, [], str(number), 10)
+        verbs = [(HISTORY, history), *verbs]
+    for number, (verb, request) in enumerate(verbs):
+        pipeline.submit(verb, request, [], str(number), 10)
     await eventually(lambda: len(peer.written) == len(verbs))
     told = [frame.wire[2:] for frame in peer.written]
     assert [b'"code":"internal"' in answer for answer in told] == [
-        verb is publish for verb in verbs
+        verb is PUBLISH for verb, _ in verbs
     ]
-    assert load.under_way == 0
+    assert load.in_progress == 0
     assert [record.message for record in caplog.records] == ["a publish failed"]
     caplog.clear()

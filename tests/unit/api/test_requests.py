@@ -10,7 +10,9 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from hub.api.requests import VERBS, PublishRequest, SubscribeRequest, check_data, decode, parse
+from hub.api.registry import VERBS
+from hub.api.requests import PublishRequest, SubscribeRequest, check_raw, parse
+from hub.api.requests import decode as decode_as
 from hub.errors import BadRequest, HubError
 from hub.strict_json import MAX_DEPTH, renumber
 
@@ -40,6 +42,10 @@ def raw(value: Any) -> msgspec.Raw:
     return msgspec.Raw(value if isinstance(value, bytes) else json.dumps(value).encode())
 
 
+def decode(verb: str, arguments: list[msgspec.Raw], attachments: int) -> Any:
+    return decode_as(verb, VERBS[verb].request, arguments, attachments)
+
+
 def publish(data: bytes) -> Any:
     return decode("publish", [raw(b'{"room":"r","event":"e","data":' + data + b"}")], 0)
 
@@ -56,7 +62,7 @@ def test_any_json_is_a_request_or_refused(verb: str, arguments: list[Any]) -> No
         outcome = type(decode(verb, [raw(value) for value in arguments], 0))
     except HubError as error:
         outcome = error.message
-    assert outcome is VERBS[verb] or (isinstance(outcome, str) and outcome)
+    assert outcome is VERBS[verb].request or (isinstance(outcome, str) and outcome)
 
 
 @given(st.binary(max_size=60))
@@ -150,12 +156,12 @@ def test_depth(opening: bytes, closing: bytes) -> None:
 
 def test_placeholders_have_their_attachments() -> None:
     """What names one that did not come is refused, and so is what only stock Python takes for one."""
-    check_data(raw({"_placeholder": True, "num": 1}), 2, MAX_DEPTH)
+    check_raw("data", raw({"_placeholder": True, "num": 1}), 2, MAX_DEPTH)
     for number in (2, -1, 0.0, True, "0", None):
         with pytest.raises(BadRequest):
-            check_data(raw({"_placeholder": True, "num": number}), 2, MAX_DEPTH)
+            check_raw("data", raw({"_placeholder": True, "num": number}), 2, MAX_DEPTH)
     with pytest.raises(BadRequest):
-        check_data(raw({"_placeholder": 1, "num": 0}), 2, MAX_DEPTH)
+        check_raw("data", raw({"_placeholder": 1, "num": 0}), 2, MAX_DEPTH)
     with pytest.raises(BadRequest, match="binary"):
         decode("history", [raw({"room": "r"})], 1)
 

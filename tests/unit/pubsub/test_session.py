@@ -18,8 +18,12 @@ from hub.pid import Pid
 from hub.pubsub import session as module
 from hub.pubsub.replay import Replayer
 from hub.pubsub.session import Session, SessionState
+from hub.pubsub.session_observers import SessionObservers
+from hub.pubsub.sessions import Sessions
 from hub.settings import Settings
+from hub.store.loss_detector import LossDetector
 from hub.store.results import ReplayBatch, ReplayGap, SessionClaim
+from hub.tasks import BackgroundTasks
 
 
 class Peer:
@@ -64,11 +68,11 @@ class Subject:
             "new", "ada", Pid("ada", "1", "0", "s" * 24), "sid", 10, 10, 0, 1, {"A": 10, "B": 10}
         )
 
-        def on_slow(session: Session) -> None:
-            self.slow += 1
-            session.go_away()
+        self.session = Session(self.peer, "c", taken, named=True, slow_readers=self, **options)
 
-        self.session = Session(self.peer, "c", taken, named=True, on_slow=on_slow, **options)
+    def park_slow(self, session: Session) -> None:
+        self.slow += 1
+        session.go_away()
 
     def live(self) -> Session:
         self.session.begin_batch()
@@ -83,7 +87,7 @@ def subject() -> Subject:
 
 def test_what_is_told_leaves_with_what_comes_before_it(subject):
     """The answer to CONNECT and `hub:session` are one write, in this order."""
-    subject.session.tell("hub:session", {}, PreparedMessage('0{"sid":"x"}'))
+    subject.session.send_event("hub:session", {}, PreparedMessage('0{"sid":"x"}'))
     assert [frame.packets[0] for frame in subject.peer.frames] == [
         '0{"sid":"x"}',
         '2["hub:session",{},"10"]',
@@ -105,7 +109,7 @@ def test_nothing_is_delivered_before_it_is_live(subject):
     session.end_batch()
     assert subject.peer.offsets == [11, 12, 14, 15]
     assert session.state is SessionState.LIVE
-    assert session.direct
+    assert session.fast_path
 
 
 def test_a_session_gets_each_message_once_and_only_from_its_join_on(subject):
@@ -138,50 +142,50 @@ def test_own_messages_without_echo_only_move_the_position(subject):
 def test_holding_is_for_all_rooms(subject):
     """While a subscription is under way nothing comes, from whatever room; then all of it in order."""
     session = subject.live()
-    session.hold()
-    session.hold()
-    assert not session.direct
+    session.pause_delivery()
+    session.pause_delivery()
+    assert not session.fast_path
     session.deliver(message(13, "B"))
     session.deliver(message(12, "A"))
-    assert session.release()
+    assert session.resume_delivery()
     assert subject.peer.frames == []
-    assert session.release()
+    assert session.resume_delivery()
     assert subject.peer.offsets == [12, 13]
-    assert session.direct
+    assert session.fast_path
 
 
-@pytest.mark.parametrize("how", ["kept", "held"])
+@pytest.mark.parametrize("how", ["buffered_in_replay", "buffered_in_subscribe"])
 @pytest.mark.parametrize(
-    ("bound", "most"), [("KEPT", 3), ("KEPT_BYTES", 2 * len(message(1).body) + 1)]
+    ("bound", "most"), [("BUFFERED", 3), ("BUFFERED_BYTES", 2 * len(message(1).body) + 1)]
 )
 def test_what_is_kept_is_bounded(subject, monkeypatch, how, bound, most):
     """In messages and in bytes: more than that is left to a replay, and nothing of it is delivered."""
     monkeypatch.setattr(module, bound, most)
     session = subject.session
-    if how == "kept":
+    if how == "buffered_in_replay":
         session.begin_batch()
     else:
         session = subject.live()
-        session.hold()
+        session.pause_delivery()
     for offset in range(11, 14):
         session.deliver(message(offset))
     assert [m.offset for m in getattr(session, how)] == [11, 12, 13], "so many may wait"
     for offset in range(14, 16):
         session.deliver(message(offset))
     assert getattr(session, how) is None, "and what is too much is let go"
-    if how == "kept":
+    if how == "buffered_in_replay":
         session.go_live(10)
         assert session.state is SessionState.REPLAYING
     else:
-        assert session.release() is False
-        assert session.stale
+        assert session.resume_delivery() is False
+        assert session.needs_replay
     assert subject.peer.frames == []
 
 
 class Answers:
-    """A store and the rooms of a node, of which a replay asks one batch after the other."""
+    """A store, the rooms of a node and their caches, of which a replay asks one batch after the other."""
 
-    ahead, read = False, 0
+    loss_detector = LossDetector()
 
     def __init__(self) -> None:
         self.calls: list[asyncio.Future[ReplayBatch]] = []
@@ -190,21 +194,21 @@ class Answers:
         self.calls.append(asyncio.get_running_loop().create_future())
         return await self.calls[-1]
 
-    async def confirmed(self, _: Session) -> None: ...
+    async def wait_subscribed(self, _: Session) -> None: ...
 
-    def hears(self, _: Session) -> bool:
+    def is_subscribed(self, _: Session) -> bool:
         return True
 
-    def lows(self, _: Session) -> dict[str, int]:
+    def complete_from(self, _: Session) -> dict[str, int]:
         return {}
 
 
 async def test_only_a_call_under_way_keeps_what_is_heard(subject):
     """Before the first batch, and while its client reads one, nothing is: the next batch brings it."""
     answers: Any = Answers()
-    replayer = Replayer(
-        Settings(), answers, answers, spawn=asyncio.create_task, lost=pytest.fail, failed=pytest.fail
-    )  # fmt: skip
+    tasks = BackgroundTasks()
+    replayer = Replayer(Settings(), answers, answers, answers, tasks)
+    sessions = Sessions(Settings(), answers, answers, replayer, tasks, SessionObservers())
     session = subject.session
 
     async def turns() -> None:
@@ -212,26 +216,26 @@ async def test_only_a_call_under_way_keeps_what_is_heard(subject):
             await asyncio.sleep(0)
 
     session.deliver(message(11))
-    assert not session.kept
-    replayer.catch_up(session)
+    assert not session.buffered_in_replay
+    sessions.catch_up(session)
     await turns()
     session.deliver(message(12))
-    assert len(session.kept) == 1
+    assert len(session.buffered_in_replay) == 1
     session.high()
     answers.calls[0].set_result(ReplayBatch(None, 12, [], [message(11), message(12)]))
     await turns()
     session.deliver(message(13))
-    assert (session.state, len(session.kept)) == (SessionState.PARKED, 0)
+    assert (session.state, len(session.buffered_in_replay)) == (SessionState.PARKED, 0)
     session.low()
     await turns()
     answers.calls[1].set_exception(Unavailable("redis"))
     await turns()
     session.deliver(message(14))
-    assert (session.state, len(session.kept)) == (SessionState.PARKED, 0)
+    assert (session.state, len(session.buffered_in_replay)) == (SessionState.PARKED, 0)
     while len(answers.calls) < 3:
         await asyncio.sleep(0.01)
     session.deliver(message(15))
-    session.stale = True
+    session.needs_replay = True
     answers.calls[2].set_result(ReplayBatch(14, 14, [], [message(13), message(14)]))
     await turns()
     session.deliver(message(16))
@@ -246,7 +250,7 @@ def test_stale_sessions_do_not_go_live(subject):
     """Something may have been missed while the replay call was under way: it is to be repeated."""
     session = subject.session
     session.begin_batch()
-    session.stale = True
+    session.needs_replay = True
     session.go_live(12)
     assert session.state is SessionState.REPLAYING
     assert session.sent == 12
@@ -293,44 +297,44 @@ def test_gaps_end_with_the_position_before_them(subject):
 
 def test_bare_clients_get_data_alone():
     """No meta, no offset."""
-    subject = Subject(bare=True)
+    subject = Subject(data_only=True)
     session = subject.live()
-    assert not session.direct
+    assert not session.fast_path
     session.deliver(message(11))
-    session.tell("hub:x", 1)
+    session.send_event("hub:x", 1)
     assert subject.peer.packets == [["m", 1], ["hub:x", 1]]
 
 
 @pytest.mark.parametrize("manual", [False, True])
 def test_proofs(manual):
     """A pong proves what was sent before its ping; with manual acks only an ack does, and never more than was sent."""
-    session = Subject(manual=manual).live()
+    session = Subject(manual_acks=manual).live()
     session.deliver(message(11))
     session.ping()
     session.deliver(message(12))
     session.pong()
-    assert session.proven == (10 if manual else 11)
+    assert session.acked == (10 if manual else 11)
     assert session.dirty is not manual
-    session.prove(99)
-    assert session.proven == 12
-    session.prove(5)
-    assert session.proven == 12
+    session.commit(99)
+    assert session.acked == 12
+    session.commit(5)
+    assert session.acked == 12
 
 
 def test_closed_is_for_ever(subject):
     """Whatever comes then changes nothing and writes nothing."""
     session = subject.live()
-    session.hold()
+    session.pause_delivery()
     session.close()
     assert subject.peer.listener is None
     session.deliver(message(11))
-    session.release()
+    session.resume_delivery()
     session.high()
     session.low()
     session.go_away()
     session.deliver(message(12))
     assert session.closed
-    assert not session.direct
+    assert not session.fast_path
     assert subject.peer.frames == []
     assert subject.slow == 0
 
@@ -358,17 +362,17 @@ class Anything(RuleBasedStateMachine):
 
     @rule()
     def live(self) -> None:
-        if self.batch and not self.session.closed and not self.session.holding:
+        if self.batch and not self.session.closed and not self.session.pauses:
             self.session.go_live(self.clock)
             self.batch = False
 
     @rule()
     def hold(self) -> None:
-        self.session.hold()
+        self.session.pause_delivery()
 
     @rule()
     def release(self) -> None:
-        if self.session.holding and not self.session.release():
+        if self.session.pauses and not self.session.resume_delivery():
             self.session.go_away()
 
     @rule(name=st.sampled_from(["high", "low", "go_away", "ping", "pong", "close"]))
@@ -380,8 +384,8 @@ class Anything(RuleBasedStateMachine):
     def order(self) -> None:
         session, offsets = self.session, self.subject.peer.offsets
         assert offsets == sorted(set(offsets))
-        assert session.proven <= session.sent <= self.clock
-        assert not session.direct or (session.state is SessionState.LIVE and not session.holding)
+        assert session.acked <= session.sent <= self.clock
+        assert not session.fast_path or (session.state is SessionState.LIVE and not session.pauses)
 
 
 def test_no_sequence_breaks_the_order():

@@ -13,14 +13,25 @@ from hub.redis.connection import ReplyError
 from tests.support.times import SOON, eventually
 
 
+class SilentListener:
+    """Takes what the bus reports, and does nothing."""
+
+    def on_messages(self, messages: list[tuple[bytes, bytes]]) -> None: ...
+
+    def on_bus_lost(self) -> None: ...
+
+    def on_bus_back(self) -> None: ...
+
+
 def test_what_comes_before_a_confirmation_is_told_before_it():
     """The end of an earlier subscription, in one read with the beginning of the next, is not taken for part of it."""
     told: list[tuple[bytes, bool]] = []
 
-    def hear(messages: list[tuple[bytes, bytes]]) -> None:
-        told.extend((payload, bus.hears(b"c")) for _, payload in messages)
+    class Listener(SilentListener):
+        def on_messages(self, messages: list[tuple[bytes, bytes]]) -> None:
+            told.extend((payload, bus.is_subscribed(b"c")) for _, payload in messages)
 
-    bus = Bus("redis://127.0.0.1:1", hear, print, print, 4.0)
+    bus = Bus("redis://127.0.0.1:1", Listener(), 4.0)
     sent: list[bytes] = []
 
     class Link:
@@ -28,10 +39,10 @@ def test_what_comes_before_a_confirmation_is_told_before_it():
             sent.append(packed)
 
     bus._link, bus.up = Link(), True  # type: ignore[assignment]
-    bus.want(b"c")
+    bus.subscribe(b"c")
     bus._pushed([[b"subscribe", b"c", 1], [b"message", b"c", b"1"]])
-    bus.drop(b"c")
-    bus.want(b"c")
+    bus.unsubscribe(b"c")
+    bus.subscribe(b"c")
     assert len(sent) == 3
     bus._pushed(
         [
@@ -50,12 +61,12 @@ async def test_other_databases_of_one_server_are_not_heard(start, server):
     for node in nodes:
         keys = node.store.keys
         for channel in (keys.room_channel("A").encode(), keys.all_nodes_channel.encode()):
-            node.store.bus.want(channel)
-            await node.store.bus.confirmed(channel)
+            node.store.bus.subscribe(channel)
+            await node.store.bus.wait_subscribed(channel)
     for node in nodes:
         offset = await node.publish("A", data=id(node))
-        node.store.seen.newest = offset + 1
-        assert await node.store.rollback()
+        node.store.loss_detector.newest = offset + 1
+        assert await node.store.detect_loss()
     for node in nodes:
         keys = node.store.keys
         await eventually(lambda node=node: len(node.heard) >= 2)
@@ -76,17 +87,17 @@ async def test_a_subscription_that_redis_refuses_is_told(start, own_redis, caplo
     bus, channel = node.store.bus, node.store.keys.room_channel("A").encode()
     clock = asyncio.get_running_loop().time
     refused: list[float] = []
-    bus.want(channel)
+    bus.subscribe(channel)
     while len(refused) < 6:
         with pytest.raises(Unavailable, match="NOPERM"):
-            await bus.confirmed(channel)
+            await bus.wait_subscribed(channel)
         refused.append(clock())
     # Jittered: half of 0.05 s, 0.1, 0.2, 0.4, 0.8 at least.
     assert refused[-1] - refused[0] > 0.75
     told = {r.error.split(" ")[0] for r in caplog.records if "refuses" in r.message}
     assert told == {"NOPERM"}
     acl("ACL", "SETUSER", "hub", "allchannels")
-    await eventually(lambda: bus.hears(channel))
+    await eventually(lambda: bus.is_subscribed(channel))
 
 
 async def test_a_channel_that_may_not_be_heard_spoils_no_other(start, own_redis):
@@ -96,14 +107,14 @@ async def test_a_channel_that_may_not_be_heard_spoils_no_other(start, own_redis)
     node = await start(f"unix://hub:open@{own_redis.socket}")
     bus = node.store.bus
     heard, refused = (node.store.keys.room_channel(room).encode() for room in "AB")
-    bus.want(heard)
-    await bus.confirmed(heard)
-    bus.want(refused)
+    bus.subscribe(heard)
+    await bus.wait_subscribed(heard)
+    bus.subscribe(refused)
     with pytest.raises(Unavailable, match="NOPERM"):
-        await bus.confirmed(refused)
+        await bus.wait_subscribed(refused)
     assert node.events == ["lost"]
-    bus.drop(refused)
-    await bus.confirmed(heard, SOON)
+    bus.unsubscribe(refused)
+    await bus.wait_subscribed(heard, SOON)
     await node.publish("A")
     await eventually(lambda: node.heard)
 
@@ -111,7 +122,15 @@ async def test_a_channel_that_may_not_be_heard_spoils_no_other(start, own_redis)
 def test_what_was_heard_before_a_refusal_is_told():
     """Also if both came in one read; nothing that comes behind it is."""
     told: list[Any] = []
-    bus = Bus("redis://127.0.0.1:1", told.extend, lambda: told.append("lost"), print, 4.0)
+
+    class Listener(SilentListener):
+        def on_messages(self, messages: list[tuple[bytes, bytes]]) -> None:
+            told.extend(messages)
+
+        def on_bus_lost(self) -> None:
+            told.append("lost")
+
+    bus = Bus("redis://127.0.0.1:1", Listener(), 4.0)
 
     class Link:
         def send(self, *_: Any) -> None: ...
@@ -120,7 +139,7 @@ def test_what_was_heard_before_a_refusal_is_told():
             bus._lost()
 
     bus._link, bus.up = Link(), True  # type: ignore[assignment]
-    bus.want(b"c")
+    bus.subscribe(b"c")
     bus._pushed(
         [
             [b"subscribe", b"c", 1],

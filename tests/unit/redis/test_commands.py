@@ -95,19 +95,19 @@ async def test_a_bus_that_was_lost_hears_everything_wanted_again(node):
     bus = node.store.bus
     names = [f"t:{{0}}:bus:room:r{i}".encode() for i in range(1200)]
     for name in names[:-1]:
-        bus.want(name)
+        bus.subscribe(name)
     for name in names[:-1]:
-        await bus.confirmed(name)
+        await bus.wait_subscribed(name)
     bus.cut()
     assert node.events == ["lost"]
-    assert not bus.hears(names[0])
-    bus.want(names[-1])
-    bus.drop(names[5])
+    assert not bus.is_subscribed(names[0])
+    bus.subscribe(names[-1])
+    bus.unsubscribe(names[5])
     for name in names:
-        await asyncio.wait_for(bus.confirmed(name), 10)
+        await asyncio.wait_for(bus.wait_subscribed(name), 10)
     assert node.events == ["lost", "back"]
-    assert bus.hears(names[-1])
-    assert not bus.hears(names[5])
+    assert bus.is_subscribed(names[-1])
+    assert not bus.is_subscribed(names[5])
     await node.publish("r1199")
     await node.publish("r5")
     await node.publish("r0")
@@ -118,12 +118,12 @@ async def test_a_bus_that_was_lost_hears_everything_wanted_again(node):
 async def test_a_channel_wanted_anew_waits_for_its_last_confirmation(node):
     """Dropped and wanted again in one turn: heard only when the last command was confirmed."""
     bus, name = node.store.bus, b"t:{0}:bus:room:A"
-    bus.want(name)
-    await bus.confirmed(name)
-    bus.drop(name)
-    bus.want(name)
-    assert not bus.hears(name)
-    await bus.confirmed(name)
+    bus.subscribe(name)
+    await bus.wait_subscribed(name)
+    bus.unsubscribe(name)
+    bus.subscribe(name)
+    assert not bus.is_subscribed(name)
+    await bus.wait_subscribed(name)
     await node.publish("A")
     await eventually(lambda: node.heard)
 
@@ -132,10 +132,10 @@ async def test_nobody_waits_for_a_channel_that_is_not_wanted(node, server):
     """Who waits for a channel that is dropped meanwhile goes on."""
     server.pause()
     try:
-        node.store.bus.want(b"x")
-        waiting = asyncio.ensure_future(node.store.bus.confirmed(b"x"))
+        node.store.bus.subscribe(b"x")
+        waiting = asyncio.ensure_future(node.store.bus.wait_subscribed(b"x"))
         await asyncio.sleep(0)
-        node.store.bus.drop(b"x")
+        node.store.bus.unsubscribe(b"x")
         await asyncio.wait_for(waiting, 5)
     finally:
         server.resume()
@@ -144,10 +144,10 @@ async def test_nobody_waits_for_a_channel_that_is_not_wanted(node, server):
 async def test_who_waits_for_a_channel_waits_only_so_long(node, server):
     server.pause()
     try:
-        node.store.bus.want(b"x")
-        waiting = asyncio.ensure_future(node.store.bus.confirmed(b"x"))
+        node.store.bus.subscribe(b"x")
+        waiting = asyncio.ensure_future(node.store.bus.wait_subscribed(b"x"))
         with pytest.raises(Unavailable, match="the bus is away"):
-            await node.store.bus.confirmed(b"x", 0.05)
+            await node.store.bus.wait_subscribed(b"x", 0.05)
         assert not waiting.done()
     finally:
         server.resume()
@@ -176,7 +176,7 @@ async def test_nobody_joins_a_group_that_was_answered(node):
     told: list[Any] = []
 
     def publish() -> None:
-        node.store.publisher.publish(
+        node.store.publishing.publish(
             "A", b"3 5 5 * 0 *", b'"m",1', lambda result, _: told.append(result)
         )
 

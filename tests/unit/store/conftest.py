@@ -33,13 +33,19 @@ class Node:
         self.store = Store(
             Settings(prefix="t", **settings),
             url,
-            on_messages=self._hear,
-            on_bus_lost=lambda: self.events.append("lost"),
-            on_bus_back=lambda: self.events.append("back"),
-            on_changed=lambda: self.events.append("changed"),
+            self,
         )
 
-    def _hear(self, messages: Messages) -> None:
+    def on_bus_lost(self) -> None:
+        self.events.append("lost")
+
+    def on_bus_back(self) -> None:
+        self.events.append("back")
+
+    def on_redis_changed(self) -> None:
+        self.events.append("changed")
+
+    def on_messages(self, messages: Messages) -> None:
         self.heard += [(channel.decode(), payload.decode()) for channel, payload in messages]
 
     async def publish(self, room: str = "A", data: Any = 1, **options: Any) -> int:
@@ -48,7 +54,7 @@ class Node:
     async def publish_all(self, messages: list[tuple[str, Any]], **options: Any) -> list[int]:
         """Publish in one turn of the loop; return the offsets."""
         sender, ttl = options.pop("skip", None), options.pop("ttl", 0)
-        odd = options.pop("odd", sender is not None or ttl > 0)
+        conditional = options.pop("conditional", sender is not None or ttl > 0)
         futures: list[asyncio.Future[int]] = []
         for room, data in messages:
             header, body = encode("m", str(data).encode(), meta(room, None), skip=sender, ttl=ttl)
@@ -60,18 +66,20 @@ class Node:
                 else:
                     future.set_result(result)
 
-            self.store.publisher.publish(room, header, body, done, odd=odd, **options)
+            self.store.publishing.publish(
+                room, header, body, done, conditional=conditional, **options
+            )
             futures.append(future)
         return list(await asyncio.gather(*futures))
 
-    async def take(self, connection: str, **options: Any) -> SessionClaim:
+    async def claim(self, connection: str, **options: Any) -> SessionClaim:
         taken = await self.maybe(connection, **options)
         assert taken is not None
         return taken
 
     async def maybe(self, connection: str, **options: Any) -> SessionClaim | None:
         options = {"client_id": None, "pid": None, "offset": None} | options
-        return await self.store.take(connection, **options)
+        return await self.store.claim(connection, **options)
 
     async def join(self, taken: SessionClaim, connection: str, *rooms: str) -> None:
         for room in rooms:

@@ -75,13 +75,13 @@ async def test_the_bus_follows_the_commands(start, servers, way):
     """The commands come to another server; the bus leaves the old one, which still serves it, before that is told."""
     node = await start(f"redis://127.0.0.1:{way.port}", bus_silence=10 * SOON)
     bus, channel = node.store.bus, node.store.keys.room_channel("A").encode()
-    bus.want(channel)
-    await bus.confirmed(channel)
+    bus.subscribe(channel)
+    await bus.wait_subscribed(channel)
     way.target = servers[1][1]
     servers[0][0].client.client_kill_filter(_type="normal")
     await eventually(lambda: "changed" in node.events)
     assert node.events[:2] == ["lost", "changed"]
-    await bus.confirmed(channel, SOON)
+    await bus.wait_subscribed(channel, SOON)
     await eventually(lambda: node.store.ready)
     await node.publish("A")
     await eventually(lambda: node.heard)
@@ -91,28 +91,28 @@ async def test_what_only_the_demoted_one_had_is_told(start, servers, way):
     """The replica that it became brings newer messages of a past without it: what was seen before counts."""
     (old, _), (new, port) = servers
     settings, url = Settings(prefix="t"), f"redis://127.0.0.1:{way.port}"
-    node = Node(settings, url, expel=print, retry_later=print, failed=print)
-    store, seen = node.store, node.store.seen
+    node = Node(settings, url)
+    store, seen = node.store, node.store.loss_detector
     refused: list[Any] = []
     header, body = encode("m", b"1", meta("A", None))
 
     def publish() -> None:
-        store.publisher.publish("A", header, body, lambda result, _: refused.append(result))
+        store.publishing.publish("A", header, body, lambda result, _: refused.append(result))
 
     await node.start()
     try:
-        room = node._rooms.want("A")
-        await store.bus.confirmed(room.channel)
+        room = node.rooms.acquire("A")
+        await store.bus.wait_subscribed(room.channel)
         publish()
-        await eventually(lambda: seen.witness)
+        await eventually(lambda: seen.newest_logged[0])
         elsewhere = await start(new.url)
         old.client.replicaof("127.0.0.1", port)
         publish()
         await eventually(lambda: isinstance(refused[-1], Unavailable))
         await eventually(lambda: old.client.info("replication")["master_link_status"] == "up")
-        await eventually(lambda: store.bus.hears(room.channel))
+        await eventually(lambda: store.bus.is_subscribed(room.channel))
         newer = await elsewhere.publish("A")
-        await eventually(lambda: seen.witness == ("A", newer))
+        await eventually(lambda: seen.newest_logged == ("A", newer))
         assert new.client.get("t:{0}:reset") is None
         way.target = port
         await eventually(lambda: new.client.get("t:{0}:reset"))

@@ -35,7 +35,7 @@ def _value(server: RedisServer, name: str) -> Any:
 async def full(start: Any, server: RedisServer) -> Any:
     """A node with a live and an away session, then no memory left."""
     node = await start()
-    live, away = await node.take("c"), await node.take("d")
+    live, away = await node.claim("c"), await node.claim("d")
     await node.join(live, "c", "A", "B")
     await node.join(away, "d", "A")
     await node.store.park(away.client_id, "d", 0, gone=False)
@@ -54,8 +54,8 @@ async def test_a_publish_is_refused_whole(full, server, options):
     """Nothing of it is there: no offset, no entry, no reference, no key, and nothing was told."""
     node, *_ = full
     channel = node.store.keys.room_channel("A").encode()
-    node.store.bus.want(channel)
-    await node.store.bus.confirmed(channel)
+    node.store.bus.subscribe(channel)
+    await node.store.bus.wait_subscribed(channel)
     before = contents(server)
     with pytest.raises(Unavailable, match="OOM"):
         await node.publish("A", **options)
@@ -74,7 +74,7 @@ async def test_subscribing_and_proving_are_refused_whole(full, server):
     with pytest.raises(Unavailable):
         await node.join(live, "c", "C")
     with pytest.raises(Unavailable):
-        await node.store.prove([(live.client_id, "c", live.position + 1)])
+        await node.store.commit([(live.client_id, "c", live.position + 1)])
     assert contents(server) == before
 
 
@@ -83,14 +83,14 @@ async def test_sessions_go_on(full, server):
     node, live, away = full
     await node.store.park(live.client_id, "c", 0, gone=True)
     assert server.client.scard("t:{0}:room:B:away") == 1
-    again = await node.take("e", pid=live.pid)
+    again = await node.claim("e", pid=live.pid)
     await node.store.unsubscribe(live.client_id, "e", "B")
     offsets, _ = await node.all(live.client_id, "e", again.position)
     assert len(offsets) == 1
-    assert (await node.take("f")).how == "new"
+    assert (await node.claim("f")).how == "new"
     offsets, _ = await node.all(away.client_id, "d", away.position)
     assert len(offsets) == 1
-    await node.store.finish(away.client_id, "d")
+    await node.store.end_session(away.client_id, "d")
     await node.store.release()
     await node.store.sweep()
 

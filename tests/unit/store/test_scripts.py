@@ -47,20 +47,20 @@ async def test_offsets_are_microseconds_and_ascend(node):
 
 async def test_messages_of_one_turn_are_one_script(node, server):
     """Group commit: up to 64 at a time, in the order published, what follows each other in one room pushed at once."""
-    taken = await node.take("c")
+    taken = await node.claim("c")
     await node.join(taken, "c", "A")
     await node.store.park(taken.client_id, "c", 0, gone=True)
     for room in ("A", "B"):
         channel = node.store.keys.room_channel(room).encode()
-        node.store.bus.want(channel)
-        await node.store.bus.confirmed(channel)
+        node.store.bus.subscribe(channel)
+        await node.store.bus.wait_subscribed(channel)
     server.client.config_resetstat()
     name = node.store.keys.dedupe("A", "me", "k")
     plain, volatile, once, again, other = await asyncio.gather(
         node.publish_all([("A", i) for i in range(70)]),
         node.publish_all([("A", "v")], volatile=True),
-        node.publish("A", dedupe=name, odd=True),
-        node.publish("A", dedupe=name, odd=True),
+        node.publish("A", dedupe=name, conditional=True),
+        node.publish("A", dedupe=name, conditional=True),
         node.publish("B"),
     )
     stats = server.client.info("commandstats")
@@ -89,7 +89,7 @@ async def test_messages_of_one_turn_are_one_script(node, server):
 
 async def test_what_comes_between_closes_a_group(node, server):
     """Scripts take effect in the order sent: a join between two publishes lies between them."""
-    taken = await node.take("c")
+    taken = await node.claim("c")
     first, (join, _), second = await asyncio.gather(
         node.publish("A"),
         node.store.subscribe(taken.client_id, "c", "A", known=False),
@@ -112,7 +112,7 @@ async def test_a_clock_that_goes_back_gives_no_offset_twice(node):
     assert script.text.count("call('TIME')") == 1
     slow = Script("publish", script.text.replace("call('TIME')", "{ '1000000000', '0' }"))
     await node.store.commands.call("SCRIPT", "LOAD", slow.text)
-    publisher = node.store.publisher
+    publisher = node.store.publishing
     publisher._begin = publisher._begin.replace(script.sha.encode(), slow.sha.encode())
     assert await node.publish() == first + 1
     assert await node.publish() == first + 2
@@ -120,7 +120,7 @@ async def test_a_clock_that_goes_back_gives_no_offset_twice(node):
 
 async def test_offsets_are_later_than_what_a_node_has_seen(node, server):
     """Where Redis has forgotten, nothing it gives out was given out before."""
-    seen = node.store.seen.newest = await node.publish() + 10**9
+    seen = node.store.loss_detector.newest = await node.publish() + 10**9
     server.client.delete(key("clock"))
     assert await node.publish() == seen + 1
 
@@ -128,8 +128,8 @@ async def test_offsets_are_later_than_what_a_node_has_seen(node, server):
 async def test_a_message_is_stored_numbered_and_told(node, server):
     """One step: the log, its room's numbers, and the bus."""
     channel = node.store.keys.room_channel("A").encode()
-    node.store.bus.want(channel)
-    await node.store.bus.confirmed(channel)
+    node.store.bus.subscribe(channel)
+    await node.store.bus.wait_subscribed(channel)
     one, two = await node.publish_all([("A", 1), ("A", 2)])
     entries = server.client.xrange(key("room:A:log"))
     assert [entry for entry, _ in entries] == [f"{one}-0", f"{two}-0"]
@@ -143,7 +143,7 @@ async def test_a_message_is_stored_numbered_and_told(node, server):
 
 async def test_a_volatile_message_leaves_nothing_but_the_clock(node, server):
     """Live only: no log, no numbers, no inbox."""
-    taken = await node.take("c")
+    taken = await node.claim("c")
     await node.join(taken, "c", "A")
     await node.store.park(taken.client_id, "c", 0, gone=True)
     offset = await node.publish(volatile=True)
@@ -206,7 +206,7 @@ async def test_a_log_made_anew_has_an_end(node, server):
 async def test_an_inbox_is_bounded_and_never_empty(start, server, length):
     """At most so many references behind the boundary, always the newest, and never less than a boundary."""
     node = await start(inbox_length=length)
-    taken = await node.take("c")
+    taken = await node.claim("c")
     await node.join(taken, "c", "A")
     await node.store.park(taken.client_id, "c", 0, gone=True)
     offsets: list[int] = []
@@ -222,7 +222,7 @@ async def test_an_inbox_is_bounded_and_never_empty(start, server, length):
 async def test_full_inboxes_are_trimmed_out_of_step(start, server):
     """Not every inbox of a room is trimmed by the same publish."""
     node = await start(inbox_length=100)
-    clients = [(await node.take(f"c{i}")).client_id for i in range(8)]
+    clients = [(await node.claim(f"c{i}")).client_id for i in range(8)]
     for i, client in enumerate(clients):
         await node.store.subscribe(client, f"c{i}", "A", known=False)
         await node.store.park(client, f"c{i}", 0, gone=True)
@@ -237,7 +237,7 @@ async def test_an_inbox_is_pushed_into_once(start, server, length):
     node = await start(inbox_length=length)
     sessions = {}
     for i, rooms in enumerate(["A", "B", "AB", "ABC", "AB", "C"]):
-        taken = await node.take(f"c{i}")
+        taken = await node.claim(f"c{i}")
         await node.join(taken, f"c{i}", *rooms)
         await node.store.park(taken.client_id, f"c{i}", 0, gone=True)
         sessions[taken.client_id] = rooms
@@ -260,7 +260,7 @@ async def test_an_inbox_is_pushed_into_once(start, server, length):
 
 async def test_an_away_set_is_read_once(node, server):
     """However often a turn of the loop comes back to its room; who has ended leaves all of them."""
-    taken = await node.take("c")
+    taken = await node.claim("c")
     await node.join(taken, "c", "A", "B")
     await node.store.park(taken.client_id, "c", 0, gone=True)
     server.client.delete(*server.client.keys(key("inbox:*")))
@@ -272,7 +272,7 @@ async def test_an_away_set_is_read_once(node, server):
 
 async def test_a_session_that_has_ended_leaves_the_away_set(node, server):
     """Its list is not there any more: the next publish takes it out."""
-    taken = await node.take("c")
+    taken = await node.claim("c")
     await node.join(taken, "c", "A")
     await node.store.park(taken.client_id, "c", 0, gone=True)
     assert server.client.scard(key("room:A:away")) == 1
@@ -286,7 +286,7 @@ async def test_a_session_that_has_ended_leaves_the_away_set(node, server):
 
 async def test_the_first_join_counts(node):
     """A room is joined at the clock, once; where the connection knows nothing of it, anew."""
-    taken = await node.take("c")
+    taken = await node.claim("c")
     first = await node.publish("B")
     assert await node.store.subscribe(taken.client_id, "c", "A", known=False) == (first, True)
     second = await node.publish("B")
@@ -297,7 +297,7 @@ async def test_the_first_join_counts(node):
 async def test_rooms_are_bounded(start):
     """One more than allowed is refused; one that it is in already is not."""
     node = await start(rooms_per_session=2)
-    taken = await node.take("c")
+    taken = await node.claim("c")
     await node.join(taken, "c", "A", "B")
     with pytest.raises(BadRequest, match="2 rooms"):
         await node.join(taken, "c", "C")
@@ -308,7 +308,7 @@ async def test_rooms_are_bounded(start):
 
 async def test_a_room_that_was_left_is_skipped(node, server):
     """What lies in the inbox of it does not come, and nothing new gets in."""
-    taken = await node.take("c")
+    taken = await node.claim("c")
     await node.join(taken, "c", "A", "B")
     await node.store.park(taken.client_id, "c", 0, gone=False)
     await node.publish("A")
@@ -324,7 +324,7 @@ async def test_a_room_that_was_left_is_skipped(node, server):
 
 async def test_a_new_session(node, server):
     """Anonymous without a name; with one, named, and in its personal room."""
-    anonymous, named = await node.take("c"), await node.take("d", client_id="ada")
+    anonymous, named = await node.claim("c"), await node.claim("d", client_id="ada")
     assert anonymous.how == named.how == "new"
     assert anonymous.rooms == {}
     assert named.rooms == {"@ada": named.position}
@@ -335,9 +335,9 @@ async def test_a_new_session(node, server):
 
 async def test_a_pid_continues_a_session(node):
     """With its rooms, its sid and its pid."""
-    taken = await node.take("c")
+    taken = await node.claim("c")
     await node.join(taken, "c", "A")
-    again = await node.take("d", pid=taken.pid)
+    again = await node.claim("d", pid=taken.pid)
     assert (again.how, again.pid, again.sid) == ("pid", taken.pid, taken.sid)
     assert set(again.rooms) == {"A"}
 
@@ -354,25 +354,25 @@ async def test_a_pid_continues_a_session(node):
 )
 async def test_a_pid_that_proves_nothing_gets_a_new_session(node, change):
     """Wrong, forged, expired or of nobody: as if there had been none."""
-    taken = await node.take("c")
-    other = await node.take("d", pid=replace(taken.pid, **change))
+    taken = await node.claim("c")
+    other = await node.claim("d", pid=replace(taken.pid, **change))
     assert other.how == "new"
     assert other.client_id not in (taken.client_id, "somebody")
 
 
 async def test_a_name_continues_a_session_and_voids_its_pid(node):
     """A new pid each time; the old one counts as none with the name, and gets a new session without."""
-    first = await node.take("c", client_id="ada")
-    second = await node.take("d", client_id="ada")
+    first = await node.claim("c", client_id="ada")
+    second = await node.claim("d", client_id="ada")
     assert second.how == "name"
     assert second.pid.generation == first.pid.generation
     assert int(second.pid.serial) > int(first.pid.serial)
     assert second.sid != first.sid
-    assert (await node.take("e", pid=first.pid)).how == "new"
-    third = await node.take("f", client_id="ada", pid=first.pid)
+    assert (await node.claim("e", pid=first.pid)).how == "new"
+    third = await node.claim("f", client_id="ada", pid=first.pid)
     assert third.how == "name"
     assert int(third.pid.serial) > int(second.pid.serial)
-    assert (await node.take("g", client_id="ada", pid=third.pid)).how == "pid"
+    assert (await node.claim("g", client_id="ada", pid=third.pid)).how == "pid"
 
 
 @pytest.mark.parametrize(
@@ -381,7 +381,7 @@ async def test_a_name_continues_a_session_and_voids_its_pid(node):
 )
 async def test_a_wrong_pid_for_a_name_is_refused(node, server, change):
     """Nothing of the session changes, its owner least of all."""
-    taken = await node.take("c", client_id="ada")
+    taken = await node.claim("c", client_id="ada")
     before = server.client.hgetall(key("session:ada"))
     assert await node.maybe("d", client_id="ada", pid=replace(taken.pid, **change)) is None
     assert server.client.hgetall(key("session:ada")) == before
@@ -390,67 +390,67 @@ async def test_a_wrong_pid_for_a_name_is_refused(node, server, change):
 @pytest.mark.parametrize("change", [{"serial": "5"}, {"generation": "9999999999999999"}])
 async def test_a_pid_that_redis_has_forgotten_counts_as_void(node, change):
     """After a failover a pid may be newer than what is remembered: its client is no impostor, and has its name."""
-    taken = await node.take("c", client_id="ada")
+    taken = await node.claim("c", client_id="ada")
     later = replace(taken.pid, **change)
-    assert (await node.take("d", client_id="ada", pid=later)).how == "name"
-    assert (await node.take("e", pid=later)).how == "new"
+    assert (await node.claim("d", client_id="ada", pid=later)).how == "name"
+    assert (await node.claim("e", pid=later)).how == "new"
 
 
 async def test_two_pids_of_which_a_failover_forgot_one_are_not_taken_for_each_other(node, server):
     """The forgotten one is not forged: its client has its name still."""
-    await node.take("c", client_id="ada")
+    await node.claim("c", client_id="ada")
     remembered = server.client.hgetall(key("session:ada"))
-    forgotten = await node.take("d", client_id="ada")
+    forgotten = await node.claim("d", client_id="ada")
     server.client.delete(key("session:ada"))
     server.client.hset(key("session:ada"), mapping=remembered)
-    await node.take("e", client_id="ada")
-    assert (await node.take("f", client_id="ada", pid=forgotten.pid)).how == "name"
+    await node.claim("e", client_id="ada")
+    assert (await node.claim("f", client_id="ada", pid=forgotten.pid)).how == "name"
 
 
 async def test_who_was_replaced_is_known_by_the_later_taking(node, server):
     """Not by another owner alone: after a failover that may be an older one."""
-    first = await node.take("c", client_id="ada")
-    assert not await node.store.replaced(first)
+    first = await node.claim("c", client_id="ada")
+    assert not await node.store.is_replaced(first)
     remembered = server.client.hgetall(key("session:ada"))
-    second = await node.take("d", client_id="ada")
-    assert await node.store.replaced(first) is None, "nothing was served yet"
+    second = await node.claim("d", client_id="ada")
+    assert await node.store.is_replaced(first) is None, "nothing was served yet"
     await node.store.replay("ada", "d", second.position)
-    assert await node.store.replaced(first)
-    assert not await node.store.replaced(second)
+    assert await node.store.is_replaced(first)
+    assert not await node.store.is_replaced(second)
     server.client.delete(key("session:ada"))
     server.client.hset(key("session:ada"), mapping=remembered)
-    assert not await node.store.replaced(second)
-    await node.take("e", client_id="ada")
+    assert not await node.store.is_replaced(second)
+    await node.claim("e", client_id="ada")
     await node.store.park("ada", "e", 0, gone=True)
-    assert not await node.store.replaced(first), "nobody owns it"
+    assert not await node.store.is_replaced(first), "nobody owns it"
 
 
 async def test_an_anonymous_session_cannot_be_named(node):
     """Its client id is nobody's name."""
-    taken = await node.take("c")
+    taken = await node.claim("c")
     assert await node.maybe("d", client_id=taken.client_id) is None
 
 
 async def test_the_client_knows_best_where_it_is(node):
     """Its offset counts, also where more or less was known to have arrived."""
-    taken = await node.take("c")
+    taken = await node.claim("c")
     await node.join(taken, "c", "A")
     one, two, three = await node.publish_all([("A", i) for i in range(3)])
     await node.store.park(taken.client_id, "c", two, gone=True)
-    assert (await node.take("d", pid=taken.pid)).position == two
-    assert (await node.take("e", pid=taken.pid, offset=one)).position == one
-    assert (await node.take("f", pid=taken.pid)).position == one
-    assert (await node.take("g", pid=taken.pid, offset=three)).position == three
+    assert (await node.claim("d", pid=taken.pid)).position == two
+    assert (await node.claim("e", pid=taken.pid, offset=one)).position == one
+    assert (await node.claim("f", pid=taken.pid)).position == one
+    assert (await node.claim("g", pid=taken.pid, offset=three)).position == three
 
 
 async def test_an_offset_beyond_the_clock_is_a_reset(node):
     """From its known position on nobody knows what is gone: told for every room, until something newer came."""
-    taken = await node.take("c")
+    taken = await node.claim("c")
     await node.join(taken, "c", "A", "B")
     kept = await node.publish("A")
     far = kept + 10**12
     for connection in ("d", "e"):
-        again = await node.take(connection, pid=taken.pid, offset=far)
+        again = await node.claim(connection, pid=taken.pid, offset=far)
         assert again.position == taken.position
         offsets, batches = await node.all(taken.client_id, connection, again.position)
         assert offsets == [kept]
@@ -463,61 +463,61 @@ async def test_an_offset_beyond_the_clock_is_a_reset(node):
         )
         assert gaps[1][3:] == (kept + 1, None)
     newer = await node.publish("B")
-    again = await node.take("f", pid=taken.pid, offset=newer)
+    again = await node.claim("f", pid=taken.pid, offset=newer)
     offsets, batches = await node.all(taken.client_id, "f", again.position)
     assert (offsets, batches[0].gaps) == ([], [])
 
 
 async def test_missed_is_exact(node):
     """What follows as replay up to the head: not what the client published without echo, nor what has expired."""
-    taken = await node.take("c", client_id="ada")
+    taken = await node.claim("c", client_id="ada")
     await node.join(taken, "c", "A", "B")
     await node.store.park("ada", "c", 0, gone=True)
     await node.publish_all([("A", 1), ("B", 2), ("C", 3), ("A", 4)])
-    assert (await node.take("d", client_id="ada")).missed == 3
+    assert (await node.claim("d", client_id="ada")).missed == 3
     await node.publish("A", skip="ada")
     await node.publish("A", skip="somebody")
     await node.publish("B", ttl=1e-6)
     await node.publish("B", ttl=1000)
     await node.publish("A", volatile=True)
-    again = await node.take("e", client_id="ada")
+    again = await node.claim("e", client_id="ada")
     offsets, _ = await node.all("ada", "e", again.position)
     assert again.missed == len(offsets) == 5
 
 
 async def test_what_is_not_for_a_client_is_passed_over_in_pieces(node):
     """No script looks at thousands of messages in vain, and none behind them is lost; `missed` counts the rest as well."""
-    taken = await node.take("c", client_id="ada")
+    taken = await node.claim("c", client_id="ada")
     await node.join(taken, "c", "A", "B")
     own = [("A", 1)] * 2500
     await node.publish_all(own, skip="ada")
     expected = await node.publish_all([("B", 1), ("A", 2)])
     await node.publish_all(own, skip="ada")
     expected += await node.publish_all([("A", 3)])
-    again = await node.take("d", client_id="ada")
+    again = await node.claim("d", client_id="ada")
     assert 3 < again.missed < 5000
     offsets, batches = await node.all("ada", "d", again.position)
     assert offsets == expected
     assert len(batches) >= 5
     assert not any(batch.gaps or batch.whole for batch in batches[:-1])
-    assert (await node.take("e", client_id="ada", offset=offsets[-1] - 1)).missed == 1
+    assert (await node.claim("e", client_id="ada", offset=offsets[-1] - 1)).missed == 1
 
 
 async def test_the_older_connection_is_told(start, server):
     """Its node hears of it on a channel of its own; whoever is not the owner is refused."""
     one, two = await start(), await start()
     channel = one.store.keys.node_channel(one.store.node).encode()
-    one.store.bus.want(channel)
-    await one.store.bus.confirmed(channel)
-    taken = await one.take("c")
-    await two.take("d", pid=taken.pid)
+    one.store.bus.subscribe(channel)
+    await one.store.bus.wait_subscribed(channel)
+    taken = await one.claim("c")
+    await two.claim("d", pid=taken.pid)
     await eventually(lambda: one.heard)
     assert one.heard == [(channel.decode(), "fence c")]
     assert server.client.smembers(key(f"node:{one.store.node}:sessions")) == set()
     client = taken.client_id
     for refused in (
         one.store.park(client, "c", 0, gone=True),
-        one.store.finish(client, "c"),
+        one.store.end_session(client, "c"),
         one.store.subscribe(client, "c", "A", known=False),
         one.store.unsubscribe(client, "c", "A"),
         one.store.replay(client, "c", 0),
@@ -527,9 +527,9 @@ async def test_the_older_connection_is_told(start, server):
             await refused
         assert refusal.value.replaced
         assert server.client.hgetall(key(f"session:{client}")) == before
-    await one.store.prove([(client, "c", 2**53)])
-    assert (await two.take("e", pid=taken.pid)).position == taken.position
-    await two.store.finish(client, "e")
+    await one.store.commit([(client, "c", 2**53)])
+    assert (await two.claim("e", pid=taken.pid)).position == taken.position
+    await two.store.end_session(client, "e")
     with pytest.raises(NotOwner) as refusal:
         await two.store.replay(client, "e", 0)
     assert not refusal.value.replaced
@@ -537,7 +537,7 @@ async def test_the_older_connection_is_told(start, server):
 
 async def test_taking_reads_only_so_much(node, server):
     """What is long is not read of every room; what was missed is counted all the same."""
-    taken = await node.take("c", client_id="ada")
+    taken = await node.claim("c", client_id="ada")
     rooms = [f"r{number}" for number in range(20)]
     await node.join(taken, "c", *rooms)
     await node.publish_all([(room, 1) for room in rooms])
@@ -546,7 +546,7 @@ async def test_taking_reads_only_so_much(node, server):
     for room in rooms:
         await node.publish_all([(room, long), (room, 1)])
     server.client.config_resetstat()
-    assert (await node.take("d", client_id="ada")).missed == 2 * len(rooms)
+    assert (await node.claim("d", client_id="ada")).missed == 2 * len(rooms)
     assert server.client.info("commandstats")["cmdstat_xrange"]["calls"] == 5
 
 
@@ -555,7 +555,7 @@ async def test_taking_reads_only_so_much(node, server):
 
 async def test_parking(node, server):
     """A flag, a list that begins with the clock, the away sets; an owner only as long as there is a connection."""
-    taken = await node.take("c")
+    taken = await node.claim("c")
     client = taken.client_id
     await node.join(taken, "c", "A")
     mark = await node.publish("B")
@@ -572,16 +572,16 @@ async def test_parking(node, server):
     await node.store.park(client, "c", reference, gone=True)
     assert owner(server, client) is None
     assert server.client.pttl(key(f"session:{client}")) <= 600_000
-    assert (await node.take("d", pid=taken.pid)).position == reference
+    assert (await node.claim("d", pid=taken.pid)).position == reference
 
 
 async def test_positions_only_advance(node):
     """What is proven is not unproven by a late proof."""
-    taken = await node.take("c")
-    await node.store.prove([(taken.client_id, "c", taken.position + 5)])
-    await node.store.prove([(taken.client_id, "c", taken.position + 3), ("nobody", "c", 9)])
+    taken = await node.claim("c")
+    await node.store.commit([(taken.client_id, "c", taken.position + 5)])
+    await node.store.commit([(taken.client_id, "c", taken.position + 3), ("nobody", "c", 9)])
     await node.store.park(taken.client_id, "c", taken.position + 1, gone=True)
-    assert (await node.take("d", pid=taken.pid)).position == taken.position + 5
+    assert (await node.claim("d", pid=taken.pid)).position == taken.position + 5
 
 
 # -- replay
@@ -590,7 +590,7 @@ async def test_positions_only_advance(node):
 async def test_batches_are_bounded_and_in_order(start):
     """By count; merged over the rooms; the last one says from when on the session is live."""
     node = await start(replay_count=3)
-    taken = await node.take("c")
+    taken = await node.claim("c")
     await node.join(taken, "c", "A", "B")
     early = await node.publish_all([("B", 1), ("A", 2)])
     await node.store.park(taken.client_id, "c", 0, gone=False)
@@ -604,7 +604,7 @@ async def test_batches_are_bounded_and_in_order(start):
 async def test_batches_are_bounded_in_bytes(start):
     """A message larger than the bound comes alone."""
     node = await start(replay_bytes=2000)
-    taken = await node.take("c")
+    taken = await node.claim("c")
     await node.join(taken, "c", "A")
     sizes = [100, 900, 1500, 5000, 10, 10]
     await node.publish_all([("A", '"' + "x" * size + '"') for size in sizes])
@@ -616,7 +616,7 @@ async def test_batches_are_bounded_in_bytes(start):
 @pytest.mark.parametrize("parked", [False, True])
 async def test_going_live_leaves_nothing_behind(node, server, parked):
     """In the same step: no list, no away set, no flag, no progress."""
-    taken = await node.take("c")
+    taken = await node.claim("c")
     await node.join(taken, "c", "A", "B")
     if parked:
         await node.store.park(taken.client_id, "c", 0, gone=False)
@@ -633,7 +633,7 @@ async def test_going_live_leaves_nothing_behind(node, server, parked):
 async def test_a_gap_is_exact(start, parked):
     """So many messages, from the position on, up to the oldest that is there; told once, in front."""
     node = await start(log_length=5, inbox_length=20, replay_count=2)
-    taken = await node.take("c")
+    taken = await node.claim("c")
     await node.join(taken, "c", "A", "B")
     if parked:
         await node.store.park(taken.client_id, "c", 0, gone=False)
@@ -651,7 +651,7 @@ async def test_a_gap_is_exact(start, parked):
 async def test_what_is_cut_during_a_replay_is_told_on_its_own(start):
     """A log that is cut between two batches: a second gap behind the first, each with its own count."""
     node = await start(log_length=4, replay_count=1)
-    taken = await node.take("c")
+    taken = await node.claim("c")
     await node.join(taken, "c", "A", "B")
     await node.store.park(taken.client_id, "c", 0, gone=False)
     await node.publish_all([("B", 1), ("B", 2)])
@@ -669,7 +669,7 @@ async def test_what_is_cut_during_a_replay_is_told_on_its_own(start):
 async def test_an_answer_that_was_lost_is_given_again(start):
     """The same position is asked for twice: gaps and counts are as they were, not believed told."""
     node = await start(log_length=4, replay_count=1)
-    taken = await node.take("c")
+    taken = await node.claim("c")
     await node.join(taken, "c", "A", "B")
     await node.store.park(taken.client_id, "c", 0, gone=False)
     await node.publish_all([("B", 1), ("B", 2), *[("A", i) for i in range(6)]])
@@ -687,7 +687,7 @@ async def test_an_answer_that_was_lost_is_given_again(start):
 async def test_a_room_joined_again_counts_anew(start):
     """What was counted before a room was left says nothing about it now."""
     node = await start(replay_count=2)
-    taken = await node.take("c")
+    taken = await node.claim("c")
     client = taken.client_id
     await node.join(taken, "c", "A", "B")
     await node.store.park(client, "c", 0, gone=False)
@@ -706,12 +706,12 @@ async def test_a_room_joined_again_counts_anew(start):
 async def test_counts_that_nobody_knows_are_null(start):
     """Where the log was cut behind the position, or some messages are not for everybody."""
     node = await start(log_length=3)
-    taken = await node.take("c")
+    taken = await node.claim("c")
     await node.join(taken, "c", "A")
     middle = (await node.publish_all([("A", i) for i in range(9)]))[2]
     _, batches = await node.all(taken.client_id, "c", middle)
     assert [gap.dropped for gap in batches[0].gaps] == [None]
-    taken = await node.take("d")
+    taken = await node.claim("d")
     await node.join(taken, "d", "A")
     await node.publish("A", skip="somebody")
     await node.publish_all([("A", i) for i in range(4)])
@@ -722,7 +722,7 @@ async def test_counts_that_nobody_knows_are_null(start):
 async def test_a_log_that_has_expired_is_a_gap(start, server):
     """Nothing newer need follow: it is told before going live, up to the head."""
     node = await start(log_age=0.05)
-    taken = await node.take("c")
+    taken = await node.claim("c")
     await node.join(taken, "c", "A")
     last = (await node.publish_all([("A", 1), ("A", 2)]))[-1]
     await eventually(lambda: not server.client.exists(key("room:A:log")))
@@ -735,7 +735,7 @@ async def test_a_log_that_has_expired_is_a_gap(start, server):
 
 async def test_a_room_that_was_forgotten_is_no_gap(node, server):
     """Numbers begin anew at the clock: what was counted before says nothing, for the idle and for the parked."""
-    taken = await node.take("c")
+    taken = await node.claim("c")
     await node.join(taken, "c", "A")
     position = await node.publish()
     await node.store.park(taken.client_id, "c", position, gone=False)
@@ -747,7 +747,7 @@ async def test_a_room_that_was_forgotten_is_no_gap(node, server):
 
 async def test_not_every_message_is_for_everybody(node):
     """Neither one's own without echo, nor what has expired; both move the position."""
-    taken = await node.take("c", client_id="ada")
+    taken = await node.claim("c", client_id="ada")
     await node.join(taken, "c", "A")
     await node.store.park("ada", "c", 0, gone=False)
     first = await node.publish("A", skip="somebody")
@@ -762,13 +762,13 @@ async def test_not_every_message_is_for_everybody(node):
 
 async def test_a_session_without_a_list_reads_the_logs(node, server):
     """Nobody parked it, or its list is gone: that costs nothing."""
-    taken = await node.take("c")
+    taken = await node.claim("c")
     await node.join(taken, "c", "A")
     offsets = await node.publish_all([("A", 1), ("A", 2)])
     await node.store.park(taken.client_id, "c", 0, gone=True)
     offsets += await node.publish_all([("A", 3)])
     server.client.delete(*server.client.keys(key("inbox:*")))
-    again = await node.take("d", pid=taken.pid)
+    again = await node.claim("d", pid=taken.pid)
     assert (await node.all(taken.client_id, "d", again.position))[0] == offsets
 
 
@@ -776,7 +776,7 @@ async def test_many_rooms_with_long_logs(start):
     """Merging hundreds of messages of dozens of rooms, busy ones and quiet ones, keeps the one order."""
     node = await start(replay_count=97)
     rooms = [f"r{i}" for i in range(30)]
-    taken = await node.take("c")
+    taken = await node.claim("c")
     await node.join(taken, "c", *rooms)
     busier = random.Random(1).choices(
         rooms, weights=[2**-i for i in range(20)] + [0.01] * 10, k=900
@@ -792,7 +792,7 @@ async def test_long_messages_of_many_rooms_are_not_read_in_every_batch(start, se
     """A batch sees what waits in so many rooms as a few MB allow, and no room again before its turn."""
     node = await start(log_length=2)
     rooms = [f"r{number}" for number in range(20)]
-    taken = await node.take("c")
+    taken = await node.claim("c")
     await node.join(taken, "c", *rooms)
     long, offsets = '"' + "x" * 400_000 + '"', []
     for room in rooms:
@@ -818,7 +818,7 @@ async def test_long_messages_of_many_rooms_are_not_read_in_every_batch(start, se
 async def test_what_is_cut_before_its_turn_is_a_gap(start, parked):
     """A batch has seen a long message, which is cut before the next one; whether logs are read or the inbox."""
     node = await start(log_length=2, replay_bytes=2000)
-    taken = await node.take("c")
+    taken = await node.claim("c")
     await node.join(taken, "c", "A", "B")
     if parked:
         await node.store.park(taken.client_id, "c", 0, gone=False)
@@ -840,12 +840,12 @@ async def test_what_is_cut_before_its_turn_is_a_gap(start, parked):
 
 async def test_finish_leaves_nothing(node, server):
     """An ended session is gone with all that belongs to it."""
-    taken = await node.take("c")
+    taken = await node.claim("c")
     await node.join(taken, "c", "A")
     await node.store.park(taken.client_id, "c", 0, gone=False)
-    await node.store.finish(taken.client_id, "c")
+    await node.store.end_session(taken.client_id, "c")
     assert {k.removeprefix(BASE) for k in server.client.scan_iter("t:*")} == {"clock"}
-    assert (await node.take("d", pid=taken.pid)).how == "new"
+    assert (await node.claim("d", pid=taken.pid)).how == "new"
 
 
 async def test_history_pages(node):
@@ -903,7 +903,7 @@ async def test_what_has_expired_is_passed_over_in_pieces(node):
 
 async def test_what_is_passed_over_is_bounded_in_bytes(node):
     """Whether it has expired, or is the reader's own: a run looks at a MB of it, not at a thousand of any length."""
-    taken = await node.take("c", client_id="ada")
+    taken = await node.claim("c", client_id="ada")
     await node.join(taken, "c", "A")
     long = '"' + "x" * 20_000 + '"'
     await node.publish_all([("A", long)] * 200, ttl=1e-6)
@@ -938,8 +938,8 @@ async def test_the_sweeper_parks_what_the_dead_served(start, server):
     dead, alive = await start(), await start()
     await dead.store.renew(first=True)
     await alive.store.renew(first=True)
-    taken = [await dead.take(f"c{i}") for i in range(5)]
-    kept = await alive.take("d")
+    taken = [await dead.claim(f"c{i}") for i in range(5)]
+    kept = await alive.claim("d")
     for i, each in enumerate(taken):
         await dead.join(each, f"c{i}", "A")
     await dead.store.park(taken[4].client_id, "c4", 0, gone=True)
@@ -963,7 +963,7 @@ async def test_the_sweeper_goes_by_rooms(start, server):
     dead, alive = await start(), await start()
     await dead.store.renew(first=True)
     for i in range(5):
-        await dead.join(await dead.take(f"c{i}"), f"c{i}", *(f"r{number}" for number in range(10)))
+        await dead.join(await dead.claim(f"c{i}"), f"c{i}", *(f"r{number}" for number in range(10)))
     server.client.delete(key(f"node:{dead.store.node}"))
     assert [await alive.store.sweep(100, 11) for _ in range(4)] == [2, 2, 1, 0]
     assert server.client.scard(key("room:r0:away")) == 5
@@ -972,11 +972,11 @@ async def test_the_sweeper_goes_by_rooms(start, server):
 async def test_touching_keeps_alive_what_is_owned(start, server):
     """And nothing else: who left is not brought back, nor counted."""
     one, two = await start(), await start()
-    mine, taken_away, gone = await one.take("a"), await one.take("b"), await one.take("c")
+    mine, taken_away, gone = await one.claim("a"), await one.claim("b"), await one.claim("c")
     await one.join(mine, "a", "A")
     await one.store.park(mine.client_id, "a", 0, gone=False)
-    await two.take("d", pid=taken_away.pid)
-    await one.store.finish(gone.client_id, "c")
+    await two.claim("d", pid=taken_away.pid)
+    await one.store.end_session(gone.client_id, "c")
     for name in server.client.scan_iter("t:*"):
         server.client.pexpire(name, 5000)
     everybody = [(mine.client_id, "a"), (taken_away.client_id, "b"), (gone.client_id, "c")]
@@ -993,14 +993,14 @@ async def test_a_rollback_is_told_to_everybody(start):
     """Where the clock is behind what a node has seen: a reset for all rooms joined before."""
     node = await start()
     channel = node.store.keys.all_nodes_channel.encode()
-    node.store.bus.want(channel)
-    await node.store.bus.confirmed(channel)
-    taken = await node.take("c")
+    node.store.bus.subscribe(channel)
+    await node.store.bus.wait_subscribed(channel)
+    taken = await node.claim("c")
     await node.join(taken, "c", "A", "B")
     kept = await node.publish("A")
-    assert not await node.store.rollback()
-    node.store.seen.newest = seen = kept + 1000
-    assert await node.store.rollback()
+    assert not await node.store.detect_loss()
+    node.store.loss_detector.newest = seen = kept + 1000
+    assert await node.store.detect_loss()
     assert int(await node.store.clock()) == seen
     await eventually(lambda: node.heard)
     assert node.heard == [(channel.decode(), "reset")]
@@ -1019,17 +1019,17 @@ async def test_a_rollback_is_noticed_behind_newer_messages(start, server):
     It is known to whoever published it, though nobody on that node hears the room.
     """
     node, other = await start(), await start()
-    taken = await node.take("c")
+    taken = await node.claim("c")
     await node.join(taken, "c", "A")
     one, two = await node.publish_all([("A", 1), ("A", 2)])
     await node.publish("A", volatile=True)  # lies in no log, and is not looked for
-    assert not await node.store.rollback(), "it is where it was"
-    node.store.seen.freeze()
+    assert not await node.store.detect_loss(), "it is where it was"
+    node.store.loss_detector.on_bus_lost([])
     server.client.xdel(key("room:A:log"), f"{two}-0")
     server.client.hset(key("room:A:meta"), mapping={"last": str(one)})
     server.client.hincrby(key("room:A:meta"), "n", -1)
     newer = await other.publish("A")
-    assert await node.store.rollback()
+    assert await node.store.detect_loss()
     got, batches = await node.all(taken.client_id, "c", taken.position)
     assert got == [one, newer]
     assert [(g.reason, g.after, g.before) for g in batches[0].gaps] == [("reset", one, two + 1)]
@@ -1041,8 +1041,8 @@ async def test_each_loss_is_remembered_by_itself(start, server):
     losses: list[list[int]] = []
 
     async def lose(*, beyond: int) -> None:
-        node.store.seen.newest = await node.store.clock() + beyond
-        assert await node.store.rollback()
+        node.store.loss_detector.newest = await node.store.clock() + beyond
+        assert await node.store.detect_loss()
         said = server.client.get(key("reset"))
         losses[:] = [[int(edge) for edge in pair.split(":")] for pair in said.split()]
 
@@ -1056,11 +1056,11 @@ async def test_each_loss_is_remembered_by_itself(start, server):
     await lose(beyond=1000)
     assert losses == [[two, two + 1001], [one, one + 1501]]
     for offset in (two + 700, one + 700):
-        node.store.seen.witness = ("A", offset)
+        node.store.loss_detector.newest_logged = ("A", offset)
         await lose(beyond=0)
         assert losses == [[two, two + 1001], [one, one + 1501]], "known already"
     server.client.set(key("clock"), str(two + 3000))
-    node.store.seen.witness = ("A", three := two + 2000)
+    node.store.loss_detector.newest_logged = ("A", three := two + 2000)
     await lose(beyond=0)
     assert losses == [[0, three + 1], [two, two + 1001], [one, one + 1501]]
     for _ in range(7):
@@ -1075,12 +1075,12 @@ async def test_what_a_log_may_lose_is_no_rollback(start, server, how):
     """The newest known message was cut or has expired, as it may."""
     node = await start(log_length=2)
     two = (await node.publish_all([("A", 1), ("A", 2)]))[-1]
-    node.store.seen.witness = ("A", two)
+    node.store.loss_detector.newest_logged = ("A", two)
     if how == "cut":
         await node.publish_all([("A", 3), ("A", 4)])
     else:
         server.client.delete(key("room:A:log"))
-    assert not await node.store.rollback()
+    assert not await node.store.detect_loss()
 
 
 # -- all of them
@@ -1092,17 +1092,17 @@ async def test_every_key_has_an_end(start, server):
     await node.store.renew(first=True)
     for i in range(6):
         name = f"c{i}"
-        taken = await node.take(name, client_id=f"client{i}" if i % 2 else None)
+        taken = await node.claim(name, client_id=f"client{i}" if i % 2 else None)
         await node.join(taken, name, "A", "B")
         if i > 1:
             await node.store.park(taken.client_id, name, 0, gone=i > 2)
         await node.publish_all([("A", 1), ("B", 2)] * 3, dedupe=None)
         await node.publish("A", dedupe=node.store.keys.dedupe("A", "me", str(i)), ttl=5)
         if i > 2:
-            await node.take(name + "x", pid=taken.pid)
+            await node.claim(name + "x", pid=taken.pid)
             await node.store.replay(taken.client_id, name + "x", taken.position)
-    node.store.seen.newest += 5000
-    await node.store.rollback()
+    node.store.loss_detector.newest += 5000
+    await node.store.detect_loss()
     endless = {k for k in server.client.scan_iter("t:*") if server.client.pttl(k) == -1}
     assert endless == {key("clock")}
 

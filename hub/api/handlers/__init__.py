@@ -1,0 +1,1 @@
+"""What carries the verbs out, a module for each capability."""

@@ -1,0 +1,108 @@
+"""Rooms: subscribe, unsubscribe, publish, history, ack (PROTOCOL §4)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hub.api.pipeline import Call
+from hub.api.requests import (
+    AckRequest,
+    HistoryRequest,
+    PublishRequest,
+    SubscribeRequest,
+    UnsubscribeRequest,
+)
+from hub.errors import Forbidden
+from hub.message import encode, meta
+from hub.pubsub import history as room_history
+from hub.pubsub.session import Session
+
+
+def publish(call: Call, request: PublishRequest) -> None:
+    """Send a message on its way; it is answered when its script has run."""
+    store, client_id = call.node.store, call.session.client_id
+    header, body = encode(
+        request.event,
+        bytes(request.data),
+        meta(request.room, client_id),
+        attachments=call.attachments,
+        skip=None if request.echo else client_id,
+        ttl=request.ttl or 0,
+    )
+    dedupe = None
+    if request.id is not None:
+        dedupe = store.keys.dedupe(request.room, client_id, request.id)
+    store.publishing.publish(
+        request.room,
+        header,
+        body,
+        call.on_published,
+        volatile=request.volatile,
+        conditional=not request.echo or request.ttl is not None,
+        dedupe=dedupe,
+    )
+
+
+async def subscribe(call: Call, request: SubscribeRequest) -> None:
+    """Join a room; what its log holds up to the join goes with the answer where that was asked for."""
+    _check_personal(call.session, request.room)
+    if request.history or request.since is not None:
+        await call.session.wait_drained()
+
+    async def answer(join: int) -> None:
+        found: dict[str, Any] = {}
+        attachments: list[bytes] = []
+        if request.history or request.since is not None:
+            found, attachments = await _read(
+                call, request.room, request.since, join + 1, request.history
+            )
+        elif request.history == 0:
+            found = {"messages": [], "more": False, "gap": False}
+        call.reply({"ok": True, "room": request.room, "offset": str(join), **found}, attachments)
+
+    await call.node.sessions.subscribe(call.session, request.room, answer)
+
+
+async def unsubscribe(call: Call, request: UnsubscribeRequest) -> None:
+    if request.room == f"@{call.session.client_id}":
+        raise Forbidden("room: a personal room is always subscribed")
+    await call.node.sessions.unsubscribe(call.session, request.room)
+    call.reply({"ok": True, "room": request.room})
+
+
+async def history(call: Call, request: HistoryRequest) -> None:
+    """Read a room's log."""
+    _check_personal(call.session, request.room)
+    # A client that asks for much and reads nothing waits for itself.
+    await call.session.wait_drained()
+    answer, attachments = await _read(
+        call, request.room, request.after, _int(request.before), request.limit
+    )
+    del answer["gap"]
+    call.reply({"ok": True, **answer}, attachments)
+
+
+async def ack(call: Call, request: AckRequest) -> None:
+    """Note that everything up to an offset is processed; answered once that is stored."""
+    call.session.commit(int(request.offset))
+    await call.node.maintenance.commit_now(call.session)
+    call.reply({"ok": True, "offset": str(call.session.acked)})
+
+
+async def _read(
+    call: Call, room: str, after: str | None, before: int | None, limit: int | None
+) -> tuple[dict[str, Any], list[bytes]]:
+    """Return what a room's log holds, as it is answered."""
+    page = await call.node.history.read(room, after=_int(after), before=before, limit=limit)
+    call.limits.charge_answer(page.size, page.looked)
+    return room_history.answer(page, newest=after is None)
+
+
+def _check_personal(session: Session, room: str) -> None:
+    """Refuse a personal room to everybody but its client."""
+    if room.startswith("@") and not (session.named and room == f"@{session.client_id}"):
+        raise Forbidden("room: a personal room is its client's alone")
+
+
+def _int(offset: str | None) -> int | None:
+    return None if offset is None else int(offset)

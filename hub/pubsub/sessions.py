@@ -1,0 +1,342 @@
+"""The sessions that connections of this node own: claimed, started, subscribed, replayed, detached.
+
+Every loss, of the bus, of the lease, of a client's pace, is mended by the same means: the session is replayed from the
+last offset written to it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+from collections.abc import Awaitable, Callable, Iterable, Iterator
+
+from hub.engineio.core.prepared import PreparedMessage
+from hub.engineio.core.state import CloseCode
+from hub.errors import Unavailable
+from hub.pid import Pid
+from hub.pubsub.replay import Replayer
+from hub.pubsub.rooms import Rooms
+from hub.pubsub.session import Peer, Session, SessionState
+from hub.pubsub.session_observers import SessionObservers
+from hub.settings import Settings
+from hub.store.results import NotOwner, SessionClaim
+from hub.store.store import Store
+from hub.tasks import BackgroundTasks
+
+log = logging.getLogger("hub.pubsub")
+
+# The join offset of a subscribe that is in progress: above every message.
+NOT_YET = 10**17
+# Seconds within which a node parks a session that it has claimed for a connection that is already gone.
+ABANDONED = 1.0
+# Socket.IO's packet DISCONNECT.
+DISCONNECT = "1"
+
+
+class Sessions:
+    """All sessions of a node; there is at most one for each client."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        store: Store,
+        rooms: Rooms,
+        replayer: Replayer,
+        tasks: BackgroundTasks,
+        observers: SessionObservers,
+    ) -> None:
+        self._store = store
+        self._rooms = rooms
+        self._replayer = replayer
+        self._tasks = tasks
+        self._observers = observers
+        self._timeout = settings.redis_timeout
+        self._clock = asyncio.get_running_loop().time
+        # The order in which connections claim sessions.
+        self._order = itertools.count(1)
+        self._by_client: dict[str, Session] = {}
+        self._by_connection: dict[str, Session] = {}
+
+    def __len__(self) -> int:
+        return len(self._by_client)
+
+    def __iter__(self) -> Iterator[Session]:
+        """Iterate over the sessions as they are now, whatever is done with them meanwhile."""
+        return iter(list(self._by_client.values()))
+
+    def of_client(self, client_id: str) -> Session | None:
+        return self._by_client.get(client_id)
+
+    def of_connection(self, connection: str) -> Session | None:
+        return self._by_connection.get(connection)
+
+    # -- beginning
+
+    async def claim(
+        self,
+        peer: Peer,
+        connection: str,
+        *,
+        client_id: str | None,
+        pid: Pid | None,
+        offset: int | None,
+        data_only: bool = False,
+        manual_acks: bool = False,
+    ) -> Session | None:
+        """Make a connection the owner of a session; None: refused. `start_session` starts it.
+
+        Raises Unavailable.
+        """
+        order = next(self._order)
+        claim = await self._store.claim(
+            connection, client_id=client_id, pid=pid, offset=None if manual_acks else offset
+        )
+        if claim is None:
+            return None
+        rooms = [self._rooms.acquire(name) for name in claim.rooms]
+        try:
+            for room in rooms:
+                if peer.closed:
+                    break  # parked at once: nobody waits for the bus
+                await self._store.bus.wait_subscribed(room.channel, self._timeout)
+            if peer.closed:
+                raise Unavailable("the connection is gone")
+            older = self._by_client.get(claim.client_id)
+            if older is not None and older.order > order:  # rule: late_admission/1
+                raise Unavailable("a newer connection came in between")
+            session = self._add(
+                peer, connection, claim, data_only=data_only, manual_acks=manual_acks
+            )
+            session.order = order
+            return session
+        except BaseException:
+            # The session is this connection's already: park it in its name.
+            self._tasks.spawn(self._park(claim.client_id, connection, claim.position))
+            raise
+        finally:
+            for room in rooms:
+                self._rooms.release(room)
+
+    def _add(
+        self,
+        peer: Peer,
+        connection: str,
+        claim: SessionClaim,
+        *,
+        data_only: bool,
+        manual_acks: bool,
+    ) -> Session:
+        if (older := self._by_client.get(claim.client_id)) is not None:
+            self.on_replaced(older)
+        session = Session(
+            peer,
+            connection,
+            claim,
+            named=f"@{claim.client_id}" in claim.rooms,
+            data_only=data_only,
+            manual_acks=manual_acks,
+            slow_readers=self,
+        )
+        self._by_client[claim.client_id] = session
+        self._by_connection[connection] = session
+        self._store.loss_detector.on_claimed(session)
+        for name, join in claim.rooms.items():
+            room = self._rooms.acquire(name)
+            room.members[session] = join
+        self._observers.on_claimed(session)
+        return session
+
+    def start_session(self, session: Session, *reply: PreparedMessage) -> None:
+        """Write the reply to its CONNECT and `hub:session`, in one piece, then replay."""
+        if session.closed:
+            session.write(*reply)
+            return
+        claim = session.claim
+        session.peer.listener = session
+        session.send_event(
+            "hub:session",
+            {
+                "protocol": 1,
+                "client_id": claim.client_id,
+                "recovered": claim.how != "new",
+                "missed": claim.missed,
+                "rooms": sorted(claim.rooms),
+                "head": str(claim.head),
+            },
+            *reply,
+        )
+        if claim.how == "new" and not claim.rooms:
+            session.go_live(claim.head)  # it is in no room, so it cannot have missed anything
+        if session.state is not SessionState.LIVE:
+            self.catch_up(session)
+
+    # -- catching up
+
+    def catch_up(self, session: Session) -> None:
+        """Replay a session until it is live; at most one task a session does so."""
+        if session.closed:
+            return
+        session.needs_replay = True
+        session.go_away()  # rule: heal_holds
+        if session.task is None:
+            session.task = self._tasks.spawn(self._replay(session))
+
+    def catch_up_all(self, sessions: Iterable[Session]) -> None:
+        for session in list(sessions):
+            self.catch_up(session)
+
+    def park_slow(self, session: Session) -> None:
+        """Park a session whose socket buffer is full: the rest waits in its inbox until the buffer has drained."""
+        session.go_away()
+        session.needs_park = True
+        if session.task is None:
+            session.task = self._tasks.spawn(self._replay(session))
+
+    def on_bus_lost(self) -> None:
+        """Let no session be live until the bus is back and the logs were read."""
+        for session in self:
+            session.needs_replay = True
+            session.go_away()  # rule: heal_holds
+
+    async def _replay(self, session: Session) -> None:
+        try:
+            await self._replayer.replay(session)
+        except NotOwner as refusal:
+            session.task = None
+            self.on_not_owner(session, refusal)
+        except Exception:
+            # A fault of the hub's own: better a client that reconnects than one that gets nothing.
+            log.exception("a replay failed")
+            session.task = None
+            self.disconnect_retry(session)
+        finally:
+            session.task = None
+
+    # -- rooms
+
+    async def subscribe(
+        self, session: Session, name: str, answer: Callable[[int], Awaitable[None]]
+    ) -> None:
+        """Join a room. `answer` gets the offset to count from and writes the answer, before any newer message comes.
+
+        That offset is the join, or the position resumed from where this is newer: an earlier connection may have joined
+        without its client getting the answer, and have passed messages of the room by. Raises HubError, NotOwner.
+        """
+        room = self._rooms.acquire(name)
+        try:
+            timeout = self._timeout
+            await self._store.bus.wait_subscribed(room.channel, timeout)  # rule: sub_bus_first
+            if session.closed:  # rule: closed_join
+                # The session is in no room any more, as far as this node knows: it would join anew, after messages that its
+                # client has yet to get.
+                raise Unavailable("the connection is gone")
+            losses = self._rooms.bus_losses
+            session.pause_delivery()
+            # The room's messages are buffered from before the script runs; those up to the join are dropped later.
+            room.members.setdefault(session, NOT_YET)
+            try:
+                join, _ = await self._store.subscribe(
+                    session.client_id, session.connection, name, known=name in session.joins
+                )
+                await answer(max(join, session.claim.position))  # rule: passed_join
+                if not session.closed:
+                    self._rooms.add_member(session, name, join)
+            finally:
+                if room.members.get(session) == NOT_YET:
+                    del room.members[session]
+                if losses != self._rooms.bus_losses:
+                    # A replay in progress did not wait for this room's channel.
+                    session.needs_replay = True
+                if not session.resume_delivery():
+                    self.catch_up(session)
+        finally:
+            self._rooms.release(room)
+
+    async def unsubscribe(self, session: Session, name: str) -> None:
+        """Leave a room: nothing of it is delivered after this. Raises HubError, NotOwner."""
+        await self._store.unsubscribe(session.client_id, session.connection, name)
+        self._rooms.remove_member(session, name)
+
+    # -- the end
+
+    async def detach(self, session: Session, *, deliberate: bool) -> None:
+        """Note that its connection is gone: end an anonymous session that was left deliberately, park any other."""
+        if session.closed:
+            return
+        self._remove(session)
+        if not deliberate or session.named:
+            self._observers.on_parked(session)
+            await self._park(session.client_id, session.connection, session.acked)
+            return
+        self._observers.on_ended(session)
+        try:
+            await self._store.end_session(session.client_id, session.connection)
+        except (NotOwner, Unavailable):
+            pass  # a newer connection owns it, or it will expire
+
+    async def _park(self, client_id: str, connection: str, position: int) -> None:
+        try:
+            await self._store.park(client_id, connection, position, gone=True)
+        except NotOwner:
+            pass  # a newer connection owns it: nothing of this one counts any more
+        except Unavailable:
+            # It stays unparked, and so without an inbox: its client will get everything from the logs.
+            log.info("a session could not be parked")
+
+    def on_not_owner(self, session: Session, refusal: NotOwner) -> None:
+        """A script has refused the session's connection."""
+        if refusal.replaced:
+            self.on_replaced(session)
+        else:
+            self.disconnect_retry(session)
+
+    def on_replaced(self, session: Session) -> None:
+        """A newer connection owns the session: what this one still sends or gets changes nothing."""
+        if not session.closed:
+            self._remove(session)
+            self._observers.on_replaced(session)
+            self._tasks.spawn(self._disconnect_replaced(session))
+
+    async def _disconnect_replaced(self, session: Session) -> None:
+        """Disconnect a replaced connection for good, unless the one that replaced it turns out to be gone.
+
+        A CONNECT can be late (its node was stopped, the way to Redis slow) and its connection long abandoned. Then its node
+        parks the session when it notices, which may have to wait for the bus, and the connection that it replaced is the
+        client's newest: that one is to reconnect. So is one that a failover has forgotten: Redis then remembers an older
+        owner.
+        """
+        until = self._clock() + self._timeout
+        claim, is_replaced = session.claim, self._store.is_replaced
+        replaced: bool | None = None
+        while replaced is None and self._clock() <= until:
+            await asyncio.sleep(ABANDONED)
+            try:
+                replaced = await is_replaced(claim)  # rule: late_admission/2, takes_count
+            except Unavailable:
+                replaced = False  # nobody can know; a newer connection will replace it again
+        if session.peer.closed:
+            return
+        if replaced:
+            session.write(PreparedMessage(DISCONNECT))
+            session.peer.close(CloseCode.DONE)
+        else:
+            session.peer.close(CloseCode.TRY_AGAIN)
+
+    def disconnect_retry(self, session: Session) -> None:
+        """Close a connection that the hub could not serve; its client reconnects."""
+        if not session.closed:
+            self._remove(session)
+            self._observers.on_parked(session)
+            session.peer.close(CloseCode.TRY_AGAIN)
+
+    def _remove(self, session: Session) -> None:
+        """Serve a session no more; Redis is not asked."""
+        session.close()
+        if self._by_client.get(session.client_id) is session:
+            del self._by_client[session.client_id]
+        self._by_connection.pop(session.connection, None)
+        for name in list(session.joins):
+            self._rooms.remove_member(session, name)
+        if session.task is not None:
+            session.task.cancel()
