@@ -5,52 +5,16 @@ from __future__ import annotations
 import asyncio
 import re
 import sys
-from typing import Self
 
 import pytest
 
 from tests.support.hubs import Hub
+from tests.support.pages import blocks
+from tests.support.program import Program
 from tests.support.times import eventually
 from tests.support.tools import ROOT, node
 
 README = (ROOT / "README.md").read_text()
-
-
-class Program:
-    """A program of `examples/`, as somebody in a terminal runs it."""
-
-    def __init__(self, *command: str) -> None:
-        self._command = command
-        self.lines: list[str] = []
-
-    async def __aenter__(self) -> Self:
-        self._process = await asyncio.create_subprocess_exec(
-            *self._command,
-            cwd=ROOT,
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.STDOUT,
-        )
-        self._reading = asyncio.create_task(self._read())
-        return self
-
-    async def _read(self) -> None:
-        assert self._process.stdout is not None
-        async for line in self._process.stdout:
-            self.lines.append(line.decode().rstrip())
-
-    def press_enter(self) -> None:
-        assert self._process.stdin is not None
-        self._process.stdin.write(b"\n")
-
-    async def says(self, *lines: str) -> None:
-        await eventually(lambda: self.lines[-len(lines) :] == [*lines], 20, lambda: self.lines)
-
-    async def __aexit__(self, *exc: object) -> None:
-        if self._process.returncode is None:
-            self._process.kill()
-        await self._process.wait()
-        await self._reading
 
 
 async def publish(url: str, *headlines: str) -> None:
@@ -60,9 +24,8 @@ async def publish(url: str, *headlines: str) -> None:
 
 def shown(first: str) -> list[str]:
     """Return the lines of the README's block of output that begins with a line."""
-    found = re.search(rf"^```\n({re.escape(first)}\n.*?)```", README, re.MULTILINE | re.DOTALL)
-    assert found is not None
-    return found[1].splitlines()
+    [found] = [block for block in blocks(README) if not block.language and block.lines[0] == first]
+    return found.lines
 
 
 @pytest.mark.slow
