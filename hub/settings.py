@@ -1,4 +1,4 @@
-"""Everything that can be set, with its default, unit and bounds: one frozen struct.
+"""Everything that can be set, with its meaning, unit, default and bounds: one frozen struct.
 
 Each field is an environment variable too: `HUB_` and the field's name in capitals.
 """
@@ -9,16 +9,36 @@ import ipaddress
 import re
 from collections.abc import Mapping
 from ipaddress import IPv4Network, IPv6Network
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import Meta
 
 from hub.errors import BadRequest
+from hub.model import DEDUPE_LIFE, HISTORY_LIMIT
+
+KIB, MIB, GIB, TIB = 1 << 10, 1 << 20, 1 << 30, 1 << 40
+HOUR, YEAR = 3600.0, 365 * 86400.0
+
+
+def _unit(name: str) -> Meta:
+    """State the unit of a setting, for its explanation."""
+    return Meta(extra={"unit": name})
+
+
+def _rule(sentence: str) -> Meta:
+    """State the bounds of a setting in words, where its type does not say them."""
+    return Meta(extra={"rule": sentence})
+
 
 Count = Annotated[int, Meta(ge=1, le=1_000_000)]
-Bytes = Annotated[int, Meta(ge=1024, le=1 << 30)]
-Seconds = Annotated[float, Meta(gt=0, le=10 * 365 * 86400)]
+CountFromZero = Annotated[int, Meta(ge=0, le=1_000_000)]
+Messages = Annotated[Count, _unit("messages")]
+Connections = Annotated[CountFromZero, _unit("connections")]
+Verbs = Annotated[Count, _unit("verbs")]
+VerbsPerSecond = Annotated[Count, _unit("verbs a second")]
+Bytes = Annotated[int, Meta(ge=KIB, le=GIB), _unit("bytes")]
+Seconds = Annotated[float, Meta(gt=0, le=10 * YEAR), _unit("seconds")]
 
 # Scheme, host and port; the slash that people like to write behind it is no part of an origin.
 _ORIGIN = re.compile(
@@ -27,86 +47,210 @@ _ORIGIN = re.compile(
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
-    """The hub's settings. Times are seconds, sizes bytes."""
+    """The hub's settings. Times are seconds, sizes bytes.
 
-    # -- where it listens and what it stands on
+    `hub.cli.settings_reference` reads the lines below: `# -- …` begins a section, and the string
+    under a field explains it to the hub's users.
+    """
+
+    # -- Where it listens
+
     host: str = "127.0.0.1"
+    """The hub listens on this address. 0.0.0.0 stands for every IPv4 address."""
+
     port: Annotated[int, Meta(ge=0, le=65535)] = 8000
-    # Empty: the embedded server. Otherwise redis://, rediss:// or unix://.
-    redis_url: str = ""
+    """The hub listens on this TCP port. 0 picks a free one."""
+
+    # -- Redis
+
+    redis_url: Annotated[str, _rule("it begins with redis://, rediss:// or unix://")] = ""
+    """The hub uses the Redis (6.2 or newer) or Valkey at this URL. Without one it starts a server
+    of its own, the embedded server."""
+
     data_dir: str = ".hub"
-    # Of every Redis key and channel; no braces, they name the hash tag.
-    prefix: Annotated[str, Meta(pattern=r"^[^{}\s]{1,64}$")] = "hub"
-    # How often the embedded server's append-only file reaches the disk.
-    fsync: Annotated[str, Meta(pattern=r"^(everysec|always)$")] = "everysec"
-    # Origins of pages that may connect, scheme://host[:port], comma-separated; "*" for all; empty: same origin only.
-    cors: str = ""
-    # Addresses or networks of proxies whose X-Forwarded-For, without it Forwarded, is believed, comma-separated.
-    trusted_proxies: str = ""
-    log_level: Annotated[str, Meta(pattern=r"^(debug|info|warning|error)$")] = "info"
+    """The embedded server keeps its data in this directory."""
 
-    # -- Engine.IO
-    ping_interval: Seconds = 25.0
-    ping_timeout: Seconds = 20.0
-    max_payload: Bytes = 1_000_000
-    websocket_compression: bool = False
-    # Of large polling answers.
-    http_compression: bool = True
-    # From the handshake to CONNECT, and from the WebSocket of an upgrade to its end.
-    connect_timeout: Seconds = 45.0
-    upgrade_timeout: Seconds = 10.0
-    # Of one connection: messages a second (above it is read more slowly), packets in one polling body, and how deep
-    # arrays and objects of its JSON may nest (stock Python clients fail at some 900).
-    events_per_second: Count = 100_000
-    max_packets: Count = 10_000
-    max_depth: Annotated[int, Meta(ge=1, le=500)] = 100
-    # The socket buffer of one client, above which it is parked and below which it is resumed.
-    buffer_high: Bytes = 256 * 1024
-    buffer_low: Annotated[int, Meta(ge=0, le=1 << 30)] = 64 * 1024
-    # Connections of one hub process; 0: as many as it may have files open. Polling clients can take two files each.
-    max_connections: Annotated[int, Meta(ge=0, le=1_000_000)] = 0
-    # While its event loop is behind by more than this, newcomers are told to come back later.
-    max_lag: Seconds = 1.0
-    # Connections that one address may hold, and new ones it may bring a second, ten times as many at once; loopback
-    # aside. An IPv6 network of 64 bits counts as one address. 0: no limit.
-    connections_per_address: Annotated[int, Meta(ge=0, le=1_000_000)] = 1000
-    newcomers_per_address: Annotated[int, Meta(ge=0, le=1_000_000)] = 100
-    # Verbs that one connection may have under way, and the bytes that they came in; beyond them it is not read. All
-    # that is under way is what everybody's next publish waits for.
-    pending_verbs: Count = 200
-    pending_bytes: Bytes = 4 * 1024 * 1024
-    # Verbs that all connections together have under way, beyond which those that have more than 4 of them take turns;
-    # each counts once more for each 4 KiB of it.
-    pending_together: Count = 32
-    # Publishes and acks of one connection a second, and all its other verbs, malformed ones among them; five times as
-    # many at once. Each 16 KiB of an answer, or 25 messages, count as a verb more. Beyond: rate_limited.
-    publishes_per_second: Count = 100_000
-    verbs_per_second: Count = 1000
+    fsync: Literal["everysec", "always"] = "everysec"
+    """The embedded server writes its data through to the disk every second (`everysec`) or before
+    it answers (`always`). With `everysec` a power cut may lose about two seconds. With `always` it
+    loses nothing, but each publish takes longer."""
 
-    # -- bounds of what is remembered (PROTOCOL §5)
-    inbox_length: Count = 1000
-    log_length: Count = 10_000
-    log_age: Seconds = 86400.0
-    anonymous_life: Seconds = 600.0
-    named_life: Seconds = 86400.0
-    rooms_per_session: Count = 1000
-    history_limit: Annotated[int, Meta(ge=1, le=1000)] = 1000
-    # One batch of a replay, and one answer with history, whichever comes first.
-    replay_count: Count = 200
-    replay_bytes: Bytes = 512 * 1024
-    # What a node remembers of its rooms, so that clients that return together need no reading of logs; 0: nothing.
-    replay_memory: Annotated[int, Meta(ge=0, le=1 << 40)] = 32 * 1024 * 1024
-    dedupe_life: Seconds = 120.0
+    prefix: Annotated[
+        str,
+        # Braces would name the hash tag.
+        Meta(pattern=r"^[^{}\s]{1,64}$"),
+        _rule("it needs 1 to 64 characters, none of them a brace or a blank"),
+    ] = "hub"
+    """Every Redis key and channel begins with this word. Hubs with different prefixes can share one
+    Redis."""
 
-    # -- nodes
-    # A node that has not renewed its lease for so long is dead, and its sessions are parked.
-    lease: Seconds = 10.0
-    # A bus on which the node's own probe has not come back for so long is deaf.
-    bus_silence: Seconds = 4.0
-    # A command to Redis not answered within this makes its connection count as broken.
     redis_timeout: Seconds = 10.0
-    # SIGTERM: clients are let go evenly over this many seconds; few of them sooner, ten a second at least.
-    drain: Annotated[float, Meta(ge=0, le=3600)] = 5.0
+    """Redis has this long to answer a command. A connection on which an answer takes longer is
+    replaced by a new one."""
+
+    # -- Browsers and proxies
+
+    cors: str = ""
+    """Pages of these origins may connect: `scheme://host[:port]`, comma-separated, or `*` for all.
+    Without any, only pages of the hub's own origin may."""
+
+    trusted_proxies: str = ""
+    """These are IP addresses or networks of proxies, comma-separated. The hub believes their
+    headers `X-Forwarded-For` (without it `Forwarded`) and `X-Forwarded-Host`, and nobody else's."""
+
+    # -- Connections
+
+    ping_interval: Seconds = 25.0
+    """The hub pings each connection at this interval."""
+
+    ping_timeout: Seconds = 20.0
+    """A client has this long to answer a ping. After that its connection is closed."""
+
+    connect_timeout: Seconds = 45.0
+    """A new connection has this long until its Socket.IO CONNECT is accepted. After that it is
+    closed."""
+
+    upgrade_timeout: Seconds = 10.0
+    """An upgrade from polling to WebSocket may take this long. After that the client stays on
+    polling."""
+
+    max_payload: Bytes = 1_000_000
+    """A WebSocket message or polling body that a client sends may have this size. A larger one
+    closes the connection."""
+
+    max_packets: Annotated[Count, _unit("packets")] = 10_000
+    """One polling body may hold this many packets. A body with more closes the connection."""
+
+    # Stock Python clients fail at some 900 levels.
+    max_depth: Annotated[int, Meta(ge=1, le=500), _unit("levels")] = 100
+    """Arrays and objects in a client's JSON may be nested this deep. A verb with deeper ones is
+    answered with `bad_request`."""
+
+    buffer_high: Bytes = 256 * KIB
+    """If the socket buffer of a client is larger than this, its session is parked: further messages
+    wait in Redis until the client has read enough."""
+
+    buffer_low: Annotated[int, Meta(ge=0, le=GIB), _unit("bytes")] = 64 * KIB
+    """A session that was parked for its socket buffer is resumed when no more than this is left in
+    it. It must be below `HUB_BUFFER_HIGH`."""
+
+    websocket_compression: bool = False
+    """If true, WebSocket messages are compressed for clients that offer it (permessage-deflate)."""
+
+    http_compression: bool = True
+    """If true, large polling answers are compressed for clients that accept gzip."""
+
+    # -- Limits
+
+    max_connections: Connections = 0
+    """A hub process holds at most this many connections. Beyond that, a new client gets HTTP 503
+    with `Retry-After`. 0 allows as many as the process may have files open; a polling client can
+    take two files."""
+
+    max_lag: Seconds = 1.0
+    """While the event loop of a hub process is late by more than this, new clients get HTTP 503
+    with `Retry-After`."""
+
+    connections_per_address: Connections = 1000
+    """One client address may hold this many connections. Beyond that, new ones get HTTP 503 with
+    `Retry-After`. Loopback is exempt, and an IPv6 network of 64 bits counts as one address. 0 means
+    no limit."""
+
+    newcomers_per_address: Annotated[CountFromZero, _unit("connections a second")] = 100
+    """One client address may open this many connections a second, and ten times as many at once.
+    Beyond that, new ones get HTTP 503 with `Retry-After`. Loopback is exempt, and an IPv6 network
+    of 64 bits counts as one address. 0 means no limit."""
+
+    events_per_second: Annotated[Count, _unit("messages a second")] = 100_000
+    """One connection may send this many messages a second. If it sends more, it is read more
+    slowly."""
+
+    # What is in progress is what everybody's next publish waits for.
+    pending_verbs: Verbs = 200
+    """This many verbs of one connection may be in progress at a time. Then the connection is not
+    read until half of them are answered."""
+
+    pending_bytes: Bytes = 4 * MIB
+    """The verbs of one connection that are in progress may have this size together. Then the
+    connection is not read until half of it is answered."""
+
+    pending_together: Verbs = 32
+    """This many verbs of all connections of a hub process may be in progress at a time. A verb
+    counts once more for each 4 KiB of it. Beyond that, a connection with more than 4 verbs in
+    progress is not read until half of all are answered."""
+
+    publishes_per_second: VerbsPerSecond = 100_000
+    """One connection may send this many publishes and acks a second, and five times as many at
+    once. Beyond that, the answer is `rate_limited`."""
+
+    verbs_per_second: VerbsPerSecond = 1000
+    """One connection may send this many other verbs a second, and five times as many at once.
+    Malformed verbs count, too. Each 16 KiB of an answer, or 25 messages read for it, count as one
+    more verb. Beyond that, the answer is `rate_limited`."""
+
+    # -- What is remembered
+
+    log_length: Messages = 10_000
+    """A room's log keeps this many messages. Beyond that, the oldest are trimmed, and sessions that
+    have not received them get a `hub:gap`."""
+
+    log_age: Seconds = 24 * HOUR
+    """A room's log keeps a message this long. After that it is trimmed, and sessions that have not
+    received it get a `hub:gap`."""
+
+    inbox_length: Messages = 1000
+    """The inbox of an absent client refers to at most this many messages. Beyond that, the oldest
+    references are trimmed, and their messages are read from the room logs instead."""
+
+    named_life: Seconds = 24 * HOUR
+    """The session of a client with a `client_id` is kept this long after its connection ended.
+    After that the client starts afresh."""
+
+    anonymous_life: Seconds = 600.0
+    """The session of a client without a `client_id` is kept this long after its connection ended.
+    After that the client starts afresh."""
+
+    rooms_per_session: Annotated[Count, _unit("rooms")] = 1000
+    """A session may be subscribed to this many rooms. Beyond that, `subscribe` is answered with
+    `bad_request`."""
+
+    history_limit: Annotated[int, Meta(ge=1, le=HISTORY_LIMIT), _unit("messages")] = HISTORY_LIMIT
+    """One answer with history holds at most this many messages. If there are more, the answer says
+    so with `more`."""
+
+    replay_count: Messages = 200
+    """One batch of a replay holds at most this many messages. The next batch follows when the
+    client has read this one."""
+
+    replay_bytes: Bytes = 512 * KIB
+    """One batch of a replay, or one answer with history, ends at this size if it has not reached
+    its number of messages before. It holds at least one message."""
+
+    replay_memory: Annotated[int, Meta(ge=0, le=TIB), _unit("bytes")] = 32 * MIB
+    """A hub process keeps the newest messages of its rooms in this much memory, so that clients
+    that reconnect together are replayed without reading the room logs. Beyond that, the oldest are
+    dropped from memory, never from the logs. 0 keeps none."""
+
+    dedupe_life: Seconds = DEDUPE_LIFE
+    """The `id` of a publish is remembered this long. After that, a publish with the same `id` is
+    stored again."""
+
+    # -- Operation
+
+    lease: Seconds = 10.0
+    """A hub process that has not renewed its lease in Redis for this long counts as dead. The other
+    processes then park its sessions."""
+
+    bus_silence: Seconds = 4.0
+    """If nothing comes over the bus (Redis pub/sub) for this long, not even the process's own
+    probe, the bus counts as lost. It is then connected anew, and what was missed is read from the
+    room logs."""
+
+    drain: Annotated[float, Meta(ge=0, le=HOUR), _unit("seconds")] = 5.0
+    """After SIGTERM, clients are disconnected evenly over this time, at least ten a second."""
+
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    """The hub logs messages of this level, or more severe ones, on standard error."""
 
     def __post_init__(self) -> None:
         if self.buffer_low >= self.buffer_high:

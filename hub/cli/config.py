@@ -11,15 +11,11 @@ from urllib.parse import urlsplit
 import click
 
 from hub import settings
+from hub.cli.settings_reference import SETTINGS, variable_text
 from hub.errors import BadRequest
 
 DEFAULTS = settings.Settings()
 SCHEMES = ("redis", "rediss", "unix")
-# Rules that Settings states as a pattern or not at all, in words.
-RULES = {
-    "prefix": "it needs 1 to 64 characters, none of them a brace or a blank",
-    "redis_url": "it begins with redis://, rediss:// or unix://",
-}
 
 
 def load(environ: Mapping[str, str], given: Mapping[str, Any]) -> settings.Settings:
@@ -38,38 +34,33 @@ def load(environ: Mapping[str, str], given: Mapping[str, Any]) -> settings.Setti
         field, _, what = error.message.partition(": ")
         if not what:
             raise click.UsageError(f"{field}.") from None
-        raise click.UsageError(invalid(_source(field, given), RULES.get(field, what))) from None
+        why = SETTINGS[field].rule or what
+        raise click.UsageError(invalid(_source(field, given), why)) from None
     if chosen.redis_url and urlsplit(chosen.redis_url).scheme not in SCHEMES:
-        raise click.UsageError(invalid(_source("redis_url", given), RULES["redis_url"]))
+        why = SETTINGS["redis_url"].rule
+        raise click.UsageError(invalid(_source("redis_url", given), why))
     return chosen
 
 
 def _source(field: str, given: Mapping[str, Any]) -> str:
     """Return the name under which a setting was given."""
-    return f"--{field.replace('_', '-')}" if field in given else f"HUB_{field.upper()}"
+    return f"--{field.replace('_', '-')}" if field in given else SETTINGS[field].variable
 
 
 def invalid(name: str, why: str) -> str:
     return f"Invalid value for {name}: {why.rstrip('.')}."
 
 
-def setting_text(value: object) -> str:
-    """Return a setting's value as one writes it in a variable."""
-    if isinstance(value, bool):
-        return str(value).lower()
-    return str(value).removesuffix(".0") if isinstance(value, float) else str(value)
-
-
 @click.command("settings")
 def show_settings() -> None:
     """List every setting in effect, as an environment file."""
     chosen = load(os.environ, {})
-    for name in settings.Settings.__struct_fields__:
-        value, default = getattr(chosen, name), getattr(DEFAULTS, name)
-        text = setting_text(_without_password(value) if name == "redis_url" else value)
-        click.echo(f"HUB_{name.upper()}={text}")
-        if value != default:
-            click.echo(f"#   default: {setting_text(default) or '(empty)'}")
+    for setting in SETTINGS.values():
+        value = getattr(chosen, setting.name)
+        text = variable_text(_without_password(value) if setting.name == "redis_url" else value)
+        click.echo(f"{setting.variable}={text}")
+        if value != setting.default:
+            click.echo(f"#   default: {variable_text(setting.default) or '(empty)'}")
 
 
 def _without_password(url: str) -> str:

@@ -6,7 +6,6 @@ import asyncio
 import errno
 import gc
 import os
-import re
 import socket
 from typing import Any
 
@@ -15,9 +14,9 @@ from click.core import ParameterSource
 from msgspec import inspect
 
 import hub
-from hub import settings
-from hub.cli.config import DEFAULTS, load, setting_text
-from hub.cli.serve_options import FLAGS, OPERATION, Flag
+from hub.cli.config import load
+from hub.cli.serve_options import FLAGS, Flag
+from hub.cli.settings_reference import Setting
 from hub.errors import Unavailable
 from hub.runtime import logs
 
@@ -41,14 +40,14 @@ settings too, which have variables only."""
 
 
 class ServeCommand(click.Command):
-    """Shows the options under headings, in the order of FLAGS."""
+    """Shows the options under the headings of their settings, in the order of FLAGS."""
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        groups = {flag.field: flag.group for flag in FLAGS}
+        headings = {flag.field: flag.setting.section for flag in FLAGS}
         sections: dict[str, list[tuple[str, str]]] = {}
         for param in self.get_params(ctx):
             if (row := param.get_help_record(ctx)) is not None:
-                sections.setdefault(groups.get(param.name or "", OPERATION), []).append(row)
+                sections.setdefault(headings.get(param.name or "", "Help"), []).append(row)
         for heading, rows in sections.items():
             with formatter.section(heading):
                 formatter.write_dl(rows, col_max=26)
@@ -60,40 +59,31 @@ class ServeOption(click.Option):
     def __init__(self, flag: Flag) -> None:
         super().__init__(
             [flag.name],
-            type=option_type(flag.field),
-            default=getattr(DEFAULTS, flag.field),
+            type=option_type(flag.setting),
+            default=flag.setting.default,
             envvar=flag.envvar,
-            metavar=flag.metavar,
-            help=flag.help,
+            metavar=flag.metavar or flag.setting.unit.upper() or None,
         )
         self.flag = flag
 
     def get_help_record(self, ctx: click.Context) -> tuple[str, str]:
-        value = getattr(DEFAULTS, self.flag.field)
-        default = self.flag.shown_default or setting_text(value)
+        default = self.flag.shown_default or self.flag.setting.default_text
         name = f"{self.flag.name} {self.make_metavar(ctx)}"
         return name, f"{self.flag.help}  [{self.flag.envvar}; default: {default}]"
 
 
-def option_type(field: str) -> click.ParamType[Any]:
-    """Return the option type that holds a field's bounds as Settings states them."""
-    kinds = {f.name: f.type for f in _fields()}
-    match kinds[field]:
+def option_type(setting: Setting) -> click.ParamType[Any]:
+    """Return the option type that holds a setting's bounds as Settings states them."""
+    match setting.type:
         case inspect.IntType(ge=low, le=high):
             return click.IntRange(low, high)
         case inspect.FloatType(gt=low, ge=lowest, le=highest):
             least = low if low is not None else lowest
             return click.FloatRange(least, highest, min_open=low is not None)
-        case inspect.StrType(pattern=str(pattern)) if re.fullmatch(r"\^\([a-z|]+\)\$", pattern):
-            return click.Choice(pattern[2:-2].split("|"))
+        case inspect.LiteralType():
+            return click.Choice(setting.choices)
         case _:
             return click.STRING
-
-
-def _fields() -> tuple[inspect.Field, ...]:
-    info = inspect.type_info(settings.Settings)
-    assert isinstance(info, inspect.StructType)
-    return info.fields
 
 
 def serve(**given: Any) -> None:

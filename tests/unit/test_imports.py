@@ -22,7 +22,7 @@ ONLY_IN = {
 IMPORTS_ONLY = {
     "errors": set[str](),
     "model": {"errors"},
-    "settings": {"errors"},
+    "settings": {"errors", "model"},
     "engineio": {"errors"},
     "redis": {"errors"},
     "embedded": {"errors", "settings"},

@@ -1,0 +1,135 @@
+"""Explains the settings: meaning, unit, default and bounds, as help, `hub settings` and the docs show them."""
+
+from __future__ import annotations
+
+import ast
+import functools
+import inspect
+import itertools
+import re
+from typing import NamedTuple, get_args, get_type_hints
+
+import msgspec.inspect as types
+
+from hub.settings import GIB, HOUR, KIB, MIB, TIB, YEAR, Settings
+
+# What larger numbers are shown in, too: the first that divides them. Times below a minute stay as they are.
+_SIZES = {TIB: "TiB", GIB: "GiB", MIB: "MiB", KIB: "KiB", 10**9: "GB", 10**6: "MB", 1000: "kB"}
+_TIMES = {int(YEAR): "years", int(HOUR): "h", 60: "min"}
+_LARGER = {"bytes": _SIZES, "seconds": _TIMES}
+# A section's heading in the source of Settings, and its first field.
+_SECTION = re.compile(r"^ +# -- (.+)\n\s+(\w+):", re.MULTILINE)
+
+
+class Setting(NamedTuple):
+    """One field of Settings."""
+
+    name: str
+    default: object
+    type: types.Type
+    # The values there are, in the order of the source, where the type lists them.
+    choices: tuple[str, ...] = ()
+    # Of a number.
+    unit: str = ""
+    # Bounds in words that follow the setting's name.
+    rule: str = ""
+
+    @property
+    def variable(self) -> str:
+        return f"HUB_{self.name.upper()}"
+
+    @property
+    def section(self) -> str:
+        """The heading that it stands under."""
+        return _source().sections[self.name]
+
+    @property
+    def description(self) -> str:
+        """One or a few sentences: what it does, and what happens at the bound."""
+        return _source().descriptions[self.name]
+
+    @property
+    def default_text(self) -> str:
+        return self.text(self.default) or "empty"
+
+    @property
+    def bounds(self) -> str:
+        """The values that it may have, in words; empty where there is nothing to say."""
+        match self.type:
+            case types.IntType(ge=int(low), le=int(high)):
+                return f"{self.text(low)} to {self.text(high)}"
+            case types.FloatType(ge=float() | int() as low, le=float() | int() as high):
+                return f"{self.text(low)} to {self.text(high)}"
+            case types.FloatType(gt=float() | int() as low, le=float() | int() as high):
+                return f"more than {self.text(low)}, at most {self.text(high)}"
+            case types.BoolType():
+                return "true or false"
+            case types.LiteralType():
+                return f"one of {', '.join(self.choices)}"
+            case _:
+                return self.rule
+
+    def text(self, value: object) -> str:
+        """Return a value as one writes it in a variable, and in larger units behind it."""
+        text = variable_text(value)
+        for size, unit in _LARGER.get(self.unit, {}).items():
+            if isinstance(value, int | float) and value and value % size == 0:
+                return f"{text} ({int(value // size)} {unit})"
+        return text
+
+
+def variable_text(value: object) -> str:
+    """Return a setting's value as one writes it in a variable."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    return str(value).removesuffix(".0") if isinstance(value, float) else str(value)
+
+
+def _settings() -> dict[str, Setting]:
+    info, hints = types.type_info(Settings), get_type_hints(Settings)
+    assert isinstance(info, types.StructType)
+    found = {}
+    for field in info.fields:
+        match field.type:
+            case types.Metadata(type=kind, extra=dict(extra)):
+                setting = Setting(field.name, field.default, kind, **extra)
+            case types.LiteralType() as kind:
+                choices = get_args(hints[field.name])
+                rule = f"it is one of {', '.join(choices)}"
+                setting = Setting(field.name, field.default, kind, choices, rule=rule)
+            case kind:
+                setting = Setting(field.name, field.default, kind)
+        found[field.name] = setting
+    return found
+
+
+class _Source(NamedTuple):
+    """What the source of Settings says and the class does not: by field, its section and its explanation."""
+
+    sections: dict[str, str]
+    descriptions: dict[str, str]
+
+
+@functools.cache
+def _source() -> _Source:
+    """Read the source. Raises OSError where only compiled modules are installed."""
+    source = inspect.getsource(Settings)
+    begins = {name: title for title, name in _SECTION.findall(source)}
+    title, sections = "", {}
+    for name in Settings.__struct_fields__:
+        sections[name] = title = begins.get(name, title)
+    descriptions = {}
+    (tree,) = ast.parse(source).body
+    assert isinstance(tree, ast.ClassDef)
+    for pair in itertools.pairwise(tree.body):
+        match pair:
+            case (
+                ast.AnnAssign(target=ast.Name(id=name)),
+                ast.Expr(value=ast.Constant(value=str(text))),
+            ):
+                descriptions[name] = " ".join(text.split())
+    return _Source(sections, descriptions)
+
+
+# By name, in the order of the struct.
+SETTINGS = _settings()
