@@ -12,7 +12,7 @@ PAGE_STAMP   := static/node_modules/.installed
 PEERS_STAMP  := bench/peers/node_modules/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test lint format unit coverage chaos chaos-rules leaks deploy bench bench-quick wheel clean
+.PHONY: help setup run test lint format docs unit coverage chaos chaos-rules leaks deploy bench bench-quick wheel clean
 
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' Makefile | expand -t 20
@@ -41,6 +41,9 @@ lint: setup ## Formatting, lint, types, import rules
 format: setup ## Format, and mend what lint can mend
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+docs: setup ## Write the pages of docs/ that are made from the code
+	$(BIN)/python docs/generate.py
 
 test: lint ## Lint, types, import rules and every test, two files at a time
 	$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)

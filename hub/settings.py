@@ -78,7 +78,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     prefix: Annotated[
         str,
         # Braces would name the hash tag.
-        Meta(pattern=r"^[^{}\s]{1,64}$"),
+        Meta(pattern=r"^[^{}\s]{1,64}\Z"),
         _rule("it needs 1 to 64 characters, none of them a brace or a blank"),
     ] = "hub"
     """Every Redis key and channel begins with this word. Hubs with different prefixes can share one

@@ -150,6 +150,7 @@ def test_a_mistake_gets_one_sentence_and_status_2(run, app, words, sentence):
         ("HUB_PORT", "x", "Invalid value for HUB_PORT: 'x' is not a valid integer"),
         ("HUB_LEASE", "0", "Invalid value for HUB_LEASE: Expected `float` > 0.0."),
         ("HUB_PREFIX", "{}", "Invalid value for HUB_PREFIX: it needs 1 to 64 characters"),
+        ("HUB_PREFIX", "hub\n", "Invalid value for HUB_PREFIX: it needs 1 to 64 characters"),
         ("HUB_REDIS_URL", "http://x", "Invalid value for HUB_REDIS_URL: it begins with redis://"),
         ("HUB_CORS", "https://a.org/b", "Invalid value for HUB_CORS: 'https://a.org/b' is neither"),
         ("HUB_TRUSTED_PROXIES", "::1,a", "Invalid value for HUB_TRUSTED_PROXIES: 'a' is no addr"),
