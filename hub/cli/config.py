@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
-from collections.abc import Mapping
+import textwrap
+from collections.abc import Iterator, Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
 import click
 
 from hub import settings
-from hub.cli.settings_reference import SETTINGS, variable_text
+from hub.cli.settings_reference import SETTINGS, Setting, variable_text
 from hub.errors import BadRequest
 
 DEFAULTS = settings.Settings()
 SCHEMES = ("redis", "rediss", "unix")
+# Columns of the comments in `hub settings`.
+WIDTH = 100
 
 
 def load(environ: Mapping[str, str], given: Mapping[str, Any]) -> settings.Settings:
@@ -53,14 +57,27 @@ def invalid(name: str, why: str) -> str:
 
 @click.command("settings")
 def show_settings() -> None:
-    """List every setting in effect, as an environment file."""
+    """List every setting in effect, explained, as an environment file."""
     chosen = load(os.environ, {})
-    for setting in SETTINGS.values():
-        value = getattr(chosen, setting.name)
-        text = variable_text(_without_password(value) if setting.name == "redis_url" else value)
-        click.echo(f"{setting.variable}={text}")
-        if value != setting.default:
-            click.echo(f"#   default: {variable_text(setting.default) or '(empty)'}")
+    for section, group in itertools.groupby(SETTINGS.values(), lambda setting: setting.section):
+        click.echo(f"# ---- {section}\n")
+        for setting in group:
+            value = getattr(chosen, setting.name)
+            shown = _without_password(value) if setting.name == "redis_url" else value
+            for line in _explain(setting, changed=value != setting.default):
+                click.echo(f"# {line}")
+            click.echo(f"{setting.variable}={variable_text(shown)}\n")
+
+
+def _explain(setting: Setting, *, changed: bool) -> Iterator[str]:
+    """Yield the lines that explain a setting; `changed`: its default is not in effect."""
+    yield from textwrap.wrap(setting.description, WIDTH - 2, break_on_hyphens=False)
+    facts = [
+        setting.unit and f"unit: {setting.unit}",
+        f"default: {setting.default_text}{', changed below' if changed else ''}",
+        setting.bounds and f"bounds: {setting.bounds}",
+    ]
+    yield "; ".join(filter(None, facts))
 
 
 def _without_password(url: str) -> str:

@@ -17,6 +17,7 @@ import hub
 import hub.runtime
 from hub.cli import config, main
 from hub.cli.serve_options import FLAGS
+from hub.cli.settings_reference import SETTINGS
 from hub.errors import Unavailable
 from hub.settings import Settings
 
@@ -38,6 +39,12 @@ def run(capfd):
         return int(end.value.code or 0), out, err
 
     return run
+
+
+def read_environment_file(text: str) -> dict[str, str]:
+    """Read it as Compose does: lines that are empty or begin with # say nothing."""
+    lines = [line for line in text.splitlines() if line and not line.startswith("#")]
+    return dict(line.split("=", 1) for line in lines)
 
 
 @pytest.fixture
@@ -151,6 +158,7 @@ def test_a_mistake_gets_one_sentence_and_status_2(run, app, words, sentence):
         ("HUB_LEASE", "0", "Invalid value for HUB_LEASE: Expected `float` > 0.0."),
         ("HUB_PREFIX", "{}", "Invalid value for HUB_PREFIX: it needs 1 to 64 characters"),
         ("HUB_PREFIX", "hub\n", "Invalid value for HUB_PREFIX: it needs 1 to 64 characters"),
+        ("HUB_FSYNC", "no", "Invalid value for HUB_FSYNC: 'no' is not one of 'everysec', 'alw"),
         ("HUB_REDIS_URL", "http://x", "Invalid value for HUB_REDIS_URL: it begins with redis://"),
         ("HUB_CORS", "https://a.org/b", "Invalid value for HUB_CORS: 'https://a.org/b' is neither"),
         ("HUB_TRUSTED_PROXIES", "::1,a", "Invalid value for HUB_TRUSTED_PROXIES: 'a' is no addr"),
@@ -163,6 +171,13 @@ def test_a_mistake_in_a_variable_names_the_variable(run, app, monkeypatch, name,
     assert (status, out) == (2, "")
     assert err.startswith(f"hub: {sentence}")
     assert err.count("\n") == 1
+
+
+def test_settings_names_a_mistake_too(run, monkeypatch):
+    monkeypatch.setenv("HUB_FSYNC", "always\n")
+    status, out, err = run("settings")
+    assert (status, out) == (2, "")
+    assert err == "hub: Invalid value for HUB_FSYNC: it is one of everysec, always.\n"
 
 
 @pytest.mark.parametrize(
@@ -219,13 +234,25 @@ def test_settings_lists_all_in_effect_without_the_password(run, monkeypatch):
     monkeypatch.setenv("HUB_LEASE", "3")
     status, out, err = run("settings")
     assert (status, err) == (0, "")
-    lines = [line for line in out.splitlines() if not line.startswith("#")]
-    assert [line.partition("=")[0] for line in lines] == [
-        f"HUB_{name.upper()}" for name in Settings.__struct_fields__
-    ]
-    assert "HUB_REDIS_URL=redis://user:***@host/0" in lines
-    assert "HUB_LEASE=3\n#   default: 10\n" in out
+    values = read_environment_file(out)
+    assert list(values) == [f"HUB_{name.upper()}" for name in Settings.__struct_fields__]
+    assert values["HUB_REDIS_URL"] == "redis://user:***@host/0"
     assert "secret" not in out
+
+
+def test_settings_explains_each(run, monkeypatch):
+    """In comments before it: what it does, unit, default and bounds; a changed one is marked."""
+    monkeypatch.setenv("HUB_LEASE", "3")
+    out = run("settings")[1]
+    for setting in SETTINGS.values():
+        comment = out.partition(f"\n{setting.variable}=")[0].rpartition("\n\n")[2]
+        lines = comment.splitlines()
+        assert all(line.startswith("# ") for line in lines)
+        assert " ".join(line[2:] for line in lines[:-1]) == setting.description
+        assert f"default: {setting.default_text}" in lines[-1]
+        assert setting.bounds in lines[-1]
+        assert ("changed below" in lines[-1]) == (setting.name == "lease")
+    assert max(map(len, out.splitlines())) <= config.WIDTH
 
 
 @pytest.mark.parametrize(
@@ -242,8 +269,22 @@ def test_settings_hides_a_password_wherever_it_stands(run, monkeypatch, url, sho
 
 
 def test_settings_can_be_read_back(run, monkeypatch):
-    values = dict(line.split("=", 1) for line in run("settings")[1].splitlines())
-    assert config.load(values, {}) == Settings()
+    assert config.load(read_environment_file(run("settings")[1]), {}) == Settings()
+
+
+def test_a_shell_can_read_the_settings(run, monkeypatch, tmp_path):
+    monkeypatch.setenv("HUB_LEASE", "3.5")
+    (tmp_path / "hub.env").write_text(run("settings")[1])
+    read = subprocess.run(
+        ["sh", "-euc", "set -a; . ./hub.env; env"],
+        cwd=tmp_path,
+        env={"PATH": os.environ["PATH"]},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert read.stderr == ""
+    assert config.load(read_environment_file(read.stdout), {}) == Settings(lease=3.5)
 
 
 def test_version(run):
