@@ -1,0 +1,77 @@
+"""Writes the pages of docs/, or the parts of them, that are made from the code: `make docs`."""
+
+from __future__ import annotations
+
+import itertools
+import textwrap
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from hub.cli.serve_options import FLAGS
+from hub.cli.settings_reference import SETTINGS, Setting
+
+DOCS = Path(__file__).parent
+
+SETTINGS_INTRODUCTION = """\
+<!-- Made from hub/settings.py by `make docs`. -->
+
+# Settings
+
+Each setting is an environment variable. The most used ones are options of `hub serve`, too. An option wins over its
+variable, and a variable over the default. A variable that is set but empty counts as not set. `hub settings` prints all
+settings in effect as an environment file that explains each of them; a Redis password is hidden in it.
+
+A number is written without its unit. If a value is outside its bounds, the hub does not start and names the setting.
+1 KiB is 1,024 bytes, 1 MiB is 1,024 KiB, and 1 MB is a million bytes. The [glossary](glossary.md) explains words such as
+*session*, *inbox*, *verb* and *park*.
+"""
+
+
+def settings_page(_: str) -> str:
+    """Return docs/settings.md, of which nothing is written by hand."""
+    contents, body = "", ""
+    for section, group in itertools.groupby(SETTINGS.values(), lambda setting: setting.section):
+        settings = list(group)
+        links = ", ".join(f"[`{s.variable}`](#{s.variable.lower()})" for s in settings)
+        anchor = section.lower().replace(" ", "-")
+        contents += _wrapped(f"- [{section}](#{anchor}): {links}", "  ")
+        body += f"\n## {section}\n"
+        for setting in settings:
+            facts = "\n".join(f"- {fact}" for fact in _facts(setting))
+            body += f"\n### `{setting.variable}`\n\n{_wrapped(setting.description)}\n{facts}\n"
+    return f"{SETTINGS_INTRODUCTION}\n{contents}{body}"
+
+
+def _facts(setting: Setting) -> Iterator[str]:
+    for flag in FLAGS:
+        if flag.field == setting.name:
+            yield f"Option: `{flag.name}`"
+    if setting.unit:
+        yield f"Unit: {setting.unit}"
+    value, *larger = setting.default_text.split(" ", 1) if setting.default != "" else ("",)
+    yield " ".join(["Default:", f"`{value}`" if value else "empty", *larger])
+    if setting.bounds:
+        yield f"Bounds: {setting.bounds}"
+
+
+def _wrapped(text: str, indent: str = "") -> str:
+    """Return a paragraph in lines of the docs' length."""
+    lines = textwrap.wrap(
+        text, 120, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False
+    )
+    return "\n".join(lines) + "\n"
+
+
+# What is generated: a file, and what makes its new text from the one that it has.
+GENERATED: dict[Path, Callable[[str], str]] = {
+    DOCS / "settings.md": settings_page,
+}
+
+
+def main() -> None:
+    for page, generate in GENERATED.items():
+        page.write_text(generate(page.read_text() if page.exists() else ""))
+
+
+if __name__ == "__main__":
+    main()
