@@ -7,7 +7,7 @@ import gc
 
 import pytest
 
-from hub.client import connection, link
+from hub.client import connection, reconnecting
 from tests.support.proxy import Proxy, _Pair
 from tests.support.times import UNIT, eventually
 
@@ -64,7 +64,7 @@ async def test_the_stock_client_with_the_advised_timeouts(
 @at_any_time
 async def test_the_hubs_own_client(hub, client, raw, room, monkeypatch, transports, answers):
     """It bounds the whole of a connection's beginning."""
-    monkeypatch.setattr(connection, "OPEN_TIMEOUT", 1.0 * UNIT)
+    monkeypatch.setattr(reconnecting, "OPEN_TIMEOUT", 1.0 * UNIT)
     heard = []
     async with Mute(hub.port, answers=answers) as network:
         listener = await client(network.url, transports=transports)
@@ -77,7 +77,7 @@ async def test_the_hubs_own_client(hub, client, raw, room, monkeypatch, transpor
         network.mute = False
         await eventually(lambda: heard == ["meanwhile"])
         await listener.close()
-        opened = [ws for ws in gc.get_objects() if type(ws) is client_connection._WebSocket]
+        opened = [ws for ws in gc.get_objects() if type(ws) is connection._WebSocket]
         assert all(ws.closed for ws in opened if ws._response.url.port == network.port)
 
 
