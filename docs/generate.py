@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import itertools
+import json
 import textwrap
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
+import msgspec
+import msgspec.inspect as types
+
+from hub.api.limits import Cost
+from hub.api.registry import VERBS
 from hub.cli.serve_options import FLAGS
 from hub.cli.settings_reference import SETTINGS, Setting
+from hub.field_docs import field_docs
 
 DOCS = Path(__file__).parent
 
@@ -62,9 +70,63 @@ def _wrapped(text: str, indent: str = "") -> str:
     return "\n".join(lines) + "\n"
 
 
+def protocol_page(page: str) -> str:
+    """Return docs/protocol.md with its table of verbs made anew."""
+    before, begin, rest = page.partition("<!-- verbs: begin -->\n")
+    _, end, after = rest.partition("<!-- verbs: end -->\n")
+    return f"{before}{begin}{verbs_table()}{end}{after}"
+
+
+def verbs_table() -> str:
+    """Return the fields of all verbs, and what each verb counts as."""
+    table = "\n| verb | field | type | default | meaning |\n| --- | --- | --- | --- | --- |\n"
+    for verb in VERBS.values():
+        name, meanings = f"`{verb.name}` ", field_docs(verb.request)
+        for field in msgspec.structs.fields(verb.request):
+            shape, default = _shape(field), _default(field)
+            table += f"| {name}| `{field.name}` | {shape} | {default} | {meanings[field.name]} |\n"
+            name = ""
+    counted = {cost: _listed(v.name for v in VERBS.values() if v.cost is cost) for cost in Cost}
+    table += "\n" + _wrapped(
+        f"{counted[Cost.STREAMED]} count as publishes and acks (`HUB_PUBLISHES_PER_SECOND`), "
+        f"{counted[Cost.SINGLE]} as other verbs (`HUB_VERBS_PER_SECOND`)."
+    )
+    return table + "\n"
+
+
+def _shape(field: msgspec.structs.FieldInfo) -> str:
+    """Return a field's type and bounds in words."""
+    kind: Any = types.type_info(field.type)
+    if isinstance(kind, types.UnionType):
+        kind = next(each for each in kind.types if not isinstance(each, types.NoneType))
+    match kind:
+        case types.Metadata(extra={"shape": str(words)}):
+            return words
+        case types.IntType(ge=int(low), le=int(high)):
+            return f"integer, {low} to {high}"
+        case types.BoolType():
+            return "boolean"
+    raise TypeError(f"{field.name}: the reference has no words for {kind}")
+
+
+def _default(field: msgspec.structs.FieldInfo) -> str:
+    if field.required:
+        return "required"
+    if field.default is None:
+        return "none"
+    text = json.dumps(field.default)
+    return f"`{text}`" if isinstance(field.default, bool) else text
+
+
+def _listed(names: Iterable[str]) -> str:
+    *first, last = [f"`{name}`" for name in names]
+    return f"{', '.join(first)} and {last}" if first else last
+
+
 # What is generated: a file, and what makes its new text from the one that it has.
 GENERATED: dict[Path, Callable[[str], str]] = {
     DOCS / "settings.md": settings_page,
+    DOCS / "protocol.md": protocol_page,
 }
 
 

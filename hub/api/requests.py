@@ -1,4 +1,7 @@
-"""What clients ask for: the verbs of PROTOCOL §4 as types, checked field by field."""
+"""What clients ask for: the verbs of PROTOCOL §4 as types, checked field by field.
+
+The table of verbs in docs/protocol.md is made from these types; the string under a field explains it (`make docs`).
+"""
 
 from __future__ import annotations
 
@@ -11,12 +14,35 @@ from msgspec import Meta, Raw, Struct
 
 from hub import strict_json
 from hub.errors import BadRequest
-from hub.model import HISTORY_LIMIT, OFFSET_PATTERN, check_event, check_id, check_room
+from hub.model import (
+    EVENT_LENGTH,
+    HISTORY_LIMIT,
+    ID_LENGTH,
+    OFFSET_PATTERN,
+    ROOM_LENGTH,
+    check_event,
+    check_id,
+    check_room,
+)
 from hub.strict_json import MAX_DEPTH, loads_half_pairs
 
 AnyRequest = TypeVar("AnyRequest", bound="VerbRequest")
-Offset = Annotated[str, Meta(pattern=OFFSET_PATTERN)]
 
+# Ten years, in seconds.
+TTL_MAX = 315_360_000
+
+
+def _shape(words: str) -> Meta:
+    """Say what a field looks like, for the reference."""
+    return Meta(extra={"shape": words})
+
+
+Room = Annotated[str, _shape(f"string, 1 to {ROOM_LENGTH} characters")]
+EventName = Annotated[str, _shape(f"string, 1 to {EVENT_LENGTH} characters")]
+IdempotencyKey = Annotated[str, _shape(f"string, 1 to {ID_LENGTH} characters")]
+Data = Annotated[Raw, _shape("any JSON value, or binary")]
+Ttl = Annotated[float, Meta(gt=0, le=TTL_MAX), _shape(f"seconds, above 0, at most {TTL_MAX:,}")]
+Offset = Annotated[str, Meta(pattern=OFFSET_PATTERN), _shape("offset")]
 
 # The same names come again and again.
 _check_room = functools.lru_cache(4096)(check_room)
@@ -34,10 +60,12 @@ class VerbRequest(Struct, forbid_unknown_fields=True, kw_only=True):
 
 
 class SubscribeRequest(VerbRequest):
-    room: str
-    # The last n messages with the answer, or those after an offset.
+    room: Room
+    """The client joins this room."""
     history: Annotated[int, Meta(ge=0, le=HISTORY_LIMIT)] | None = None
+    """The answer has the last messages of the room, at most this many."""
     since: Offset | None = None
+    """The answer has the messages after this offset. It cannot be combined with `history`."""
 
     def check(self) -> None:
         _check_room(self.room)
@@ -46,7 +74,8 @@ class SubscribeRequest(VerbRequest):
 
 
 class UnsubscribeRequest(VerbRequest):
-    room: str
+    room: Room
+    """The client leaves this room."""
 
     def check(self) -> None:
         _check_room(self.room)
@@ -55,16 +84,21 @@ class UnsubscribeRequest(VerbRequest):
 class PublishRequest(VerbRequest):
     raw_fields: ClassVar[tuple[str, ...]] = ("data",)
 
-    room: str
-    event: str
+    room: Room
+    """The message is published into this room."""
+    event: EventName
+    """Subscribers get the message as this event."""
     # JSON as it came; with attachments: JSON with placeholders.
-    data: Raw
-    # Idempotency key.
-    id: str | None = None
+    data: Data
+    """Subscribers get this value."""
+    id: IdempotencyKey | None = None
+    """This is the idempotency key: a message that comes again with the same key is not stored again."""
     volatile: bool = False
-    # Seconds; up to ten years.
-    ttl: Annotated[float, Meta(gt=0, le=315_360_000)] | None = None
+    """True: only live sessions get the message. Neither the room log nor an inbox keeps it."""
+    ttl: Ttl | None = None
+    """After this time the message is neither replayed nor part of `history`."""
     echo: bool = True
+    """True: the publisher gets its own message where it is subscribed. False: it does not, live or replayed."""
 
     def check(self) -> None:
         _check_room(self.room)
@@ -74,10 +108,14 @@ class PublishRequest(VerbRequest):
 
 
 class HistoryRequest(VerbRequest):
-    room: str
+    room: Room
+    """The answer has messages of this room."""
     limit: Annotated[int, Meta(ge=1, le=HISTORY_LIMIT)] = 100
+    """The answer has at most this many messages."""
     before: Offset | None = None
+    """The answer has the last messages before this offset."""
     after: Offset | None = None
+    """The answer has the first messages after this offset. It cannot be combined with `before`."""
 
     def check(self) -> None:
         _check_room(self.room)
@@ -86,8 +124,8 @@ class HistoryRequest(VerbRequest):
 
 
 class AckRequest(VerbRequest):
-    # Everything up to it is processed.
     offset: Offset
+    """The client has processed everything up to this offset."""
 
 
 _decoder = functools.cache(msgspec.json.Decoder)

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import ast
 import functools
 import inspect
-import itertools
 import re
 from typing import NamedTuple, get_args, get_type_hints
 
 import msgspec.inspect as types
 
+from hub.field_docs import field_docs
 from hub.settings import GIB, HOUR, KIB, MIB, TIB, YEAR, Settings
 
 # What larger numbers are shown in, too: the first that divides them. Times below a minute stay as they are.
@@ -118,17 +117,7 @@ def _source() -> _Source:
     title, sections = "", {}
     for name in Settings.__struct_fields__:
         sections[name] = title = begins.get(name, title)
-    descriptions = {}
-    (tree,) = ast.parse(source).body
-    assert isinstance(tree, ast.ClassDef)
-    for pair in itertools.pairwise(tree.body):
-        match pair:
-            case (
-                ast.AnnAssign(target=ast.Name(id=name)),
-                ast.Expr(value=ast.Constant(value=str(text))),
-            ):
-                descriptions[name] = " ".join(text.split())
-    return _Source(sections, descriptions)
+    return _Source(sections, field_docs(Settings))
 
 
 # By name, in the order of the struct.

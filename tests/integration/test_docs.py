@@ -16,7 +16,7 @@ from types import FunctionType
 import pytest
 from msgspec import structs
 
-from hub.api.requests import VERBS
+from hub.api.registry import VERBS
 from hub.errors import ERRORS
 from hub.model import RESERVED_EVENTS
 from hub.settings import Settings
@@ -144,9 +144,9 @@ def test_the_table_of_verbs_is_the_codes():
         verb = name or verb
         found.append((verb, field, default))
     assert found == [
-        (verb, field.name, default_of(field))
-        for verb, request in VERBS.items()
-        for field in structs.fields(request)
+        (name, field.name, default_of(field))
+        for name, verb in VERBS.items()
+        for field in structs.fields(verb.request)
     ]
 
 
