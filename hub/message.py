@@ -1,6 +1,6 @@
 """A message on its way: what is stored of it, and the frames that deliver it.
 
-Stored is a body, `"event",data,meta` as JSON text with the attachments behind it, and a header of six words:
+Stored is a body, `"event",data,meta` as JSON text with the attachments after it, and a header of six words:
 
     length of `"event"`   of `"event",data`   of the text   client to skip or *   ttl in µs or 0   attachment lengths or *
 
@@ -74,7 +74,7 @@ class StoredMessage(msgspec.Struct, eq=False):
 
     @classmethod
     def from_bus(cls, room: str, payload: bytes) -> StoredMessage:
-        """Return what publish.lua tells: `<offset> <n> <header>`, a line feed, the body."""
+        """Return the message that publish.lua put on the bus: `<offset> <n> <header>`, a line feed, the body."""
         head, _, body = payload.partition(b"\n")
         offset, n, *header = head.split(b" ")
         wire = text_message(b'2[%b,"%b"]' % (body, offset)) if header[5] == b"*" else b""

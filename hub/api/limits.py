@@ -1,9 +1,10 @@
 """What one connection may ask of the hub: how often, and how much at a time.
 
-Who asks too often is refused with `rate_limited`, and who goes on all the same is not read for a while. Who has too much
-in progress is not refused but read later: that is how TCP tells a sender to wait. So is, while all of them together have
-much in progress, whoever has more than a few verbs of it: what the others ask waits for no more than that. Refusals are
-answered at once and never in progress: each ends the connection's turn of the event loop.
+A connection that asks too often is refused with `rate_limited`; one that goes on all the same is not read for a while.
+A connection that has too much in progress is not refused: it is read later, which is how TCP tells a sender to wait.
+While all connections together have much in progress, those with more than a few verbs of it are read later too, so that
+what the others ask waits for no more than that. A refusal is answered at once and never in progress: it ends the
+connection's turn of the event loop.
 """
 
 from __future__ import annotations
@@ -16,15 +17,15 @@ from hub.engineio.core.token_bucket import TokenBucket
 from hub.errors import HubError, RateLimited
 from hub.settings import Settings
 
-# Seconds' worth that may be asked at once, by a client that was quiet before.
+# A client that was quiet before may ask for so many seconds' worth at once.
 BURST = 5.0
-# Bytes of an answer that cost as much as a verb, and messages looked at for it that do.
+# An answer costs one verb for so many bytes, or for so many messages that were looked at for it.
 BYTES, MESSAGES = 16 * 1024, 25
 # After so many refusals a connection is not read for so many seconds.
 TOLERATED, PENALTY = 100, 1.0
-# Verbs that a connection may have in progress however much the others have.
+# A connection may have so many verbs in progress however much the others have.
 SHARE = 4
-# Where turns are taken a verb counts once more for each 4 KiB of it: the shift that divides by so much.
+# In the load that all share a verb counts once more for each 4 KiB of it: the shift that divides by so much.
 LONG = 12
 
 
@@ -38,14 +39,14 @@ class Cost(enum.Enum):
 
 
 class SharedLoad:
-    """What all connections of a node have in progress, in verbs of 4 KiB. `most`: beyond it they take turns."""
+    """What all connections of a node have in progress, in verbs of 4 KiB. Above `most` they are read alternately."""
 
     __slots__ = ("_easing", "_most", "in_progress", "waiting")
 
     def __init__(self, most: int) -> None:
         self._most = most
         self.in_progress = 0
-        # Who has its share, and is read when there is less to do, in the order of waiting.
+        # Connections that have their share, and are read when there is less to do, in this order.
         self.waiting: dict[ConnectionLimits, None] = {}
         self._easing = False
 
@@ -58,9 +59,9 @@ class SharedLoad:
         return 2 * self.in_progress <= self._most
 
     def ease(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Let those who wait be read in the next turn, one after the other, as long as there is little to do.
+        """Read the waiting connections in the next turn of the loop, one after the other, while there is little to do.
 
-        Not at once: what they ask may be answered on the spot, and ease the load again.
+        That is not done at once: what they ask may be answered on the spot, and ease the load again.
         """
         if not self._easing:
             self._easing = True
@@ -69,7 +70,7 @@ class SharedLoad:
     def _ease(self) -> None:
         self._easing = False
         while self.waiting and self.low:
-            next(iter(self.waiting)).go_on()
+            next(iter(self.waiting)).stop_waiting()
 
 
 class ConnectionLimits:
@@ -136,29 +137,29 @@ class ConnectionLimits:
         self._end_turn()
         if self._refusals >= TOLERATED and self._penalty is None:
             self._refusals = 0
-            self._penalty = self.loop.call_later(PENALTY, self._forgive)
-            self._look()
+            self._penalty = self.loop.call_later(PENALTY, self._end_penalty)
+            self._update_reading()
         return RateLimited(
             f"{verb}: at most {what} a second on one connection; again in {wait:.3g} s"
         )
 
-    def _forgive(self) -> None:
+    def _end_penalty(self) -> None:
         self._penalty = None
-        self._look()
+        self._update_reading()
 
     def _end_turn(self) -> None:
         if self._breath is None:
-            self._breath = self.loop.call_soon(self._go_on_reading)
-            self._look()
+            self._breath = self.loop.call_soon(self._end_breath)
+            self._update_reading()
 
-    def _go_on_reading(self) -> None:
+    def _end_breath(self) -> None:
         self._breath = None
-        self._look()
+        self._update_reading()
 
     # -- how much at a time
 
     def enter(self, size: int) -> None:
-        """Note that a verb of so many bytes is in progress; it is owed a `leave`."""
+        """Note that a verb of `size` bytes is in progress; it is owed a `leave`."""
         self._pending += 1
         self._bytes += size
         load = self._load
@@ -166,10 +167,10 @@ class ConnectionLimits:
         settings = self._settings
         if self._pending >= settings.pending_verbs or self._bytes >= settings.pending_bytes:
             self._paused = True
-            self._look()
+            self._update_reading()
         elif self._pending + (self._bytes >> LONG) > SHARE and load.high:
             load.waiting[self] = None
-            self._look()
+            self._update_reading()
 
     def leave(self, size: int) -> None:
         """Note that a verb has been answered."""
@@ -182,23 +183,23 @@ class ConnectionLimits:
                 and self._bytes <= settings.pending_bytes // 2
             ):
                 self._paused = False
-                self._look()
+                self._update_reading()
         load = self._load
         load.in_progress -= 1 + (size >> LONG)
         if load.waiting:
             if not self._pending:
-                self.loop.call_soon(self.go_on)  # it has nothing of the load to wait for
+                self.loop.call_soon(self.stop_waiting)  # nothing of the load is its own
             if load.low:
                 load.ease(self.loop)
 
-    def go_on(self) -> None:
-        """Wait no longer for the others."""
+    def stop_waiting(self) -> None:
+        """Read this connection, whatever the others have in progress."""
         if self in self._load.waiting:
             del self._load.waiting[self]
-            self._look()
+            self._update_reading()
 
-    def _look(self) -> None:
-        """Read from the connection, or do not."""
+    def _update_reading(self) -> None:
+        """Read from the connection unless something speaks against it."""
         if self._paused or self._penalty or self._breath or self in self._load.waiting:
             self._connection.pause()
         else:

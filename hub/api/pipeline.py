@@ -101,7 +101,7 @@ class VerbPipeline:
     def __init__(self, node: Node, peer: Peer, session: Session, limits: ConnectionLimits) -> None:
         self.node = node
         self.session = session
-        # Asked before a verb is submitted, and told what is in progress.
+        # Counts the connection's verbs: how often they are asked, and how many are in progress.
         self.limits = limits
         self._peer = peer
         # Kept: up to Python 3.11 asking for the running loop asks the kernel for the process id each time.

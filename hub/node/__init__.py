@@ -1,1 +1,1 @@
-"""What one hub process is among others: its id, its lease, what it hears from the bus, its maintenance."""
+"""What one hub process is among others: its id, its lease, what the bus brings it, its maintenance."""

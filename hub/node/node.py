@@ -28,7 +28,7 @@ class Node:
         self.settings = settings
         self.tasks = BackgroundTasks()
         self.store = Store(settings, url, self)
-        # Who else is told of the turns in sessions' lives.
+        # Parts of the hub that depend on the turns in sessions' lives register here.
         self.observers = SessionObservers()
         self.rooms = Rooms(settings, self.store)
         self.cached_replay = CachedReplay(self.rooms, self.store)

@@ -1,7 +1,7 @@
-"""Reading a room's log for somebody who asks for it.
+"""Reading a room's log for a client that asks for its history.
 
-A page is read in slices, and few messages at a time: Redis and the event loop are everybody's, and what the others ask
-waits for a slice or two, never for a page.
+A page is read in slices, and few messages at a time: Redis and the event loop are shared by all, and what the others
+ask waits for a slice or two, never for a page.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class HistoryReader:
     ) -> HistoryPage:
         """Return the first messages after an offset, or else the last ones, before another offset if one is given.
 
-        At most `limit` of them, of `history_limit` and of `replay_bytes` in all, but one however long it is; `more` tells
+        At most `limit` of them, of `history_limit` and of `replay_bytes` in all, but one however long it is; `more` says
         of others within the two offsets. Raises Unavailable.
         """
         most = self._limit if limit is None else min(limit, self._limit)
@@ -53,7 +53,7 @@ class HistoryReader:
             size += page.size
             whole.looked += page.looked
             whole.more = page.more
-            # What the log has lost meanwhile is no part of a page: whoever goes on from its end is told of it.
+            # The page ends before what the log has lost meanwhile: a client that reads on from there gets `gap`.
             if size > self._bytes or page.gap:
                 whole.more = True
                 break
@@ -72,7 +72,7 @@ class HistoryReader:
 
 
 class WeightedSemaphore:
-    """Lets so much be under way at a time. Who wants more than is free waits, and so do all who come behind."""
+    """Allows `most` to be held at a time. A taker of more than is free waits, and so does every later one."""
 
     def __init__(self, most: int) -> None:
         self._free = most
@@ -103,7 +103,7 @@ class WeightedSemaphore:
 
 
 def answer(page: HistoryPage, *, newest: bool) -> tuple[dict[str, Any], list[bytes]]:
-    """Return a page as an answer holds it, with at most 10 attachments; where they are more, the rest stays behind.
+    """Return a page as an answer holds it, with at most 10 attachments; messages with more of them are left out.
 
     `newest`: what is asked for is the end of the log, so it is the beginning of the page that goes.
     """

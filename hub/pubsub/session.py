@@ -266,7 +266,7 @@ class Session:
         return True
 
     def close(self) -> None:
-        """Serve the connection no more; whoever waits for the session goes on."""
+        """Serve the connection no more; tasks that wait for the session go on."""
         self.state = SessionState.CLOSED
         self.fast_path = False
         self.peer.listener = None
