@@ -108,9 +108,9 @@ class ConnectionLimits:
 
     # -- how often
 
-    def charge(self, verb: str, cost: Cost) -> None:
-        """Count a verb that is asked for. Raises RateLimited."""
-        if cost is Cost.STREAMED:
+    def charge(self, verb: str, *, streamed: bool) -> None:
+        """Count a verb that is asked for, of cost STREAMED or another one. Raises RateLimited."""
+        if streamed:
             if wait := self._streamed.take(self._clock):
                 what = f"{self._settings.publishes_per_second} publishes and acks"
                 raise self._refused(verb, what, wait)

@@ -42,10 +42,13 @@ class Verb:
     request: type[VerbRequest]
     handler: Handler
     cost: Cost = Cost.SINGLE
+    # True: it costs Cost.STREAMED.
+    streamed: bool = field(init=False)
     # True: verbs that come after it wait until it is done.
     waits: bool = field(init=False)
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "streamed", self.cost is Cost.STREAMED)
         object.__setattr__(self, "waits", inspect.iscoroutinefunction(self.handler))
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from socketio.exceptions import ConnectionRefusedError
 
-from hub.api.limits import ConnectionLimits, Cost, SharedLoad
+from hub.api.limits import ConnectionLimits, SharedLoad
 from hub.api.pipeline import VerbPipeline
 from hub.api.registry import PUBLISH, VERBS
 from hub.api.requests import VerbRequest, decode, parse, quick_publish
@@ -49,7 +49,7 @@ class SocketIOGateway:
         former: VerbPipeline | None = connection.data.get("pipeline")
         if former is not None:
             # It left "/", and comes again over the same connection.
-            former.limits.charge("connect", Cost.SINGLE)
+            former.limits.charge("connect", streamed=False)
         session = await self._node.sessions.claim(
             connection,
             connection.sid,
@@ -99,7 +99,7 @@ class SocketIOGateway:
         try:
             request: VerbRequest | None = quick_publish(text, len(attachments), depth)
             if request is not None:
-                limits.charge(verb.name, verb.cost)
+                limits.charge("publish", streamed=True)
             else:
                 packet = parse(text)
                 if packet is None:
@@ -111,7 +111,7 @@ class SocketIOGateway:
                         return isinstance(error, RateLimited)
                     raise error
                 verb = VERBS[event]
-                limits.charge(verb.name, verb.cost)
+                limits.charge(event, streamed=verb.streamed)
                 request = decode(event, verb.request, arguments, len(attachments), depth)
         except BadRequest as error:
             if ack:

@@ -20,7 +20,8 @@ from hub.pubsub.session import Session
 
 def publish(call: Call, request: PublishRequest) -> None:
     """Send a message on its way; it is answered when its script has run."""
-    store, client_id = call.node.store, call.session.client_id
+    pipeline = call.pipeline
+    store, client_id = pipeline.node.store, pipeline.session.client_id
     header, body = encode(
         request.event,
         bytes(request.data),

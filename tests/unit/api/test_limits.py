@@ -46,10 +46,10 @@ async def test_a_refusal_ends_the_turn(verb):
     """And so does asking too often; what is allowed does not."""
     limits, reader = limited(publishes_per_second=1, verbs_per_second=1)
     for _ in range(int(BURST)):
-        limits.charge(verb, VERBS[verb].cost)
+        limits.charge(verb, streamed=VERBS[verb].streamed)
         assert not reader.paused
     with pytest.raises(RateLimited):
-        limits.charge(verb, VERBS[verb].cost)
+        limits.charge(verb, streamed=VERBS[verb].streamed)
     assert reader.paused
     await asyncio.sleep(0)
     assert not reader.paused
