@@ -1,4 +1,4 @@
-"""Who is calling: the peer's address behind trusted proxies, and which pages may connect (CORS)."""
+"""The client's address, read from the headers of trusted proxies where one is between."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def _address(text: str) -> Address | None:
 _text = functools.lru_cache(1024)(str)
 
 
-def _trusted(address: Address | None, proxies: tuple[Network, ...]) -> bool:
+def _is_trusted(address: Address | None, proxies: tuple[Network, ...]) -> bool:
     return address is not None and any(address in network for network in proxies)
 
 
@@ -58,16 +58,21 @@ def remote_address(request: web.BaseRequest, options: EngineOptions) -> str:
     """Return the peer's address: the nearest one that is no trusted proxy."""
     peer = request.remote or ""
     nearest = _address(peer)
-    if not _trusted(nearest, options.trusted_proxies):
+    if not _is_trusted(nearest, options.trusted_proxies):
         return _text(nearest) if nearest is not None else peer
     for text in reversed(_forwarded(request.headers)):
         address = _address(text)
         if address is None:
             break
         nearest = address
-        if not _trusted(address, options.trusted_proxies):
+        if not _is_trusted(address, options.trusted_proxies):
             break
     return _text(nearest)
+
+
+def comes_from_trusted_proxy(request: web.BaseRequest, options: EngineOptions) -> bool:
+    """Tell whether the TCP connection of a request comes from a trusted proxy."""
+    return _is_trusted(_address(request.remote or ""), options.trusted_proxies)
 
 
 def is_loopback(remote: str) -> bool:
@@ -82,40 +87,3 @@ def counted_as(remote: str) -> str:
     if isinstance(address, IPv6Address):
         return str(IPv6Address(int(address) >> 64 << 64))
     return remote
-
-
-def cors_headers(request: web.BaseRequest, options: EngineOptions) -> dict[str, str] | None:
-    """Return the headers that let the page read the answer; None: it may not connect at all."""
-    origin = request.headers.get("Origin")
-    if origin is None:
-        return {}
-    if origin in options.cors:
-        return {
-            "Access-Control-Allow-Origin": origin,
-            "Access-Control-Allow-Credentials": "true",
-            "Vary": "Origin",
-        }
-    if "*" in options.cors:
-        return {"Access-Control-Allow-Origin": "*"}
-    if _same_origin(origin, request, options):
-        return {"Vary": "Origin"}
-    return None
-
-
-def preflight_headers(request: web.BaseRequest) -> dict[str, str]:
-    """Return what a preflight request asks for, beyond `cors_headers`."""
-    headers = {"Access-Control-Allow-Methods": "GET, POST", "Access-Control-Max-Age": "600"}
-    if asked := request.headers.get("Access-Control-Request-Headers"):
-        headers["Access-Control-Allow-Headers"] = asked
-    return headers
-
-
-def _same_origin(origin: str, request: web.BaseRequest, options: EngineOptions) -> bool:
-    scheme, _, host = origin.partition("://")
-    hosts = {request.headers.get("Host", "")}
-    if _trusted(_address(request.remote or ""), options.trusted_proxies):
-        hosts.add(request.headers.get("X-Forwarded-Host", "").split(",")[0].strip())
-    hosts.discard("")
-    port = {"http": ":80", "https": ":443"}.get(scheme, "")
-    host = host.removesuffix(port)
-    return bool(host) and any(host == known.removesuffix(port) for known in hosts)

@@ -12,7 +12,7 @@ from typing import Any
 
 from aiohttp import web
 
-from hub.engineio import client_address
+from hub.engineio import client_address, cors
 from hub.engineio.admission import AdmissionControl
 from hub.engineio.core.connection import Connection
 from hub.engineio.core.ids import Ids
@@ -201,14 +201,12 @@ class EngineServer:
 
     async def handle_request(self, request: web.Request) -> web.StreamResponse:
         """Answer one HTTP request."""
-        headers = client_address.cors_headers(request, self.options)
+        headers = cors.cors_headers(request, self.options)
         if headers is None:
             self.counters["origin refused"] += 1
             return web.json_response({"code": 4, "message": "Forbidden"}, status=403)
         if request.method == "OPTIONS":
-            return web.Response(
-                status=204, headers=headers | client_address.preflight_headers(request)
-            )
+            return web.Response(status=204, headers=headers | cors.preflight_headers(request))
         response = await self._route(request, headers)
         response.headers.update(headers)
         if request.body_exists and not request.content.is_eof():

@@ -1,4 +1,4 @@
-"""Addresses behind proxies, and origins."""
+"""Addresses behind proxies."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from aiohttp.test_utils import make_mocked_request
 from multidict import CIMultiDict
 
-from hub.engineio.client_address import cors_headers, is_loopback, remote_address
+from hub.engineio.client_address import is_loopback, remote_address
 from hub.engineio.options import EngineOptions
 
 PROXY = EngineOptions(trusted_proxies=(ip_network("10.0.0.0/8"), ip_network("::1")))
@@ -59,31 +59,3 @@ def test_loopback() -> None:
     assert is_loopback("::1")
     assert is_loopback("")
     assert not is_loopback("10.0.0.1")
-
-
-@pytest.mark.parametrize(
-    ("origin", "headers", "allowed"),
-    [
-        ("http://hub.example", {"Host": "hub.example"}, True),
-        ("https://hub.example", {"Host": "hub.example"}, True),
-        ("http://hub.example:80", {"Host": "hub.example:80"}, True),
-        ("http://hub.example:8000", {"Host": "hub.example:8000"}, True),
-        ("http://hub.example:8000", {"Host": "hub.example"}, False),
-        ("http://other.example", {"Host": "hub.example"}, False),
-        ("null", {"Host": "hub.example"}, False),
-        ("null", {"Host": ""}, False),
-        ("http://a.example", {"Host": "b", "X_Forwarded_Host": "a.example"}, False),
-    ],
-)
-def test_same_origin(origin: str, headers: dict[str, str], allowed: bool) -> None:
-    found = cors_headers(request("1.2.3.4", Origin=origin, **headers), EngineOptions())
-    assert (found is not None) is allowed
-
-
-def test_same_origin_behind_a_trusted_proxy() -> None:
-    asked = request("10.0.0.1", Origin="https://a.example", Host="b", X_Forwarded_Host="a.example")
-    assert cors_headers(asked, PROXY) == {"Vary": "Origin"}
-
-
-def test_no_origin_passes() -> None:
-    assert cors_headers(request("1.2.3.4"), EngineOptions()) == {}

@@ -1,0 +1,45 @@
+"""CORS: which origins' pages may connect, and the headers that tell the browser so."""
+
+from __future__ import annotations
+
+from aiohttp import web
+
+from hub.engineio.client_address import comes_from_trusted_proxy
+from hub.engineio.options import EngineOptions
+
+
+def cors_headers(request: web.BaseRequest, options: EngineOptions) -> dict[str, str] | None:
+    """Return the headers that let the page read the response; None: the page may not connect."""
+    origin = request.headers.get("Origin")
+    if origin is None:
+        return {}
+    if origin in options.cors:
+        return {
+            "Access-Control-Allow-Origin": origin,
+            "Access-Control-Allow-Credentials": "true",
+            "Vary": "Origin",
+        }
+    if "*" in options.cors:
+        return {"Access-Control-Allow-Origin": "*"}
+    if _same_origin(origin, request, options):
+        return {"Vary": "Origin"}
+    return None
+
+
+def preflight_headers(request: web.BaseRequest) -> dict[str, str]:
+    """Return the headers that a preflight response has in addition to `cors_headers`."""
+    headers = {"Access-Control-Allow-Methods": "GET, POST", "Access-Control-Max-Age": "600"}
+    if asked := request.headers.get("Access-Control-Request-Headers"):
+        headers["Access-Control-Allow-Headers"] = asked
+    return headers
+
+
+def _same_origin(origin: str, request: web.BaseRequest, options: EngineOptions) -> bool:
+    scheme, _, host = origin.partition("://")
+    hosts = {request.headers.get("Host", "")}
+    if comes_from_trusted_proxy(request, options):
+        hosts.add(request.headers.get("X-Forwarded-Host", "").split(",")[0].strip())
+    hosts.discard("")
+    port = {"http": ":80", "https": ":443"}.get(scheme, "")
+    host = host.removesuffix(port)
+    return bool(host) and any(host == known.removesuffix(port) for known in hosts)
