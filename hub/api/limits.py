@@ -77,7 +77,7 @@ class ConnectionLimits:
     """The limits of one connection, and how much of them is used."""
 
     __slots__ = (
-        "_breath", "_bytes", "_clock", "_connection", "_load", "_paused", "_penalty", "_pending", "_refusals", "_settings",
+        "_breath", "_bytes", "_connection", "_load", "_paused", "_penalty", "_pending", "_refusals", "_settings",
         "_streamed", "_verbs", "loop",
     )  # fmt: skip
 
@@ -92,11 +92,10 @@ class ConnectionLimits:
         self._load = load
         self._connection = connection
         self.loop = loop
-        self._clock = loop.time
-        now = self._clock()
         publishes, verbs = settings.publishes_per_second, settings.verbs_per_second
-        self._streamed = TokenBucket(now, publishes, BURST * publishes)
-        self._verbs = TokenBucket(now, verbs, BURST * verbs)
+        clock = loop.time
+        self._streamed = TokenBucket(clock, publishes, BURST * publishes)
+        self._verbs = TokenBucket(clock, verbs, BURST * verbs)
         # Verbs in progress, and the bytes that they came in.
         self._pending = self._bytes = 0
         self._paused = False
@@ -111,10 +110,10 @@ class ConnectionLimits:
     def charge(self, verb: str, *, streamed: bool) -> None:
         """Count a verb that is asked for, of cost STREAMED or another one. Raises RateLimited."""
         if streamed:
-            if wait := self._streamed.take(self._clock):
+            if wait := self._streamed.take():
                 what = f"{self._settings.publishes_per_second} publishes and acks"
                 raise self._refused(verb, what, wait)
-        elif wait := self._verbs.take(self._clock):
+        elif wait := self._verbs.take():
             what = f"{self._settings.verbs_per_second} verbs beside publishes and acks"
             raise self._refused(verb, what, wait)
 
@@ -123,7 +122,7 @@ class ConnectionLimits:
 
         It counts among the other verbs.
         """
-        if wait := self._verbs.take(self._clock):
+        if wait := self._verbs.take():
             return self._refused("malformed", f"{self._settings.verbs_per_second} such verbs", wait)
         self._end_turn()
         return error

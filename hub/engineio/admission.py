@@ -123,7 +123,7 @@ class AdmissionControl:
         if most and caller.inside >= most:
             return Refusal("too many connections from this address", random.randint(*FULL))
         if caller.newcomers is not None:
-            wait = caller.newcomers.take(asyncio.get_running_loop().time)
+            wait = caller.newcomers.take()
             if wait:
                 return Refusal(
                     "too many new connections from this address", max(ENDING, round(wait))
@@ -137,17 +137,16 @@ class AdmissionControl:
             if len(self._callers) >= self._look_through_at:
                 self._look_through()
             rate = self._options.newcomers_per_address
-            now = asyncio.get_running_loop().time()
-            caller = AddressUsage(TokenBucket(now, rate, BURST * rate) if rate else None)
+            clock = asyncio.get_running_loop().time
+            caller = AddressUsage(TokenBucket(clock, rate, BURST * rate) if rate else None)
             self._callers[address] = caller
         return caller
 
     def _look_through(self) -> None:
         """Forget whom nothing is held against. It costs each newcomer little: the next time is twice as many away."""
-        now = asyncio.get_running_loop().time()
         self._callers = {
             address: caller
             for address, caller in self._callers.items()
-            if caller.inside or (caller.newcomers is not None and not caller.newcomers.full(now))
+            if caller.inside or (caller.newcomers is not None and not caller.newcomers.full)
         }
         self._look_through_at = max(ADDRESSES, 2 * len(self._callers))

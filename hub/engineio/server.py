@@ -49,6 +49,8 @@ class EngineServer:
         # Disconnect handlers under way, and what start_background_task started.
         self._tasks: set[asyncio.Task[Any]] = set()
         self._loop: asyncio.AbstractEventLoop | None = None
+        # Bound once: each connection keeps it.
+        self.clock: Callable[[], float] = self._time
         self._wheel: TimerWheel | None = None
         # Takes each message: what was registered for `message`.
         self.deliver: Handler = _ignore
@@ -67,7 +69,7 @@ class EngineServer:
             self._wheel = TimerWheel(self._loop, self.tick)
         return self._wheel
 
-    def clock(self) -> float:
+    def _time(self) -> float:
         if self._loop is None:
             self._loop = asyncio.get_running_loop()
         return self._loop.time()

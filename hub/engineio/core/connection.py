@@ -28,6 +28,8 @@ PROBED_WIRE = ws_frames.frame(ws_frames.TEXT, packets.PROBED.encode())
 # After the probe a poll is ended at once, but not more often than this: the client asks again until
 # it has paused, and would spin if the answer to its probe is swallowed on the way.
 NOOP_EVERY = 0.1
+# How long, at least, a connection is not read that sends more than events_per_second.
+THROTTLE_PAUSE = 0.1
 
 
 class Connection(Lifecycle):
@@ -167,16 +169,19 @@ class Connection(Lifecycle):
         except Exception:
             logger.exception("a message handler failed")
 
-    def throttle(self) -> float:
-        """Return how many seconds to wait before the next message (events_per_second)."""
-        wait = self.pace.wait(self._host.clock())
-        if wait:
-            self._host.counters["events throttled"] += 1
-        return wait
+    def throttle(self, wait: float) -> float:
+        """Return how many seconds to wait before a message is handled for which no token was left.
+
+        `wait` is the time until there is a token. It is prolonged, as a pause for each message costs more than most
+        messages do.
+        """
+        self._host.counters["events throttled"] += 1
+        self.message_rate.charge(1)
+        return max(wait, THROTTLE_PAUSE)
 
     def charge(self, messages: int) -> None:
-        """Count the message under way as so many more."""
-        self.pace.charge(messages)
+        """Count the message that is being handled as so many more."""
+        self.message_rate.charge(messages)
 
     def when_resumed(self, call: Callable[[], None]) -> None:
         """Call once after resume(), or at the end."""

@@ -74,30 +74,3 @@ class Heartbeat:
             self.pong_by = now + LATE
             return False
         return True
-
-
-class Pace:
-    """Counts messages; tells how long to wait when more than `limit` came within a second."""
-
-    __slots__ = ("_count", "_limit", "_since")
-
-    def __init__(self, now: float, limit: int) -> None:
-        self._limit = limit
-        self._since = now
-        self._count = 0
-
-    def spend(self) -> bool:
-        """Count one message; return whether `wait` is to be asked."""
-        self._count += 1
-        return self._count >= self._limit > 0
-
-    def charge(self, messages: int) -> None:
-        """Count so many more for one that costs as much as they."""
-        self._count += messages
-
-    def wait(self, now: float) -> float:
-        """Return how many seconds to wait, and count anew."""
-        wait = max(0.0, self._since + 1.0 - now)
-        self._since = now + wait
-        self._count = 0
-        return wait

@@ -12,10 +12,11 @@ from typing import Any
 
 from hub.engineio.core import packet as packets
 from hub.engineio.core import ws_frames
-from hub.engineio.core.heartbeat import Heartbeat, Pace
+from hub.engineio.core.heartbeat import Heartbeat
 from hub.engineio.core.interfaces import Host, Socket, Wake
 from hub.engineio.core.poll_queue import PollQueue
 from hub.engineio.core.state import MOVES, ConnectionState, DisconnectReason
+from hub.engineio.core.token_bucket import TokenBucket
 
 logger = logging.getLogger("hub.engineio")
 
@@ -52,7 +53,7 @@ class Lifecycle:
         "direct",
         "failed",
         "listener",
-        "pace",
+        "message_rate",
         "paused",
         "remote",
         "sid",
@@ -94,8 +95,9 @@ class Lifecycle:
         self._handling = False
         # Cuts off the polling request whose body is being read.
         self._posting: Callable[[], None] | None = None
-        # Counts messages; `throttle` is asked where it says so.
-        self.pace = Pace(now, options.events_per_second)
+        # Counts messages (events_per_second). Where no token is left, `throttle` says how long to wait.
+        rate = options.events_per_second or inf
+        self.message_rate = TokenBucket(host.clock, rate, rate)
         # -- upgrade
         self._probing: Socket | None = None
         self._probed = False

@@ -124,8 +124,8 @@ async def _handle(connection: Connection, packets: list[str | bytes]) -> None:
             resumed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
             connection.when_resumed(lambda resumed=resumed: resumed.set_result(None))  # type: ignore[misc]
             await resumed
-        if connection.pace.spend() and (wait := connection.throttle()):
-            await asyncio.sleep(wait)
+        if wait := connection.message_rate.take():
+            await asyncio.sleep(connection.throttle(wait))
         pending = connection.receive(packet)
         if pending is not None:
             await connection.settle(pending)

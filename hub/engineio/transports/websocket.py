@@ -236,8 +236,8 @@ class WebSocket(asyncio.Protocol):
             if connection.transport == "websocket":
                 self._upgrading = False
             return None
-        if connection.pace.spend() and (wait := connection.throttle()):
-            return self._later(wait, connection, message)
+        if wait := connection.message_rate.take():
+            return self._later(connection.throttle(wait), connection, message)
         return self._receive(connection, message)
 
     def _receive(self, connection: Connection, message: str | bytes) -> Awaitable[None] | None:

@@ -9,7 +9,6 @@ from typing import Any
 
 from hub.engineio.admission import ADDRESSES, ENDING, FULL, AdmissionControl
 from hub.engineio.client_address import counted_as
-from hub.engineio.core.token_bucket import TokenBucket
 from hub.engineio.options import EngineOptions
 from tests.support.times import eventually
 
@@ -87,27 +86,3 @@ def test_an_ipv6_customer_is_one_address() -> None:
     assert counted_as("2001:db8:1:2::1") != counted_as("2001:db8:1:3::1")
     assert counted_as("192.0.2.1") == "192.0.2.1"
     assert counted_as("") == ""
-
-
-def test_a_bucket_allows_its_burst_and_then_its_rate() -> None:
-    now = 100.0
-    bucket = TokenBucket(now, 10, 20)
-    assert [bucket.take(lambda: now) for _ in range(20)] == [0.0] * 20
-    assert bucket.take(lambda: now) == 0.1
-    now += 0.05
-    assert 0.04 < bucket.take(lambda: now) < 0.06
-    now += 0.26
-    assert [bool(bucket.take(lambda: now)) for _ in range(4)] == [False, False, False, True]
-    assert not bucket.full(now)
-    now += 1000.0
-    assert bucket.full(now)
-    assert [bucket.take(lambda: now) for _ in range(20)] == [0.0] * 20
-    assert bucket.take(lambda: now) > 0
-
-
-def test_a_bucket_never_stops_who_keeps_to_its_rate() -> None:
-    time = [0.0]
-    bucket = TokenBucket(0.0, 10, 5)
-    for number in range(1000):
-        time[0] = number / 10
-        assert bucket.take(lambda: time[0]) == 0.0

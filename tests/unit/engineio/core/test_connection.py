@@ -249,6 +249,30 @@ class TestHeartbeat:
         assert host.ends == ["ping timeout"]
 
 
+class TestThrottling:
+    def test_messages_above_the_rate_wait_and_all_of_them_count(self) -> None:
+        host, connection, _ = websocket(events_per_second=10)
+        assert not any(connection.message_rate.take() for _ in range(10))
+        wait = connection.message_rate.take()
+        assert connection.throttle(wait) == wait == 0.1
+        assert host.counters["events throttled"] == 1
+        host.loop.run(host.clock() + 0.1)
+        assert connection.message_rate.take() == pytest.approx(0.1)
+        connection.charge(10)
+        assert connection.message_rate.take() == pytest.approx(1.1)
+
+    def test_a_pause_is_long_enough_for_many_messages(self) -> None:
+        host, connection, _ = websocket(events_per_second=10_000)
+        connection.charge(10_000)
+        assert connection.throttle(connection.message_rate.take()) == 0.1
+        host.loop.run(host.clock() + 0.1)
+        assert sum(not connection.message_rate.take() for _ in range(2000)) == 999
+
+    def test_no_limit(self) -> None:
+        _, connection, _ = websocket(events_per_second=0)
+        assert not any(connection.message_rate.take() for _ in range(100))
+
+
 class TestDeadlines:
     def test_without_establish_the_session_ends(self) -> None:
         host, connection, _ = websocket(connect_timeout=5)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from math import inf
 
-from hub.engineio.core.heartbeat import Heartbeat, Pace
+from hub.engineio.core.heartbeat import Heartbeat
 
 TICK = 0.05
 
@@ -60,12 +60,3 @@ def test_the_next_ping_waits_for_a_long_timeout() -> None:
     assert beat.ping_at == inf
     assert beat.answered(4.0)
     assert beat.ping_at == 4.0
-
-
-def test_pace_slows_down_what_is_too_fast() -> None:
-    pace = Pace(0.0, 10)
-    assert [pace.spend() for _ in range(10)] == [False] * 9 + [True]
-    assert pace.wait(0.25) == 0.75
-    assert [pace.spend() for _ in range(10)] == [False] * 9 + [True]
-    assert pace.wait(5.0) == 0.0
-    assert not any(Pace(0.0, 0).spend() for _ in range(100))
