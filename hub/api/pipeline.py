@@ -191,7 +191,7 @@ class VerbPipeline:
         answers, self._answers = self._answers, []
         if answers:
             wire = b"".join(answers)
-            if (direct := self._peer.direct) is not None:
-                direct(wire)
+            if (write_direct := self._peer.write_direct) is not None:
+                write_direct(wire)
             else:
                 self._peer.write(wire, [PreparedMessage.finished(answer) for answer in answers])

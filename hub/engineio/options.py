@@ -45,10 +45,10 @@ class EngineOptions:
     events_per_second: int = 100_000
 
     # -- output, per connection
-    # Bytes that the peer has not taken: listener.high() above, listener.low() below.
+    # Bytes that the peer has not taken: listener.on_high() above, listener.on_low() below.
     buffer_high: int = 256 * 1024
     buffer_low: int = 64 * 1024
-    # Above this the connection is closed: whoever writes did not listen to high().
+    # Above this the connection is closed: whoever writes did not heed on_high().
     buffer_limit: int = 16 * 1024 * 1024
     # The most packets in a polling answer; stock Python clients drop longer ones.
     answer_packets: int = 16

@@ -167,8 +167,8 @@ class Rooms:
             ):
                 session.sent = last
                 peer = session.peer
-                if (direct := peer.direct) is not None:
-                    direct(wire)
+                if (write_direct := peer.write_direct) is not None:
+                    write_direct(wire)
                 else:
                     frames = frames or [message.frame for message in messages]
                     peer.write(wire, frames)

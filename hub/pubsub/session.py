@@ -16,6 +16,7 @@ import enum
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
+from hub.engineio.core.interfaces import ConnectionEvents
 from hub.engineio.core.prepared import PreparedMessage
 from hub.engineio.core.state import CloseCode
 from hub.message import StoredMessage, event_frame
@@ -29,9 +30,9 @@ BUFFERED, BUFFERED_BYTES = 5000, 4 * 1024 * 1024
 class Peer(Protocol):
     """What a session needs of its connection; the engine's Connection is one."""
 
-    listener: Any
+    listener: ConnectionEvents | None
     # Writes finished frames to the socket while nothing hinders that; else None, and `write` is to be used.
-    direct: Callable[[bytes], None] | None
+    write_direct: Callable[[bytes], None] | None
 
     @property
     def closed(self) -> bool: ...
@@ -293,23 +294,23 @@ class Session:
             self.acked = offset
             self.dirty = True
 
-    # -- what the connection reports
+    # -- what the connection reports (ConnectionEvents)
 
-    def high(self) -> None:
+    def on_high(self) -> None:
         """The socket's buffer has passed the high mark."""
         self._drained.clear()
         if self.state is SessionState.LIVE:
             self.slow_readers.park_slow(self)
 
-    def low(self) -> None:
+    def on_low(self) -> None:
         """The socket's buffer has fallen below the low mark."""
         self._drained.set()
 
-    def ping(self) -> None:
+    def on_ping(self) -> None:
         """A ping was written."""
         self._at_ping = self.sent
 
-    def pong(self) -> None:
+    def on_pong(self) -> None:
         """The ping was answered, which proves that everything written before it has arrived."""
         if not self.manual_acks:
             self.commit(self._at_ping)

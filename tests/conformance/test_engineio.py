@@ -370,7 +370,7 @@ class TestWebSocket:
         writer.write(b"\x81\x82\x00\x00\x00\x004x")
         await until(lambda: connection._handling)
         writer.transport.abort()
-        await until(lambda: connection.direct is None)
+        await until(lambda: connection.write_direct is None)
         for _ in range(20):
             connection.send(PreparedMessage("dropped"))
         assert not ends

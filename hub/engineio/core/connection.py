@@ -33,7 +33,7 @@ THROTTLE_PAUSE = 0.1
 
 
 class Connection(Lifecycle):
-    """One session. `data` is free for the layers above, `listener` hears high, low, ping, pong."""
+    """One session. `data` is free for the layers above, `listener` gets its events."""
 
     __slots__ = ()
 
@@ -57,9 +57,9 @@ class Connection(Lifecycle):
 
     def write(self, data: bytes, frames: Sequence[PreparedMessage]) -> None:
         """Send frames; `data` is their joined `wire`. Never blocks; drops on a closed connection."""
-        direct = self.direct
-        if direct is not None:
-            direct(data)
+        write_direct = self.write_direct
+        if write_direct is not None:
+            write_direct(data)
         elif self._socket is not None:
             self._write_socket(self._socket, data, frames)
         elif self._outbox is not None and not self.closed:
@@ -248,7 +248,7 @@ class Connection(Lifecycle):
                 return
             self._answer(outbox)
         if outbox.size > options.buffer_high:
-            self.congested()
+            self.on_high()
 
     def answer(self) -> None:
         """Give a poll that still waits what there is."""
@@ -264,7 +264,7 @@ class Connection(Lifecycle):
         self._heartbeat.unanswered += taken.count(packets.PING)
         wake(encode_payload(taken))
         if outbox.size <= options.buffer_low:
-            self.drained()
+            self.on_low()
         if self.state is ConnectionState.CLOSING and not outbox:
             self._finish()
 
@@ -331,9 +331,9 @@ class Connection(Lifecycle):
             else:
                 self._heartbeat.unanswered += entry == packets.PING
                 socket.write(ws_frames.frame(ws_frames.TEXT, entry.encode()))
-        # If the queue was above the high mark, low() comes from the socket or, if it took all, here.
+        # If the queue was above the high mark, on_low comes from the socket or, if it took all, here.
         if socket.buffered <= self._host.options.buffer_low:
-            self.drained()
+            self.on_low()
         if self.paused:
             socket.pause()
 
@@ -348,13 +348,13 @@ class Connection(Lifecycle):
 
     def _take_over(self, socket: Socket) -> None:
         self._socket = socket
-        if not socket.deflate and not self._congested:
-            self.direct = socket.direct
+        if not socket.deflate and not self._above_high:
+            self.write_direct = socket.write_direct
 
     # ---------------------------------------------------------------- the socket
 
     def _write_socket(self, socket: Socket, data: bytes, frames: Sequence[PreparedMessage]) -> None:
-        """Write where `direct` is not set: compressed, congested or closed."""
+        """Write where `write_direct` is not set: compressed, above the high mark, or closed."""
         if self.closed:
             return
         options = self._host.options
@@ -367,22 +367,24 @@ class Connection(Lifecycle):
 
     def mute(self) -> None:
         """Note that nothing can be written any more; the end follows what is being handled."""
-        self.direct = None
+        self.write_direct = None
 
-    def congested(self) -> None:
-        """Note that the high mark was passed."""
-        if not self._congested:
-            self._congested = True
-            self.direct = None
-            self._notify("high")
+    def on_high(self) -> None:
+        """Note that more than `buffer_high` bytes wait for the peer."""
+        if not self._above_high:
+            self._above_high = True
+            self.write_direct = None
+            if self.listener is not None:
+                self.listener.on_high()
 
-    def drained(self) -> None:
-        """Note that what waited fell below the low mark."""
-        if self._congested:
-            self._congested = False
+    def on_low(self) -> None:
+        """Note that no more than `buffer_low` bytes wait for the peer."""
+        if self._above_high:
+            self._above_high = False
             if self._socket is not None and not self._socket.deflate and not self.closed:
-                self.direct = self._socket.direct
-            self._notify("low")
+                self.write_direct = self._socket.write_direct
+            if self.listener is not None:
+                self.listener.on_low()
 
     # ---------------------------------------------------------------- control packets
 
@@ -395,8 +397,8 @@ class Connection(Lifecycle):
             return
         if self._heartbeat.ping_at <= now:
             self._schedule()
-        if told:
-            self._notify("pong")
+        if told and self.listener is not None:
+            self.listener.on_pong()
 
     def _peer_closed(self) -> None:
         if self._outbox is not None:

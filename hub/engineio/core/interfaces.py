@@ -23,7 +23,7 @@ class Socket(Protocol):
     # Whether messages are compressed (permessage-deflate was negotiated).
     deflate: bool
     # Writes without a look at the socket's state: only for one that is known to be well.
-    direct: Callable[[bytes], None]
+    write_direct: Callable[[bytes], None]
 
     @property
     def buffered(self) -> int: ...
@@ -32,6 +32,22 @@ class Socket(Protocol):
     def abort(self) -> None: ...
     def pause(self) -> None: ...
     def resume(self) -> None: ...
+
+
+class ConnectionEvents(Protocol):
+    """The events of a connection, as its `listener` gets them."""
+
+    def on_high(self) -> None:
+        """More than `buffer_high` bytes wait for the peer: write no more for now."""
+
+    def on_low(self) -> None:
+        """No more than `buffer_low` bytes wait for the peer: write again."""
+
+    def on_ping(self) -> None:
+        """A ping follows all that was written so far."""
+
+    def on_pong(self) -> None:
+        """The peer answered the ping of the last `on_ping`: all that was written before that ping has arrived."""
 
 
 class Host(Protocol):

@@ -13,7 +13,7 @@ from typing import Any
 from hub.engineio.core import packet as packets
 from hub.engineio.core import ws_frames
 from hub.engineio.core.heartbeat import Heartbeat
-from hub.engineio.core.interfaces import Host, Socket, Wake
+from hub.engineio.core.interfaces import ConnectionEvents, Host, Socket, Wake
 from hub.engineio.core.poll_queue import PollQueue
 from hub.engineio.core.state import MOVES, ConnectionState, DisconnectReason
 from hub.engineio.core.token_bucket import TokenBucket
@@ -30,8 +30,8 @@ class Lifecycle:
 
     __slots__ = (
         "__weakref__",
+        "_above_high",
         "_close_by",
-        "_congested",
         "_connect_by",
         "_environ",
         "_handling",
@@ -50,7 +50,6 @@ class Lifecycle:
         "_wake",
         "closed",
         "data",
-        "direct",
         "failed",
         "listener",
         "message_rate",
@@ -59,6 +58,7 @@ class Lifecycle:
         "sid",
         "slot",
         "state",
+        "write_direct",
     )
 
     def __init__(
@@ -72,17 +72,17 @@ class Lifecycle:
         self.remote = remote
         self._environ = environ
         self.data: dict[str, Any] = {}
-        self.listener: object | None = None
+        self.listener: ConnectionEvents | None = None
         self.state = ConnectionState.OPENING
         # Closed or closing: nothing more comes in or goes out.
         self.closed = False
         # -- output
         # The socket of a session on WebSocket, and its write method while it takes everything.
         self._socket: Socket | None = None
-        self.direct: Callable[[bytes], None] | None = None
+        self.write_direct: Callable[[bytes], None] | None = None
         # On polling. Bound: buffer_limit bytes, beyond it the session is closed.
         self._outbox: PollQueue | None = None
-        self._congested = False
+        self._above_high = False
         # The poll that waits.
         self._wake: Wake | None = None
         # What its client told the newest poll apart by.
@@ -146,11 +146,6 @@ class Lifecycle:
             # A pong may have waited behind what was handled.
             self._heartbeat.extend(self._host.clock())
 
-    def _notify(self, name: str) -> None:
-        method = getattr(self.listener, name, None)
-        if method is not None:
-            method()
-
     # ---------------------------------------------------------------- the end
 
     def fail(self, why: str, code: int = 1002) -> None:
@@ -174,7 +169,7 @@ class Lifecycle:
         """Go from any open state to closing, and on polling with nothing to flush on to closed."""
         probing, self._probing = self._probing, None
         self._move(ConnectionState.CLOSING)
-        self.direct = None
+        self.write_direct = None
         self._heartbeat.stop()
         self._connect_by = self._upgrade_by = self._noop_at = inf
         self._close_by = self._host.clock() + within
@@ -197,7 +192,7 @@ class Lifecycle:
     def _release(self) -> None:
         """Let go of everything; the one place where a session is cleaned up."""
         self._host.wheel.drop(self)
-        self.direct = self._outbox = None
+        self.write_direct = self._outbox = None
         socket, self._socket = self._socket, None
         probing, self._probing = self._probing, None
         wake, self._wake = self._wake, None
@@ -263,8 +258,8 @@ class Lifecycle:
             # ping_timeout is longer than ping_interval: not before the last one is answered.
             heartbeat.wait_for_pong()
             return
-        if heartbeat.begin(now, self._host.tick):
-            self._notify("ping")
+        if heartbeat.begin(now, self._host.tick) and self.listener is not None:
+            self.listener.on_ping()
         if self._socket is not None:
             heartbeat.unanswered += 1
             self._socket.write(PING_WIRE)

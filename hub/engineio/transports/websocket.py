@@ -36,8 +36,8 @@ class WebSocket(asyncio.Protocol):
         "_transport",
         "_upgrading",
         "deflate",
-        "direct",
         "slot",
+        "write_direct",
     )
 
     def __init__(
@@ -54,7 +54,7 @@ class WebSocket(asyncio.Protocol):
         self._transport = transport
         self._connection = connection
         self.deflate = deflate
-        self.direct: Callable[[bytes], None] = transport.write
+        self.write_direct: Callable[[bytes], None] = transport.write
         self._inbound = FrameParser(options.max_payload, deflate=deflate)
         self._task: asyncio.Task[None] | None = None
         self._upgrading = False
@@ -147,11 +147,11 @@ class WebSocket(asyncio.Protocol):
 
     def pause_writing(self) -> None:
         if self._connection is not None and not self._upgrading:
-            self._connection.congested()
+            self._connection.on_high()
 
     def resume_writing(self) -> None:
         if self._connection is not None and not self._upgrading and self._lost is None:
-            self._connection.drained()
+            self._connection.on_low()
 
     def eof_received(self) -> bool:
         if self._transport.get_write_buffer_size():

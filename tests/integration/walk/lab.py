@@ -244,7 +244,7 @@ class Peer:
     """Stands in for a client's connection: a socket buffer of a few frames, read when the test says so."""
 
     HIGH, LOW = 4, 1
-    direct: Any = None
+    write_direct: Any = None
 
     def __init__(self) -> None:
         self.listener: Any = None
@@ -264,14 +264,14 @@ class Peer:
         if len(self.out) > self.HIGH and not self.congested:
             self.congested = True
             if self.listener is not None:
-                self.listener.high()
+                self.listener.on_high()
 
     def read(self) -> Any:
         item = self.out.popleft()
         if self.congested and len(self.out) <= self.LOW:
             self.congested = False
             if self.listener is not None:
-                self.listener.low()
+                self.listener.on_low()
         return item
 
     def close(self, code: CloseCode) -> None:

@@ -635,7 +635,7 @@ class World:
         if connection.peer.listener is not None and "ping" not in [
             each[0] for each in connection.peer.out if isinstance(each, tuple)
         ]:
-            connection.peer.listener.ping()
+            connection.peer.listener.on_ping()
             connection.peer.out.append(("ping",))
 
     def receive(self, connection: Connection) -> None:
@@ -651,7 +651,7 @@ class World:
             host.task(host.node.sessions.detach(session, deliberate=True))
         elif what == "pong":
             if connection.peer.listener is not None:
-                connection.peer.listener.pong()
+                connection.peer.listener.on_pong()
         else:
             request: Any
             if what == "publish":

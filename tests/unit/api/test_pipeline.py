@@ -19,7 +19,7 @@ from tests.support.times import eventually
 class Peer:
     """Keeps the frames written to it."""
 
-    direct = None
+    write_direct = None
     paused = False
 
     def __init__(self) -> None:

@@ -34,7 +34,7 @@ class Peer:
         self.closed = False
         self.frames: list[Any] = []
         self.buffered = 0
-        self.direct: Any = None
+        self.write_direct: Any = None
         self.writes = 0
 
     def write(self, wire: bytes, frames: Any) -> None:
@@ -221,12 +221,12 @@ async def test_only_a_call_under_way_keeps_what_is_heard(subject):
     await turns()
     session.deliver(message(12))
     assert len(session.buffered_in_replay) == 1
-    session.high()
+    session.on_high()
     answers.calls[0].set_result(ReplayBatch(None, 12, [], [message(11), message(12)]))
     await turns()
     session.deliver(message(13))
     assert (session.state, len(session.buffered_in_replay)) == (SessionState.PARKED, 0)
-    session.low()
+    session.on_low()
     await turns()
     answers.calls[1].set_exception(Unavailable("redis"))
     await turns()
@@ -262,16 +262,16 @@ def test_stale_sessions_do_not_go_live(subject):
 def test_a_full_buffer_parks(subject):
     """From the high mark on nothing is written; a session that goes live onto a full buffer is parked at once."""
     session = subject.live()
-    session.high()
+    session.on_high()
     assert (subject.slow, session.state) == (1, SessionState.PARKED)
     session.deliver(message(11))
-    session.high()
+    session.on_high()
     assert (subject.peer.frames, subject.slow) == ([], 1)
     session.begin_batch()
     session.deliver(message(12))
     session.go_live(11)
     assert (subject.slow, session.state, subject.peer.frames) == (2, SessionState.PARKED, [])
-    session.low()
+    session.on_low()
     session.begin_batch()
     session.go_live(12)
     assert session.state is SessionState.LIVE
@@ -310,9 +310,9 @@ def test_proofs(manual):
     """A pong proves what was sent before its ping; with manual acks only an ack does, and never more than was sent."""
     session = Subject(manual_acks=manual).live()
     session.deliver(message(11))
-    session.ping()
+    session.on_ping()
     session.deliver(message(12))
-    session.pong()
+    session.on_pong()
     assert session.acked == (10 if manual else 11)
     assert session.dirty is not manual
     session.commit(99)
@@ -329,8 +329,8 @@ def test_closed_is_for_ever(subject):
     assert subject.peer.listener is None
     session.deliver(message(11))
     session.resume_delivery()
-    session.high()
-    session.low()
+    session.on_high()
+    session.on_low()
     session.go_away()
     session.deliver(message(12))
     assert session.closed
@@ -375,7 +375,7 @@ class Anything(RuleBasedStateMachine):
         if self.session.pauses and not self.session.resume_delivery():
             self.session.go_away()
 
-    @rule(name=st.sampled_from(["high", "low", "go_away", "ping", "pong", "close"]))
+    @rule(name=st.sampled_from(["on_high", "on_low", "go_away", "on_ping", "on_pong", "close"]))
     def call(self, name: str) -> None:
         if name != "close" or self.clock > 30:
             getattr(self.session, name)()

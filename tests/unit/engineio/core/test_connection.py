@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable
 from typing import Any
 
 import pytest
@@ -26,7 +26,7 @@ class FakeSocket:
 
     def __init__(self, *, deflate: bool = False) -> None:
         self.deflate = deflate
-        self.direct = self.write
+        self.write_direct = self.write
         self.written = b""
         self.buffered = 0
         self.codes: list[int] = []
@@ -87,11 +87,22 @@ class FakeHost:
 
 
 class Listener:
+    """Notes the events of its connection."""
+
     def __init__(self) -> None:
         self.heard: list[str] = []
 
-    def __getattr__(self, name: str) -> Callable[[], None]:
-        return lambda: self.heard.append(name)
+    def on_high(self) -> None:
+        self.heard.append("high")
+
+    def on_low(self) -> None:
+        self.heard.append("low")
+
+    def on_ping(self) -> None:
+        self.heard.append("ping")
+
+    def on_pong(self) -> None:
+        self.heard.append("pong")
 
 
 class Polls:
@@ -140,18 +151,18 @@ class TestOutput:
     def test_high_and_low_are_told_once_each(self) -> None:
         _, connection, socket = websocket(buffer_limit=1_000_000)
         connection.listener = listener = Listener()
-        connection.congested()
-        connection.congested()
+        connection.on_high()
+        connection.on_high()
         connection.send(PreparedMessage("still goes out, in order"))
-        connection.drained()
-        connection.drained()
+        connection.on_low()
+        connection.on_low()
         connection.send(PreparedMessage("directly again"))
         assert listener.heard == ["high", "low"]
         assert socket.packets == ["4still goes out, in order", "4directly again"]
 
     def test_a_full_buffer_ends_the_session(self) -> None:
         host, connection, socket = websocket()
-        connection.congested()
+        connection.on_high()
         socket.buffered = host.options.buffer_limit
         connection.send(PreparedMessage("x"))
         assert socket.codes == [1013]
@@ -409,7 +420,7 @@ class Walk:
         (self.connection.pause if on else self.connection.resume)()
 
     def congest(self, on: bool) -> None:
-        (self.connection.congested if on else self.connection.drained)()
+        (self.connection.on_high if on else self.connection.on_low)()
 
     def establish(self, on: bool) -> None:
         (self.connection.establish if on else self.connection.unestablish)()
