@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from aiohttp import web
 
 
 class Environ(Mapping[str, Any]):
-    """An environ that is made when somebody looks: most handlers never do."""
+    """A request's environ, made at the first access: most handlers never read it."""
 
-    __slots__ = ("_made", "_make")
+    __slots__ = ("_made", "_remote", "_request")
 
-    def __init__(self, make: Callable[[], dict[str, Any]]) -> None:
-        self._make = make
+    def __init__(self, request: web.BaseRequest, remote: str) -> None:
+        self._request = request
+        self._remote = remote
         self._made: dict[str, Any] | None = None
 
     def _all(self) -> dict[str, Any]:
         if self._made is None:
-            self._made = self._make()
+            self._made = environ_of(self._request, self._remote)
         return self._made
 
     def __getitem__(self, key: str) -> Any:

@@ -16,11 +16,10 @@ from hub.engineio import client_address, cors
 from hub.engineio.admission import AdmissionControl
 from hub.engineio.core.connection import Connection
 from hub.engineio.core.ids import Ids
-from hub.engineio.core.lifecycle import Lifecycle
 from hub.engineio.core.prepared import PreparedMessage
 from hub.engineio.core.state import CloseCode, DisconnectReason
 from hub.engineio.core.timer_wheel import TimerWheel
-from hub.engineio.environ import environ_of
+from hub.engineio.environ import Environ
 from hub.engineio.http_errors import MalformedRequests
 from hub.engineio.options import EngineOptions, from_kwargs
 from hub.engineio.transports import polling, websocket_handshake
@@ -51,53 +50,53 @@ class EngineServer:
         self._loop: asyncio.AbstractEventLoop | None = None
         # Bound once: each connection keeps it.
         self.clock: Callable[[], float] = self._time
-        self._wheel: TimerWheel | None = None
-        # Takes each message: what was registered for `message`.
-        self.deliver: Handler = _ignore
+        self._timers: TimerWheel | None = None
+        # The handler that was registered for `message`.
+        self.handle_message: Handler = _ignore
         # While shutting down: done once no session is left.
         self._emptied: asyncio.Future[None] | None = None
-        # Polls that are answered at the end of this turn.
-        self._due: list[Connection] = []
+        # Calls that answer waiting polls, made at the end of this turn of the event loop.
+        self._due_answers: list[Callable[[], None]] = []
         self._ids = Ids()
 
     # ---------------------------------------------------------------- what connections ask
 
     @property
-    def wheel(self) -> TimerWheel:
-        if self._wheel is None:
-            self._loop = asyncio.get_running_loop()
-            self._wheel = TimerWheel(self._loop, self.tick)
-        return self._wheel
+    def timers(self) -> TimerWheel:
+        if self._timers is None:
+            self._timers = TimerWheel(asyncio.get_running_loop(), self.tick)
+        return self._timers
 
     def _time(self) -> float:
         if self._loop is None:
             self._loop = asyncio.get_running_loop()
         return self._loop.time()
 
-    def answer_soon(self, connection: Connection) -> None:
-        """Have a waiting poll answered at the end of this turn of the loop: what follows may join."""
-        if not self._due:
-            self.wheel.loop.call_soon(self._answer_due)
-        self._due.append(connection)
+    def answer_poll_soon(self, answer: Callable[[], None]) -> None:
+        """Have a waiting poll answered at the end of this turn of the loop: later messages of the turn may join."""
+        if not self._due_answers:
+            assert self._loop is not None  # a connection has asked the clock
+            self._loop.call_soon(self._answer_due_polls)
+        self._due_answers.append(answer)
 
-    def _answer_due(self) -> None:
-        due, self._due = self._due, []
-        for connection in due:
-            connection.answer()
+    def _answer_due_polls(self) -> None:
+        due, self._due_answers = self._due_answers, []
+        for answer in due:
+            answer()
 
-    def ended(self, session: Lifecycle, reason: str) -> None:
-        """Tell the layer above that a session is over, once, after its last message."""
+    def report_disconnect(self, sid: str, reason: str) -> None:
+        """Call the `disconnect` handler: once for each session, after its last message."""
         handler = self._handlers.get("disconnect")
         if handler is not None:
-            result = handler(session.sid, reason)
+            result = handler(sid, reason)
             if inspect.isawaitable(result):
                 self._spawn(_await(result))
-        self._sessions.pop(session.sid, None)
+        self._sessions.pop(sid, None)
 
-    def forget(self, session: Lifecycle) -> None:
-        """Let go of a closed session."""
-        self.connections.pop(session.sid, None)
-        self.door.leave(session.remote)
+    def remove_connection(self, sid: str, remote: str) -> None:
+        """Remove a closed session that came from the address `remote`."""
+        self.connections.pop(sid, None)
+        self.door.leave(remote)
         if self._emptied is not None and not self.connections and not self._emptied.done():
             self._emptied.set_result(None)
 
@@ -111,7 +110,7 @@ class EngineServer:
         def register(handler: Handler) -> Handler:
             self._handlers[event] = handler
             if event == "message":
-                self.deliver = handler
+                self.handle_message = handler
             return handler
 
         return register if handler is None else register(handler)
@@ -196,8 +195,8 @@ class EngineServer:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        if self._wheel is not None:
-            self._wheel.stop()
+        if self._timers is not None:
+            self._timers.stop()
 
     # ---------------------------------------------------------------- requests
 
@@ -255,7 +254,7 @@ class EngineServer:
             retry = {"Retry-After": str(refusal.retry_after)}
             return web.json_response({"message": refusal.why}, status=503, headers=retry)
         sid = self.generate_id()
-        connection = Connection(self, sid, remote, partial(environ_of, request, remote))
+        connection = Connection(self, sid, remote, partial(Environ, request, remote))
         self.connections[sid] = connection
         if not await self._wanted(connection):
             connection.refuse()

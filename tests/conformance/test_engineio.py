@@ -632,7 +632,7 @@ class TestShutdown:
             await asyncio.wait_for(stop, 1)
         assert not engine.connections
         assert not engine._tasks
-        assert len(engine.wheel) == 0
+        assert len(engine.timers) == 0
 
     async def test_peers_that_do_not_answer_are_cut(self, engine_of: Serve) -> None:
         peer, engine = await engine_of(close_timeout=0.2)

@@ -78,7 +78,7 @@ async def nothing_stays(peer: Peer, server: SocketIOServer) -> Any:
     await until(lambda: not server._clients and not server.manager.rooms, 2)
     await until(lambda: len(tasks()) <= before and files() <= open_files, 2)
     await until(lambda: not server.eio._tasks)  # a task is forgotten in the turn behind its end
-    await until(lambda: len(server.eio.wheel) == 0)
+    await until(lambda: len(server.eio.timers) == 0)
 
 
 async def abuse_websocket(peer: Peer, seed: int) -> None:

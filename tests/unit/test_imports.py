@@ -57,6 +57,16 @@ def test_third_party_packages_stay_where_they_belong():
     assert wrong == []
 
 
+def test_the_engines_core_knows_no_event_loop():
+    """It is called with what arrived and with the time; asyncio is the transports' and the server's."""
+    wrong = [
+        f"{where} imports {module}"
+        for _, module, where in imports()
+        if where.startswith("engineio/core/") and module.partition(".")[0] == "asyncio"
+    ]
+    assert wrong == []
+
+
 def test_leaves_import_only_what_they_may():
     wrong = []
     for part, module, where in imports():

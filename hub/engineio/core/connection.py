@@ -7,27 +7,24 @@ through a `Socket` (WebSocket) or a waiting poll's callback. State, deadlines an
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from math import inf
+from typing import Any
 
 from hub.engineio.core import packet as packets
 from hub.engineio.core import ws_frames
 from hub.engineio.core.interfaces import Socket, Wake
 from hub.engineio.core.lifecycle import CUT_AFTER, Lifecycle
-from hub.engineio.core.packet import ProtocolError, encode_payload
+from hub.engineio.core.packet import ProtocolError
 from hub.engineio.core.poll_queue import PollQueue
 from hub.engineio.core.prepared import PreparedMessage
 from hub.engineio.core.state import CloseCode, ConnectionState, DisconnectReason
-from hub.engineio.environ import Environ
 
 logger = logging.getLogger("hub.engineio")
 
 _UPGRADES = '["websocket"]'
 PROBED_WIRE = ws_frames.frame(ws_frames.TEXT, packets.PROBED.encode())
 
-# After the probe a poll is ended at once, but not more often than this: the client asks again until
-# it has paused, and would spin if the answer to its probe is swallowed on the way.
-NOOP_EVERY = 0.1
 # How long, at least, a connection is not read that sends more than events_per_second.
 THROTTLE_PAUSE = 0.1
 
@@ -44,9 +41,9 @@ class Connection(Lifecycle):
         return "polling" if self._socket is None else "websocket"
 
     @property
-    def environ(self) -> Environ:
-        """The handshake request, WSGI-like; nothing of it is kept."""
-        return Environ(self._environ)
+    def environ(self) -> Mapping[str, Any]:
+        """The handshake request, as WSGI has it; it is made at each access, and not kept."""
+        return self._environ()
 
     @property
     def buffered(self) -> int:
@@ -145,7 +142,7 @@ class Connection(Lifecycle):
                 return None
             packet = packet[1:]
         try:
-            return self._host.deliver(self.sid, packet)
+            return self._host.handle_message(self.sid, packet)
         except ProtocolError as error:
             self.fail(str(error))
         except Exception:
@@ -237,37 +234,6 @@ class Connection(Lifecycle):
         """Note that the polling body has been dealt with."""
         self._posting = None
 
-    def _pushed(self, outbox: PollQueue) -> None:
-        options = self._host.options
-        if outbox.size > options.buffer_limit:
-            self.fail("output buffer full")
-            return
-        if self._wake is not None:
-            if outbox.size <= options.buffer_high:
-                self._host.answer_soon(self)
-                return
-            self._answer(outbox)
-        if outbox.size > options.buffer_high:
-            self.on_high()
-
-    def answer(self) -> None:
-        """Give a poll that still waits what there is."""
-        if self._wake is not None and self._outbox:
-            self._answer(self._outbox)
-
-    def _answer(self, outbox: PollQueue) -> None:
-        """Give the waiting poll what it may carry."""
-        wake, self._wake = self._wake, None
-        assert wake is not None
-        options = self._host.options
-        taken = outbox.take(options.answer_packets, options.max_payload)
-        self._heartbeat.unanswered += taken.count(packets.PING)
-        wake(encode_payload(taken))
-        if outbox.size <= options.buffer_low:
-            self.on_low()
-        if self.state is ConnectionState.CLOSING and not outbox:
-            self._finish()
-
     # ---------------------------------------------------------------- upgrade
 
     def begin_upgrade(self, socket: Socket) -> bool:
@@ -307,14 +273,6 @@ class Connection(Lifecycle):
             logger.debug("%s: unexpected packet in an upgrade", self.sid)
             self.abandon_upgrade(socket)
 
-    def abandon_upgrade(self, socket: Socket, code: int = 1002) -> None:
-        """Give up an upgrade, on either side's account; the session stays on polling."""
-        if socket is self._probing:
-            self._probing = None
-            self._upgrade_by = self._noop_at = inf
-            self._move(ConnectionState.OPEN)
-            socket.close(code)
-
     def _upgraded(self, socket: Socket) -> None:
         self._probing = None
         self._upgrade_by = self._noop_at = inf
@@ -336,15 +294,6 @@ class Connection(Lifecycle):
             self.on_low()
         if self.paused:
             socket.pause()
-
-    def _noop(self) -> None:
-        """End a waiting poll, so that the client can go over to its WebSocket."""
-        now = self._host.clock()
-        if self._wake is not None and now >= self._noop_at:
-            self._noop_at = now + NOOP_EVERY
-            wake, self._wake = self._wake, None
-            wake(packets.NOOP)
-        self._schedule()
 
     def _take_over(self, socket: Socket) -> None:
         self._socket = socket
@@ -368,23 +317,6 @@ class Connection(Lifecycle):
     def mute(self) -> None:
         """Note that nothing can be written any more; the end follows what is being handled."""
         self.write_direct = None
-
-    def on_high(self) -> None:
-        """Note that more than `buffer_high` bytes wait for the peer."""
-        if not self._above_high:
-            self._above_high = True
-            self.write_direct = None
-            if self.listener is not None:
-                self.listener.on_high()
-
-    def on_low(self) -> None:
-        """Note that no more than `buffer_low` bytes wait for the peer."""
-        if self._above_high:
-            self._above_high = False
-            if self._socket is not None and not self._socket.deflate and not self.closed:
-                self.write_direct = self._socket.write_direct
-            if self.listener is not None:
-                self.listener.on_low()
 
     # ---------------------------------------------------------------- control packets
 

@@ -1,17 +1,13 @@
-"""What a connection needs of the world around it: its WebSocket, and the server that holds it."""
+"""What a connection needs from others: its WebSocket, its listener, and the server that holds it."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 from hub.engineio.core.timer_wheel import TimerWheel
 from hub.engineio.options import EngineOptions
-
-if TYPE_CHECKING:
-    from hub.engineio.core.connection import Connection
-    from hub.engineio.core.lifecycle import Lifecycle
 
 # Takes the body of a polling answer, or None for HTTP 400.
 Wake = Callable[[str | None], None]
@@ -55,14 +51,21 @@ class Host(Protocol):
 
     options: EngineOptions
     counters: Counter[str]
+    # Seconds between two turns of the timers.
     tick: float
     # Returns the time that all deadlines are compared with.
     clock: Callable[[], float]
-    # Hands one message to the layer above.
-    deliver: Callable[[str, str | bytes], Awaitable[None] | None]
+    # Hands a session's message to the layer above; the awaitable, if there is one, ends when that is done with it.
+    handle_message: Callable[[str, str | bytes], Awaitable[None] | None]
 
     @property
-    def wheel(self) -> TimerWheel: ...
-    def answer_soon(self, connection: Connection) -> None: ...
-    def ended(self, session: Lifecycle, reason: str) -> None: ...
-    def forget(self, session: Lifecycle) -> None: ...
+    def timers(self) -> TimerWheel: ...
+
+    def answer_poll_soon(self, answer: Callable[[], None]) -> None:
+        """Call `answer` at the end of this turn of the event loop."""
+
+    def report_disconnect(self, sid: str, reason: str) -> None:
+        """Report to the layer above that a session is over."""
+
+    def remove_connection(self, sid: str, remote: str) -> None:
+        """Remove a closed session that came from the address `remote`."""

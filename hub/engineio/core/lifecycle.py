@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from math import inf
 from typing import Any
 
@@ -14,6 +14,7 @@ from hub.engineio.core import packet as packets
 from hub.engineio.core import ws_frames
 from hub.engineio.core.heartbeat import Heartbeat
 from hub.engineio.core.interfaces import ConnectionEvents, Host, Socket, Wake
+from hub.engineio.core.packet import encode_payload
 from hub.engineio.core.poll_queue import PollQueue
 from hub.engineio.core.state import MOVES, ConnectionState, DisconnectReason
 from hub.engineio.core.token_bucket import TokenBucket
@@ -23,6 +24,9 @@ logger = logging.getLogger("hub.engineio")
 PING_WIRE = ws_frames.frame(ws_frames.TEXT, packets.PING.encode())
 # How long a peer that broke the protocol, timed out or said goodbye may keep its socket.
 CUT_AFTER = 0.5
+# After the probe a poll is ended at once, but not more often than this: the client asks again until
+# it has paused, and would spin if the answer to its probe is swallowed on the way.
+NOOP_EVERY = 0.1
 
 
 class Lifecycle:
@@ -62,7 +66,7 @@ class Lifecycle:
     )
 
     def __init__(
-        self, host: Host, sid: str, remote: str, environ: Callable[[], dict[str, Any]]
+        self, host: Host, sid: str, remote: str, environ: Callable[[], Mapping[str, Any]]
     ) -> None:
         options = host.options
         now = host.clock()
@@ -114,23 +118,6 @@ class Lifecycle:
         # Why the session ended, until the layer above has been told.
         self._reason: str | None = None
 
-    # ---------------------------------------------------------------- what Connection does
-
-    def _answer(self, outbox: PollQueue) -> None:
-        """Give the waiting poll what it may carry."""
-        raise NotImplementedError
-
-    def _pushed(self, outbox: PollQueue) -> None:
-        """Hand what was put into the outbox to a waiting poll, and watch its size."""
-        raise NotImplementedError
-
-    def _noop(self) -> None:
-        """End a waiting poll, so that the client can go over to its WebSocket."""
-        raise NotImplementedError
-
-    def abandon_upgrade(self, socket: Socket, code: int = 1002) -> None:
-        raise NotImplementedError
-
     # ---------------------------------------------------------------- while it lives
 
     def begin(self) -> None:
@@ -145,6 +132,68 @@ class Lifecycle:
         else:
             # A pong may have waited behind what was handled.
             self._heartbeat.extend(self._host.clock())
+
+    # ---------------------------------------------------------------- what waits for a poll
+
+    def _pushed(self, outbox: PollQueue) -> None:
+        """Hand what was put into the queue to a waiting poll, and watch the queue's size."""
+        options = self._host.options
+        if outbox.size > options.buffer_limit:
+            self.fail("output buffer full")
+            return
+        if self._wake is not None:
+            if outbox.size <= options.buffer_high:
+                self._host.answer_poll_soon(self.answer_poll)
+                return
+            self._answer(outbox)
+        if outbox.size > options.buffer_high:
+            self.on_high()
+
+    def answer_poll(self) -> None:
+        """Give a poll that still waits what there is."""
+        if self._wake is not None and self._outbox:
+            self._answer(self._outbox)
+
+    def _answer(self, outbox: PollQueue) -> None:
+        """Give the waiting poll what it may carry."""
+        wake, self._wake = self._wake, None
+        assert wake is not None
+        options = self._host.options
+        taken = outbox.take(options.answer_packets, options.max_payload)
+        self._heartbeat.unanswered += taken.count(packets.PING)
+        wake(encode_payload(taken))
+        if outbox.size <= options.buffer_low:
+            self.on_low()
+        if self.state is ConnectionState.CLOSING and not outbox:
+            self._finish()
+
+    def _noop(self) -> None:
+        """End a waiting poll, so that the client can go over to its WebSocket."""
+        now = self._host.clock()
+        if self._wake is not None and now >= self._noop_at:
+            self._noop_at = now + NOOP_EVERY
+            wake, self._wake = self._wake, None
+            wake(packets.NOOP)
+        self._schedule()
+
+    # ---------------------------------------------------------------- what waits for the peer
+
+    def on_high(self) -> None:
+        """Note that more than `buffer_high` bytes wait for the peer."""
+        if not self._above_high:
+            self._above_high = True
+            self.write_direct = None
+            if self.listener is not None:
+                self.listener.on_high()
+
+    def on_low(self) -> None:
+        """Note that no more than `buffer_low` bytes wait for the peer."""
+        if self._above_high:
+            self._above_high = False
+            if self._socket is not None and not self._socket.deflate and not self.closed:
+                self.write_direct = self._socket.write_direct
+            if self.listener is not None:
+                self.listener.on_low()
 
     # ---------------------------------------------------------------- the end
 
@@ -164,6 +213,14 @@ class Lifecycle:
         self._finish()
         if not told:
             self._end(reason)
+
+    def abandon_upgrade(self, socket: Socket, code: int = 1002) -> None:
+        """Give up an upgrade, on either side's account; the session stays on polling."""
+        if socket is self._probing:
+            self._probing = None
+            self._upgrade_by = self._noop_at = inf
+            self._move(ConnectionState.OPEN)
+            socket.close(code)
 
     def _leave(self, reason: str, code: int, within: float, *, flush: bool) -> None:
         """Go from any open state to closing, and on polling with nothing to flush on to closed."""
@@ -191,7 +248,7 @@ class Lifecycle:
 
     def _release(self) -> None:
         """Let go of everything; the one place where a session is cleaned up."""
-        self._host.wheel.drop(self)
+        self._host.timers.drop(self)
         self.write_direct = self._outbox = None
         socket, self._socket = self._socket, None
         probing, self._probing = self._probing, None
@@ -208,7 +265,7 @@ class Lifecycle:
             resumed()
         if posting is not None:
             posting()
-        self._host.forget(self)
+        self._host.remove_connection(self.sid, self.remote)
 
     def _end(self, reason: str) -> None:
         self._reason = reason
@@ -218,7 +275,7 @@ class Lifecycle:
     def _tell(self) -> None:
         reason, self._reason = self._reason, None
         if reason is not None:
-            self._host.ended(self, reason)
+            self._host.report_disconnect(self.sid, reason)
 
     def _move(self, state: ConnectionState) -> None:
         if state not in MOVES[self.state]:
@@ -279,6 +336,6 @@ class Lifecycle:
             self._noop_at if self._wake is not None else inf,
         )
         if due != inf:
-            self._host.wheel.set(self, due)
+            self._host.timers.set(self, due)
         else:
-            self._host.wheel.drop(self)
+            self._host.timers.drop(self)

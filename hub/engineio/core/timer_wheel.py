@@ -2,13 +2,26 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
+from collections.abc import Callable
 from heapq import heappop, heappush
 from math import ceil
 from typing import Protocol
 
 logger = logging.getLogger("hub.engineio")
+
+
+class Timer(Protocol):
+    """A timer that an event loop was asked for."""
+
+    def cancel(self) -> None: ...
+
+
+class Loop(Protocol):
+    """An event loop's clock and timers; asyncio's loops have them."""
+
+    def time(self) -> float: ...
+    def call_at(self, when: float, callback: Callable[[], None], /) -> Timer: ...
 
 
 class Timed(Protocol):
@@ -27,12 +40,12 @@ class TimerWheel:
     item is two dictionary operations.
     """
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, tick: float) -> None:
-        self.loop = loop
+    def __init__(self, loop: Loop, tick: float) -> None:
+        self._loop = loop
         self._tick = tick
         self._slots: dict[int, dict[Timed, None]] = {}
         self._order: list[int] = []
-        self._timer: asyncio.TimerHandle | None = None
+        self._timer: Timer | None = None
         # The slot that time has reached; nothing is put into it or before it any more.
         self._reached = 0
 
@@ -76,11 +89,11 @@ class TimerWheel:
     def _arm(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
-        self._timer = self.loop.call_at(self._order[0] * self._tick, self._turn)
+        self._timer = self._loop.call_at(self._order[0] * self._tick, self._turn)
 
     def _turn(self) -> None:
         self._timer = None
-        now = self.loop.time()
+        now = self._loop.time()
         # Half a tick early is as good as on time: loops round their clocks.
         self._reached = int(now / self._tick + 0.5)
         while self._order and self._order[0] <= self._reached:

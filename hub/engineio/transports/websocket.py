@@ -30,6 +30,7 @@ class WebSocket(asyncio.Protocol):
         "_connection",
         "_host",
         "_inbound",
+        "_loop",
         "_lost",
         "_paused",
         "_task",
@@ -50,6 +51,8 @@ class WebSocket(asyncio.Protocol):
     ) -> None:
         options = host.options
         self._host = host
+        # Kept: up to Python 3.11 asking for the running loop asks the kernel for the process id each time.
+        self._loop = asyncio.get_running_loop()
         self.slot = 0
         self._transport = transport
         self._connection = connection
@@ -104,7 +107,7 @@ class WebSocket(asyncio.Protocol):
 
     def _cut_later(self) -> None:
         """Give the TCP connection a deadline, where no session has one for it."""
-        self._host.wheel.set(self, self._host.clock() + CUT_AFTER)
+        self._host.timers.set(self, self._host.clock() + CUT_AFTER)
 
     def pause(self) -> None:
         self._paused = True
@@ -159,7 +162,7 @@ class WebSocket(asyncio.Protocol):
         return False
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._host.wheel.drop(self)
+        self._host.timers.drop(self)
         self._gone(
             DisconnectReason.TRANSPORT_CLOSE if exc is None else DisconnectReason.TRANSPORT_ERROR
         )
@@ -189,7 +192,7 @@ class WebSocket(asyncio.Protocol):
         connection = self._connection
         if connection is not None:
             connection.begin()
-        self._task = self._host.wheel.loop.create_task(self._go_on(connection, pending))
+        self._task = self._loop.create_task(self._go_on(connection, pending))
 
     async def _go_on(self, connection: Connection | None, pending: Awaitable[None] | None) -> None:
         """Go on where `_pump` stopped, message after message, until nothing is left."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
@@ -11,7 +11,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hub.engineio.core.connection import Connection
-from hub.engineio.core.lifecycle import Lifecycle
 from hub.engineio.core.packet import ProtocolError
 from hub.engineio.core.prepared import PreparedMessage
 from hub.engineio.core.state import CloseCode, ConnectionState
@@ -62,28 +61,28 @@ class FakeHost:
         self.counters: Counter[str] = Counter()
         self.tick = 0.05
         self.loop: Any = Loop()
-        self.wheel = TimerWheel(self.loop, self.tick)
+        self.timers = TimerWheel(self.loop, self.tick)
         self.delivered: list[str | bytes] = []
         self.ends: list[str] = []
-        self.forgotten = 0
+        self.removed = 0
 
     def clock(self) -> float:
         return float(self.loop.now)
 
-    def deliver(self, sid: str, data: str | bytes) -> Awaitable[None] | None:
+    def handle_message(self, sid: str, data: str | bytes) -> Awaitable[None] | None:
         if data == "bad":
             raise ProtocolError("bad")
         self.delivered.append(data)
         return None
 
-    def answer_soon(self, connection: Connection) -> None:
-        connection.answer()
+    def answer_poll_soon(self, answer: Callable[[], None]) -> None:
+        answer()
 
-    def ended(self, session: Lifecycle, reason: str) -> None:
+    def report_disconnect(self, sid: str, reason: str) -> None:
         self.ends.append(reason)
 
-    def forget(self, session: Lifecycle) -> None:
-        self.forgotten += 1
+    def remove_connection(self, sid: str, remote: str) -> None:
+        self.removed += 1
 
 
 class Listener:
@@ -241,9 +240,9 @@ class TestHeartbeat:
         assert socket.codes == [1001]
         host.loop.run(host.clock() + 1)
         assert socket.aborted
-        assert host.forgotten == 1
+        assert host.removed == 1
         assert connection.state is ConnectionState.CLOSED
-        assert len(host.wheel) == 0
+        assert len(host.timers) == 0
 
     def test_a_paused_session_lives(self) -> None:
         host, connection, socket = websocket()
@@ -442,7 +441,7 @@ class Walk:
         assert messages == self.sent[: len(messages)]
         assert self.asked - len(self.answers) in (0, 1)
         assert len(self.host.ends) <= 1
-        assert self.host.forgotten <= 1
+        assert self.host.removed <= 1
         if self.connection.transport == "websocket" and not self.connection.closed:
             assert messages == self.sent
         heard = [word for word in self.listener.heard if word in ("ping", "pong")]
@@ -455,8 +454,8 @@ class Walk:
         self.wait(60)
         assert self.connection.state is ConnectionState.CLOSED
         assert len(self.host.ends) == 1
-        assert self.host.forgotten == 1
+        assert self.host.removed == 1
         assert self.asked == len(self.answers)
-        assert len(self.host.wheel) == 0
+        assert len(self.host.timers) == 0
         assert all(socket.aborted or socket.codes for socket in self.sockets)
         self.check()
