@@ -98,7 +98,7 @@ class StoredMessage(msgspec.Struct, eq=False):
         """The packet `event, data, meta, offset`, encoded once for everybody."""
         if self._frame is None:
             if self._wire:
-                self._frame = PreparedMessage.finished(self._wire)
+                self._frame = PreparedMessage.from_frame(self._wire)
             elif self._header[5] == b"*":
                 self._frame = PreparedMessage.text(b'2[%b,"%d"]' % (self.body, self.offset))
             else:

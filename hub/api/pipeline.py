@@ -194,4 +194,4 @@ class VerbPipeline:
             if (write_direct := self._peer.write_direct) is not None:
                 write_direct(wire)
             else:
-                self._peer.write(wire, [PreparedMessage.finished(answer) for answer in answers])
+                self._peer.write(wire, [PreparedMessage.from_frame(answer) for answer in answers])

@@ -189,7 +189,7 @@ class EngineServer:
             self._emptied = asyncio.get_running_loop().create_future()
             await asyncio.wait((self._emptied,), timeout=within)
         for connection in list(self.connections.values()):
-            connection.lost(DisconnectReason.SERVER_DISCONNECT)
+            connection.abort(DisconnectReason.SERVER_DISCONNECT)
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=max(0.1, deadline - self.clock()))
         for task in self._tasks:
@@ -264,7 +264,7 @@ class EngineServer:
             return await polling.poll(request, connection, self, headers)
         accepted = websocket_handshake.accept(request, key, self, connection)
         if accepted is None:
-            connection.lost(DisconnectReason.TRANSPORT_CLOSE)
+            connection.abort(DisconnectReason.TRANSPORT_CLOSE)
             return bad_request("Bad request", 3)
         socket, answer, tail = accepted
         connection.open(socket, answer)

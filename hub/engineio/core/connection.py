@@ -1,7 +1,7 @@
-"""One Engine.IO session as the layers above see it: what goes in and out, without any I/O.
+"""One Engine.IO session as the layers above see it: its input and output, without any I/O.
 
-Transports call in with what arrived (`receive`, `poll`, `probe`, `lost`); what goes out leaves
-through a `Socket` (WebSocket) or a waiting poll's callback. State, deadlines and end are `Lifecycle`'s.
+The transports call `receive`, `poll`, `begin_post` and `receive_probe` with what arrived. Output goes to a `Socket`
+(a WebSocket) or to the callback of a waiting poll. The base class `Lifecycle` has the state, the deadlines and the end.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 
 from hub.engineio.core import packet as packets
 from hub.engineio.core import ws_frames
-from hub.engineio.core.interfaces import Socket, Wake
+from hub.engineio.core.interfaces import PollReply, Socket
 from hub.engineio.core.lifecycle import CUT_AFTER, Lifecycle
 from hub.engineio.core.packet import ProtocolError
 from hub.engineio.core.poll_queue import PollQueue
@@ -23,14 +23,14 @@ from hub.engineio.core.state import CloseCode, ConnectionState, DisconnectReason
 logger = logging.getLogger("hub.engineio")
 
 _UPGRADES = '["websocket"]'
-PROBED_WIRE = ws_frames.frame(ws_frames.TEXT, packets.PROBED.encode())
+PROBED_FRAME = ws_frames.frame(ws_frames.TEXT, packets.PROBED.encode())
 
-# How long, at least, a connection is not read that sends more than events_per_second.
+# The shortest pause in reading a connection that sends more than events_per_second.
 THROTTLE_PAUSE = 0.1
 
 
 class Connection(Lifecycle):
-    """One session. `data` is free for the layers above, `listener` gets its events."""
+    """One Engine.IO session, on whichever transport it is."""
 
     __slots__ = ()
 
@@ -42,33 +42,33 @@ class Connection(Lifecycle):
 
     @property
     def environ(self) -> Mapping[str, Any]:
-        """The handshake request, as WSGI has it; it is made at each access, and not kept."""
+        """The handshake request in the form of WSGI. It is made at each access and not kept."""
         return self._environ()
 
     @property
     def buffered(self) -> int:
-        """Bytes not yet taken by the peer."""
+        """Bytes that were written and that the peer has not taken yet."""
         if self._socket is not None:
             return self._socket.buffered
-        return 0 if self._outbox is None else self._outbox.size
+        return 0 if self._poll_queue is None else self._poll_queue.size
 
-    def write(self, data: bytes, frames: Sequence[PreparedMessage]) -> None:
-        """Send frames; `data` is their joined `wire`. Never blocks; drops on a closed connection."""
+    def write(self, data: bytes, messages: Sequence[PreparedMessage]) -> None:
+        """Send messages; `data` is the `wire` of all of them, joined. Never blocks. A closed session drops them."""
         write_direct = self.write_direct
         if write_direct is not None:
             write_direct(data)
         elif self._socket is not None:
-            self._write_socket(self._socket, data, frames)
-        elif self._outbox is not None and not self.closed:
-            self._outbox.push(frames, len(data))
-            self._pushed(self._outbox)
+            self._write_socket(self._socket, data, messages)
+        elif self._poll_queue is not None and not self.closed:
+            self._poll_queue.push(messages, len(data))
+            self._after_push(self._poll_queue)
 
-    def send(self, frame: PreparedMessage) -> None:
-        """Send one frame."""
-        self.write(frame.wire, (frame,))
+    def send(self, message: PreparedMessage) -> None:
+        """Send one message."""
+        self.write(message.wire, (message,))
 
     def establish(self) -> None:
-        """Lift the connect timeout: the layer above has what it waited for."""
+        """End the connect timeout: the layer above has got its CONNECT."""
         self._connect_by = inf
 
     def unestablish(self) -> None:
@@ -78,7 +78,7 @@ class Connection(Lifecycle):
             self._schedule()
 
     def pause(self) -> None:
-        """Stop reading from this client; its pings go on, its pongs are not missed."""
+        """Stop reading from this client. It is still pinged, and its pongs are not due while nothing is read."""
         if not self.paused:
             self.paused = True
             if self._socket is not None:
@@ -88,57 +88,57 @@ class Connection(Lifecycle):
         """Read again from this client."""
         if self.paused:
             self.paused = False
-            self._heartbeat.extend(self._host.clock())
+            self._heartbeat.extend_deadline(self._host.clock())
             if self._socket is not None:
                 self._socket.resume()
-            elif (resumed := self._resumed) is not None:
-                self._resumed = None
-                resumed()
+            elif (on_resume := self._on_resume) is not None:
+                self._on_resume = None
+                on_resume()
 
-    def close(self, goodbye: CloseCode = CloseCode.GOING_AWAY) -> None:
-        """End the session: what was written leaves first, within close_timeout. Idempotent."""
+    def close(self, code: CloseCode = CloseCode.GOING_AWAY) -> None:
+        """End the session once all that was written has left, or close_timeout has passed. Idempotent."""
         if not self.closed:
             within = self._host.options.close_timeout
-            self._leave(DisconnectReason.SERVER_DISCONNECT, goodbye.value, within, flush=True)
+            self._begin_closing(DisconnectReason.SERVER_DISCONNECT, code.value, within, flush=True)
 
     # ---------------------------------------------------------------- opening
 
     def open(self, socket: Socket | None, before: bytes = b"") -> None:
-        """Send the handshake over `socket`, `before` in front of it, or queue it for the poll that asked."""
+        """Send `before` and the Engine.IO handshake over `socket`; None: queue the handshake for the first poll."""
         options = self._host.options
-        self._move(ConnectionState.OPEN)
-        hello = (
+        self._move_to(ConnectionState.OPEN)
+        handshake = (
             f'0{{"sid":"{self.sid}","upgrades":{"[]" if socket is not None else _UPGRADES},'
             f'"pingInterval":{round(options.ping_interval * 1000)},'
             f'"pingTimeout":{round(options.ping_timeout * 1000)},'
             f'"maxPayload":{options.max_payload}}}'
         )
         if socket is None:
-            self._outbox = PollQueue()
-            self._outbox.push_control(hello)
+            self._poll_queue = PollQueue()
+            self._poll_queue.push_control(handshake)
         else:
-            socket.write(before + ws_frames.frame(ws_frames.TEXT, hello.encode()))
-            self._take_over(socket)
+            socket.write(before + ws_frames.frame(ws_frames.TEXT, handshake.encode()))
+            self._use_socket(socket)
         self._schedule()
 
     def refuse(self) -> None:
-        """Forget a session that the layer above did not want; it is not told of an end."""
-        self._move(ConnectionState.CLOSED)
-        self._release()
+        """Remove a session that the connect handler refused. Its end is not reported."""
+        self._move_to(ConnectionState.CLOSED)
+        self._clean_up()
 
     # ---------------------------------------------------------------- input
 
     def receive(self, packet: str | bytes) -> Awaitable[None] | None:
-        """Take one packet that came over the session's transport.
+        """Handle one packet that came over the session's transport; an illegal one ends the session.
 
-        Returns an awaitable where the layer above has not finished with it; the transport awaits it
-        (through `settle`) before it hands over the next packet. Closes the session at an illegal one.
+        Returns an awaitable if the layer above has not finished with the packet. The transport then awaits it
+        (with `settle`) before it calls `receive` with the next packet.
         """
         if self.closed:
             return None
         if isinstance(packet, str):
             if packet[:1] != packets.MESSAGE:
-                self._control(packet)
+                self._receive_control(packet)
                 return None
             packet = packet[1:]
         try:
@@ -149,11 +149,11 @@ class Connection(Lifecycle):
             logger.exception("a message handler failed")
         return None
 
-    def _control(self, packet: str) -> None:
+    def _receive_control(self, packet: str) -> None:
         if packet == packets.PONG:
-            self._pong()
+            self._receive_pong()
         elif packet == packets.CLOSE:
-            self._peer_closed()
+            self._receive_close()
         elif packet != packets.NOOP:
             self.fail("unexpected packet")
 
@@ -167,87 +167,86 @@ class Connection(Lifecycle):
             logger.exception("a message handler failed")
 
     def throttle(self, wait: float) -> float:
-        """Return how many seconds to wait before a message is handled for which no token was left.
+        """Return how many seconds to wait before handling a message for which `message_rate` had no token.
 
-        `wait` is the time until there is a token. It is prolonged, as a pause for each message costs more than most
-        messages do.
+        `wait` is the time until there is a token. The pause is made longer than that, so that many messages follow
+        it: a pause costs more than most messages do.
         """
         self._host.counters["events throttled"] += 1
         self.message_rate.charge(1)
         return max(wait, THROTTLE_PAUSE)
 
     def charge(self, messages: int) -> None:
-        """Count the message that is being handled as so many more."""
+        """Count the message that is being handled as so many messages more."""
         self.message_rate.charge(messages)
 
     def when_resumed(self, call: Callable[[], None]) -> None:
-        """Call once after resume(), or at the end."""
-        self._resumed = call
+        """Call `call` once, after `resume` or at the end of the session."""
+        self._on_resume = call
 
     # ---------------------------------------------------------------- polling
 
-    def poll(self, wake: Wake, mark: str = "") -> None:
-        """Answer a poll now, or later through `wake`. Two at once end the session.
+    def poll(self, reply: PollReply, mark: str = "") -> None:
+        """Answer a poll through `reply`, now or later. Two polls at once end the session, and so does a repeated one.
 
-        So does one that comes again: HTTP clients send a GET again by themselves if its connection breaks, and
-        whatever the first one was answered is lost, which the layers above their HTTP never hear of. `mark`, where
-        it is not empty, is unique to each poll.
+        HTTP clients repeat a GET by themselves if its connection breaks. The response to the first one is lost then,
+        and the code above their HTTP library never learns of it. `mark`, where it is not empty, is unique to each poll.
         """
-        if mark and mark == self._polled:
-            wake(None)
+        if mark and mark == self._newest_mark:
+            reply(None)
             self.fail("a poll was repeated")
             return
-        self._polled = mark
-        if self._wake is not None:
-            first, self._wake = self._wake, None
+        self._newest_mark = mark
+        if self._waiting_poll is not None:
+            first, self._waiting_poll = self._waiting_poll, None
             first(packets.CLOSE)
-            wake(None)
+            reply(None)
             self.fail("two polls at once")
             return
         if self._host.clock() >= self._heartbeat.pong_by:
             self.expire(self._host.clock())
-        outbox = self._outbox
-        if outbox is None or self.state is ConnectionState.CLOSED:
-            wake(None)
+        queue = self._poll_queue
+        if queue is None or self.state is ConnectionState.CLOSED:
+            reply(None)
             return
-        self._wake = wake
-        if outbox:
-            self._answer(outbox)
+        self._waiting_poll = reply
+        if queue:
+            self._answer_poll(queue)
         elif self.state is ConnectionState.UPGRADING and self._probed:
-            self._noop()
+            self._end_poll_for_upgrade()
 
-    def unpoll(self) -> None:
-        """Note that the waiting poll was cut off: the session is over, as no client does so."""
-        self._wake = None
+    def on_poll_lost(self) -> None:
+        """End the session: its client cut the waiting poll off, which no client does that goes on."""
+        self._waiting_poll = None
         if not self.closed:
-            self._leave(DisconnectReason.TRANSPORT_ERROR, 1002, CUT_AFTER, flush=False)
+            self._begin_closing(DisconnectReason.TRANSPORT_ERROR, 1002, CUT_AFTER, flush=False)
 
-    def post(self, abort: Callable[[], None]) -> bool:
-        """Begin to take a polling body; False: there is one already, and the session ends."""
-        if self._posting is not None:
+    def begin_post(self, abort: Callable[[], None]) -> bool:
+        """Note that a POST is read now, which `abort` cuts; False: another one is, and the session ends."""
+        if self._abort_post is not None:
             self.fail("two posts at once")
             return False
-        self._posting = abort
+        self._abort_post = abort
         return True
 
-    def posted(self) -> None:
-        """Note that the polling body has been dealt with."""
-        self._posting = None
+    def end_post(self) -> None:
+        """Note that the packets of the POST have been handled."""
+        self._abort_post = None
 
     # ---------------------------------------------------------------- upgrade
 
     def begin_upgrade(self, socket: Socket) -> bool:
-        """Take a WebSocket to be probed; False: not now, and the session stays as it is.
+        """Begin to probe a WebSocket for an upgrade; False: not possible now, and the session stays as it is.
 
-        One that is being probed already is cut: HTTP clients ask again by themselves where they heard no answer, and
-        none goes on with two.
+        A WebSocket that is being probed already is cut: HTTP clients repeat a request by themselves if they got no
+        response, and no client goes on with both.
         """
-        former = self._probing
-        if former is not None:
+        probing = self._probing
+        if probing is not None:
             self._probing = None
-            former.abort()
+            probing.abort()
         elif self.state is ConnectionState.OPEN and self._socket is None:
-            self._move(ConnectionState.UPGRADING)
+            self._move_to(ConnectionState.UPGRADING)
         else:
             return False
         self._probing = socket
@@ -257,53 +256,55 @@ class Connection(Lifecycle):
         self._schedule()
         return True
 
-    def probe(self, socket: Socket, packet: str | bytes) -> None:
-        """Take one packet from the WebSocket that is being probed."""
+    def receive_probe(self, socket: Socket, packet: str | bytes) -> None:
+        """Handle one packet from the WebSocket that is being probed."""
         if socket is not self._probing:
             return
         if packet == packets.PROBE and not self._probed:
             self._probed = True
-            socket.write(PROBED_WIRE)
+            socket.write(PROBED_FRAME)
             self._noop_at = self._host.clock()
-            self._noop()
-        elif packet == packets.UPGRADE and self._probed and self._posting is None:
-            self._upgraded(socket)
+            self._end_poll_for_upgrade()
+        elif packet == packets.UPGRADE and self._probed and self._abort_post is None:
+            self._complete_upgrade(socket)
         else:
             self._host.counters["upgrade abused"] += 1
             logger.debug("%s: unexpected packet in an upgrade", self.sid)
             self.abandon_upgrade(socket)
 
-    def _upgraded(self, socket: Socket) -> None:
+    def _complete_upgrade(self, socket: Socket) -> None:
         self._probing = None
         self._upgrade_by = self._noop_at = inf
-        self._move(ConnectionState.OPEN)
-        if self._wake is not None:
-            wake, self._wake = self._wake, None
-            wake(packets.NOOP)
-        outbox, self._outbox = self._outbox, None
-        assert outbox is not None
-        self._take_over(socket)
-        for entry in outbox.drain():
+        self._move_to(ConnectionState.OPEN)
+        if self._waiting_poll is not None:
+            reply, self._waiting_poll = self._waiting_poll, None
+            reply(packets.NOOP)
+        queue, self._poll_queue = self._poll_queue, None
+        assert queue is not None
+        self._use_socket(socket)
+        for entry in queue.drain():
             if isinstance(entry, PreparedMessage):
                 self._write_socket(socket, entry.wire, (entry,))
             else:
                 self._heartbeat.unanswered += entry == packets.PING
                 socket.write(ws_frames.frame(ws_frames.TEXT, entry.encode()))
-        # If the queue was above the high mark, on_low comes from the socket or, if it took all, here.
+        # A queue above the high mark: on_low is called by the socket later or, if the socket took all of it, here.
         if socket.buffered <= self._host.options.buffer_low:
             self.on_low()
         if self.paused:
             socket.pause()
 
-    def _take_over(self, socket: Socket) -> None:
+    def _use_socket(self, socket: Socket) -> None:
         self._socket = socket
         if not socket.deflate and not self._above_high:
             self.write_direct = socket.write_direct
 
     # ---------------------------------------------------------------- the socket
 
-    def _write_socket(self, socket: Socket, data: bytes, frames: Sequence[PreparedMessage]) -> None:
-        """Write where `write_direct` is not set: compressed, above the high mark, or closed."""
+    def _write_socket(
+        self, socket: Socket, data: bytes, messages: Sequence[PreparedMessage]
+    ) -> None:
+        """Write when `write_direct` is None: the socket compresses, is above the high mark, or is closed."""
         if self.closed:
             return
         options = self._host.options
@@ -311,30 +312,30 @@ class Connection(Lifecycle):
             self.fail("output buffer full", CloseCode.TRY_AGAIN.value)
             return
         if socket.deflate:
-            data = b"".join([frame.deflated(options.compression_threshold) for frame in frames])
+            data = b"".join([each.deflated(options.compression_threshold) for each in messages])
         socket.write(data)
 
-    def mute(self) -> None:
-        """Note that nothing can be written any more; the end follows what is being handled."""
+    def stop_direct_writes(self) -> None:
+        """Note that the TCP connection is lost, while packets that came before are still being handled."""
         self.write_direct = None
 
     # ---------------------------------------------------------------- control packets
 
-    def _pong(self) -> None:
+    def _receive_pong(self) -> None:
         now = self._host.clock()
-        told = self._heartbeat.answered(now)
-        if told is None:
-            # Before any ping was taken it proves nothing.
+        reported = self._heartbeat.receive_pong(now)
+        if reported is None:
+            # A pong without a ping proves nothing.
             self._host.counters["stray pong"] += 1
             return
         if self._heartbeat.ping_at <= now:
             self._schedule()
-        if told and self.listener is not None:
+        if reported and self.listener is not None:
             self.listener.on_pong()
 
-    def _peer_closed(self) -> None:
-        if self._outbox is not None:
-            # The poll that waits, or the one that is on its way, gets a noop.
-            self._outbox.clear()
-            self._outbox.push_control(packets.NOOP)
-        self._leave(DisconnectReason.TRANSPORT_CLOSE, 1000, CUT_AFTER, flush=True)
+    def _receive_close(self) -> None:
+        if self._poll_queue is not None:
+            # The waiting poll, or the one that is still coming, is answered with a noop.
+            self._poll_queue.clear()
+            self._poll_queue.push_control(packets.NOOP)
+        self._begin_closing(DisconnectReason.TRANSPORT_CLOSE, 1000, CUT_AFTER, flush=True)

@@ -1,16 +1,16 @@
-"""The heartbeat of one session, without I/O: when a ping is due, and what a pong proves."""
+"""The heartbeat of one session, without I/O: when a ping is due, and whether a pong is overdue."""
 
 from __future__ import annotations
 
 from math import inf
 
-# A deadline that is noticed later than this was missed because the event loop was held up; what the
-# peer sent meanwhile may lie unread, so it gets as long again.
+# A deadline that is noticed later than this was missed because the event loop was busy. What the peer sent meanwhile may
+# still be unread, so it gets as much time again.
 LATE = 0.25
 
 
 class Heartbeat:
-    """Deadlines and the pings under way. Times are on the clock that the caller passes in."""
+    """The deadlines, and the pings that are not answered. Times are those of the clock that the caller reads."""
 
     __slots__ = ("_interval", "_reported", "_timeout", "ping_at", "pong_by", "unanswered")
 
@@ -19,20 +19,20 @@ class Heartbeat:
         self._timeout = timeout
         self.ping_at = now + interval
         self.pong_by = inf
-        # Pings that the peer has or that are on their way to it.
+        # Pings that were sent and not answered.
         self.unanswered = 0
-        # Whether the listener was told of the first of them, and so hears of its pong.
+        # True: the first of them was reported to the listener, so its pong will be reported too.
         self._reported = False
 
     def stop(self) -> None:
         self.ping_at = self.pong_by = inf
 
-    def begin(self, now: float, tick: float) -> bool:
-        """Note that a ping goes out; return whether the listener is to be told of it.
+    def begin_ping(self, now: float, tick: float) -> bool:
+        """Note that a ping is sent; return whether to report it to the listener.
 
-        Only one ping at a time is told of, so a pong can be matched to it.
+        One ping at a time is reported, so that its pong can be recognized.
         """
-        # From the time it was due, so that the heartbeat does not drift by the timer's ticks.
+        # Counted from the time when it was due, so that the heartbeat does not drift by the timer's ticks.
         due = max(self.ping_at, now - 2 * tick)
         self.ping_at = due + self._interval
         if self.pong_by == inf:
@@ -42,12 +42,12 @@ class Heartbeat:
         self._reported = True
         return True
 
-    def wait_for_pong(self) -> None:
-        """Put the next ping off until the last one is answered."""
+    def postpone_ping(self) -> None:
+        """Send the next ping only when the last one is answered."""
         self.ping_at = inf
 
-    def answered(self, now: float) -> bool | None:
-        """Take a pong; return whether the listener is to be told of it, None for a stray one."""
+    def receive_pong(self, now: float) -> bool | None:
+        """Note a pong; return whether to report it to the listener, or None if no ping was sent."""
         if not self.unanswered:
             return None
         self.unanswered -= 1
@@ -58,13 +58,13 @@ class Heartbeat:
         reported, self._reported = self._reported, False
         return reported
 
-    def extend(self, now: float) -> None:
-        """Give a pong that may have arrived unseen its whole time again."""
+    def extend_deadline(self, now: float) -> None:
+        """Give the pong its whole time again: it may have arrived and not been read."""
         if self.pong_by != inf:
             self.pong_by = now + self._timeout
 
-    def overdue(self, now: float, *, blocked: bool) -> bool:
-        """Tell whether the peer is gone: its pong is overdue and cannot lie unread on our side."""
+    def is_overdue(self, now: float, *, blocked: bool) -> bool:
+        """Return whether the pong is overdue. `blocked`: input is not read now, so the pong gets its whole time again."""
         if now < self.pong_by:
             return False
         if blocked:

@@ -1,16 +1,16 @@
-"""Session ids and secrets, hard to guess: an id is all that a polling request shows."""
+"""Ids and secrets that cannot be guessed: the id of a session gives access to its messages by polling."""
 
 from __future__ import annotations
 
 import secrets
 from base64 import urlsafe_b64encode
 
-# Drawn at once: asking the kernel for randomness costs more than all the rest of it.
+# Ids for which randomness is drawn at once: asking the kernel for it is the most expensive part.
 _BATCH = 64
 
 
 class Ids:
-    """Draws ids of `size` bytes, as four URL-safe characters for three of them; `size` is a multiple of 3."""
+    """Draws ids of `size` random bytes, a multiple of 3. Each three bytes become four URL-safe characters."""
 
     def __init__(self, size: int = 15) -> None:
         self._size = size

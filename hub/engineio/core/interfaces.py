@@ -9,16 +9,16 @@ from typing import Protocol
 from hub.engineio.core.timer_wheel import TimerWheel
 from hub.engineio.options import EngineOptions
 
-# Takes the body of a polling answer, or None for HTTP 400.
-Wake = Callable[[str | None], None]
+# Answers a poll: called with the payload of the response, or with None for HTTP 400.
+PollReply = Callable[[str | None], None]
 
 
 class Socket(Protocol):
     """A WebSocket, as its connection uses it."""
 
-    # Whether messages are compressed (permessage-deflate was negotiated).
+    # True: messages are compressed, as permessage-deflate was negotiated.
     deflate: bool
-    # Writes without a look at the socket's state: only for one that is known to be well.
+    # Writes without checking the socket's state: only for one that is open and below the high mark.
     write_direct: Callable[[bytes], None]
 
     @property

@@ -1,6 +1,6 @@
-"""How one Engine.IO session lives and ends: its state, deadlines and clean-up, without any I/O.
+"""How one Engine.IO session lives and ends: its state, deadlines, waiting output and clean-up, without any I/O.
 
-`Connection` adds what goes in and out. Time comes from the host's clock and wheel.
+`Connection` adds input, output and the upgrade. Time comes from the host's clock and timers.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 from hub.engineio.core import packet as packets
 from hub.engineio.core import ws_frames
 from hub.engineio.core.heartbeat import Heartbeat
-from hub.engineio.core.interfaces import ConnectionEvents, Host, Socket, Wake
+from hub.engineio.core.interfaces import ConnectionEvents, Host, PollReply, Socket
 from hub.engineio.core.packet import encode_payload
 from hub.engineio.core.poll_queue import PollQueue
 from hub.engineio.core.state import MOVES, ConnectionState, DisconnectReason
@@ -21,37 +21,37 @@ from hub.engineio.core.token_bucket import TokenBucket
 
 logger = logging.getLogger("hub.engineio")
 
-PING_WIRE = ws_frames.frame(ws_frames.TEXT, packets.PING.encode())
-# How long a peer that broke the protocol, timed out or said goodbye may keep its socket.
+PING_FRAME = ws_frames.frame(ws_frames.TEXT, packets.PING.encode())
+# How long the TCP connection of an ended session is kept, for the peer to close it too.
 CUT_AFTER = 0.5
-# After the probe a poll is ended at once, but not more often than this: the client asks again until
-# it has paused, and would spin if the answer to its probe is swallowed on the way.
+# After the probe each poll is ended at once, but not more often than this. The client polls until it has the answer
+# to its probe; if that answer is lost on the way, the client would poll without any pause.
 NOOP_EVERY = 0.1
 
 
 class Lifecycle:
-    """The state of a session, its deadlines, its end."""
+    """The state of a session, its deadlines, its waiting output and its end. It never calls what `Connection` adds."""
 
     __slots__ = (
         "__weakref__",
+        "_abort_post",
         "_above_high",
         "_close_by",
         "_connect_by",
+        "_end_reason",
         "_environ",
         "_handling",
         "_heartbeat",
         "_host",
+        "_newest_mark",
         "_noop_at",
-        "_outbox",
-        "_polled",
-        "_posting",
+        "_on_resume",
+        "_poll_queue",
         "_probed",
         "_probing",
-        "_reason",
-        "_resumed",
         "_socket",
         "_upgrade_by",
-        "_wake",
+        "_waiting_poll",
         "closed",
         "data",
         "failed",
@@ -72,38 +72,45 @@ class Lifecycle:
         now = host.clock()
         self._host = host
         self.sid = sid
-        # The peer's address, behind trusted proxies.
+        # The client's address.
         self.remote = remote
         self._environ = environ
+        # Free for the layers above.
         self.data: dict[str, Any] = {}
+        # Gets the events of this connection.
         self.listener: ConnectionEvents | None = None
         self.state = ConnectionState.OPENING
-        # Closed or closing: nothing more comes in or goes out.
+        # True: closing or closed, nothing more is received or sent.
         self.closed = False
         # -- output
-        # The socket of a session on WebSocket, and its write method while it takes everything.
+        # The WebSocket; None on polling.
         self._socket: Socket | None = None
+        # Writes finished WebSocket frames to an open, uncompressed socket below the high mark; else None.
         self.write_direct: Callable[[bytes], None] | None = None
-        # On polling. Bound: buffer_limit bytes, beyond it the session is closed.
-        self._outbox: PollQueue | None = None
+        # Packets for the next poll; None on WebSocket. Bound: buffer_limit bytes, above it the session is ended.
+        self._poll_queue: PollQueue | None = None
+        # True: on_high was called, and on_low was not called since.
         self._above_high = False
-        # The poll that waits.
-        self._wake: Wake | None = None
-        # What its client told the newest poll apart by.
-        self._polled = ""
+        # Answers the waiting poll.
+        self._waiting_poll: PollReply | None = None
+        # The mark of the newest poll, by which a repeated one is recognized.
+        self._newest_mark = ""
         # -- input
+        # True: nothing is read from the client.
         self.paused = False
-        # Wakes the polling request that waits for resume().
-        self._resumed: Callable[[], None] | None = None
-        # Whether a message is being handled: the end is told to the layer above after it.
+        # Wakes the POST that waits for `resume`.
+        self._on_resume: Callable[[], None] | None = None
+        # True: a packet is being handled. The end of the session is reported after it.
         self._handling = False
-        # Cuts off the polling request whose body is being read.
-        self._posting: Callable[[], None] | None = None
-        # Counts messages (events_per_second). Where no token is left, `throttle` says how long to wait.
+        # Cuts the POST whose body is being read or handled.
+        self._abort_post: Callable[[], None] | None = None
+        # Counts messages (events_per_second). If no token is left, `Connection.throttle` says how long to wait.
         rate = options.events_per_second or inf
         self.message_rate = TokenBucket(host.clock, rate, rate)
         # -- upgrade
+        # The WebSocket that is being probed.
         self._probing: Socket | None = None
+        # True: its probe was answered.
         self._probed = False
         # -- deadlines, all on one clock; inf: none
         self.slot = 0
@@ -113,70 +120,70 @@ class Lifecycle:
         self._noop_at = inf
         self._close_by = inf
         # -- the end
-        # Whether the peer broke the protocol.
+        # True: the peer broke the protocol.
         self.failed = False
-        # Why the session ended, until the layer above has been told.
-        self._reason: str | None = None
+        # Why the session ended; None before the end, and after it was reported.
+        self._end_reason: str | None = None
 
-    # ---------------------------------------------------------------- while it lives
+    # ---------------------------------------------------------------- handling input
 
-    def begin(self) -> None:
-        """Note that input is being handled: the end is told to the layer above afterwards."""
+    def begin_handling(self) -> None:
+        """Note that input is being handled. An end that comes meanwhile is reported afterwards."""
         self._handling = True
 
-    def done(self) -> None:
+    def end_handling(self) -> None:
         """Note that no input is being handled any more."""
         self._handling = False
-        if self._reason is not None:
-            self._tell()
+        if self._end_reason is not None:
+            self._report_end()
         else:
-            # A pong may have waited behind what was handled.
-            self._heartbeat.extend(self._host.clock())
+            # A pong may have waited for its turn.
+            self._heartbeat.extend_deadline(self._host.clock())
 
-    # ---------------------------------------------------------------- what waits for a poll
+    # ---------------------------------------------------------------- answers to polls
 
-    def _pushed(self, outbox: PollQueue) -> None:
-        """Hand what was put into the queue to a waiting poll, and watch the queue's size."""
+    def _after_push(self, queue: PollQueue) -> None:
+        """Have a waiting poll answered, and compare the size of the queue with its bounds."""
         options = self._host.options
-        if outbox.size > options.buffer_limit:
+        if queue.size > options.buffer_limit:
             self.fail("output buffer full")
             return
-        if self._wake is not None:
-            if outbox.size <= options.buffer_high:
+        if self._waiting_poll is not None:
+            if queue.size <= options.buffer_high:
                 self._host.answer_poll_soon(self.answer_poll)
                 return
-            self._answer(outbox)
-        if outbox.size > options.buffer_high:
+            self._answer_poll(queue)
+        if queue.size > options.buffer_high:
             self.on_high()
 
     def answer_poll(self) -> None:
-        """Give a poll that still waits what there is."""
-        if self._wake is not None and self._outbox:
-            self._answer(self._outbox)
+        """Answer the waiting poll, if there still is one, with what is queued."""
+        if self._waiting_poll is not None and self._poll_queue:
+            self._answer_poll(self._poll_queue)
 
-    def _answer(self, outbox: PollQueue) -> None:
-        """Give the waiting poll what it may carry."""
-        wake, self._wake = self._wake, None
-        assert wake is not None
+    def _answer_poll(self, queue: PollQueue) -> None:
+        """Answer the waiting poll with as much of the queue as one response may carry."""
+        reply, self._waiting_poll = self._waiting_poll, None
+        assert reply is not None
         options = self._host.options
-        taken = outbox.take(options.answer_packets, options.max_payload)
+        taken = queue.take_payload(options.answer_packets, options.max_payload)
         self._heartbeat.unanswered += taken.count(packets.PING)
-        wake(encode_payload(taken))
-        if outbox.size <= options.buffer_low:
+        reply(encode_payload(taken))
+        if queue.size <= options.buffer_low:
             self.on_low()
-        if self.state is ConnectionState.CLOSING and not outbox:
-            self._finish()
+        if self.state is ConnectionState.CLOSING and not queue:
+            self._close_now()
 
-    def _noop(self) -> None:
-        """End a waiting poll, so that the client can go over to its WebSocket."""
+    def _end_poll_for_upgrade(self) -> None:
+        """Answer a waiting poll with a noop, so that the client can switch to its WebSocket."""
         now = self._host.clock()
-        if self._wake is not None and now >= self._noop_at:
+        if self._waiting_poll is not None and now >= self._noop_at:
             self._noop_at = now + NOOP_EVERY
-            wake, self._wake = self._wake, None
-            wake(packets.NOOP)
+            reply, self._waiting_poll = self._waiting_poll, None
+            reply(packets.NOOP)
         self._schedule()
 
-    # ---------------------------------------------------------------- what waits for the peer
+    # ---------------------------------------------------------------- the high and the low mark
 
     def on_high(self) -> None:
         """Note that more than `buffer_high` bytes wait for the peer."""
@@ -195,89 +202,95 @@ class Lifecycle:
             if self.listener is not None:
                 self.listener.on_low()
 
+    # ---------------------------------------------------------------- the end of an upgrade
+
+    def abandon_upgrade(self, socket: Socket, code: int = 1002) -> None:
+        """End an upgrade without success, whichever side caused that; the session stays on polling."""
+        if socket is self._probing:
+            self._probing = None
+            self._upgrade_by = self._noop_at = inf
+            self._move_to(ConnectionState.OPEN)
+            socket.close(code)
+
     # ---------------------------------------------------------------- the end
 
     def fail(self, why: str, code: int = 1002) -> None:
-        """End the session of a peer that broke the protocol: one line at debug, counted."""
+        """End the session of a peer that broke the protocol. It is counted, and logged at debug."""
         self._host.counters[why] += 1
         self.failed = True
         if not self.closed:
             logger.debug("%s: %s", self.sid, why)
-            self._leave(DisconnectReason.TRANSPORT_ERROR, code, CUT_AFTER, flush=False)
+            self._begin_closing(DisconnectReason.TRANSPORT_ERROR, code, CUT_AFTER, flush=False)
 
-    def lost(self, reason: str) -> None:
-        """Note that the session's socket is gone."""
+    def abort(self, reason: str) -> None:
+        """End the session at once: its TCP connection is lost, or is cut. `reason` is reported if it was not ending."""
         if self.state is ConnectionState.CLOSED:
             return
-        told = self.state is ConnectionState.CLOSING
-        self._finish()
-        if not told:
-            self._end(reason)
+        reported = self.state is ConnectionState.CLOSING
+        self._close_now()
+        if not reported:
+            self._end_with(reason)
 
-    def abandon_upgrade(self, socket: Socket, code: int = 1002) -> None:
-        """Give up an upgrade, on either side's account; the session stays on polling."""
-        if socket is self._probing:
-            self._probing = None
-            self._upgrade_by = self._noop_at = inf
-            self._move(ConnectionState.OPEN)
-            socket.close(code)
+    def _begin_closing(self, reason: str, code: int, within: float, *, flush: bool) -> None:
+        """Begin the end of a session that is open: close its socket with `code`, and cut it after `within` seconds.
 
-    def _leave(self, reason: str, code: int, within: float, *, flush: bool) -> None:
-        """Go from any open state to closing, and on polling with nothing to flush on to closed."""
+        `flush`: on polling, what is queued is still handed out. Otherwise a polling session is closed at once.
+        """
         probing, self._probing = self._probing, None
-        self._move(ConnectionState.CLOSING)
+        self._move_to(ConnectionState.CLOSING)
         self.write_direct = None
         self._heartbeat.stop()
         self._connect_by = self._upgrade_by = self._noop_at = inf
         self._close_by = self._host.clock() + within
         self._schedule()
         if probing is not None:
-            probing.abort()  # a close code is more than stock Python clients expect there
-        outbox = self._outbox
+            probing.abort()  # stock Python clients do not expect a close code there
+        queue = self._poll_queue
         if self._socket is not None:
             self._socket.close(code)
-        elif not flush or not outbox:
-            self._finish()
-        elif self._wake is not None:
-            self._answer(outbox)
-        self._end(reason)
+        elif not flush or not queue:
+            self._close_now()
+        elif self._waiting_poll is not None:
+            self._answer_poll(queue)
+        self._end_with(reason)
 
-    def _finish(self) -> None:
-        self._move(ConnectionState.CLOSED)
-        self._release()
+    def _close_now(self) -> None:
+        self._move_to(ConnectionState.CLOSED)
+        self._clean_up()
 
-    def _release(self) -> None:
-        """Let go of everything; the one place where a session is cleaned up."""
+    def _clean_up(self) -> None:
+        """Release all that the session holds. This is the one place where a session is cleaned up."""
         self._host.timers.drop(self)
-        self.write_direct = self._outbox = None
+        self.write_direct = self._poll_queue = None
         socket, self._socket = self._socket, None
         probing, self._probing = self._probing, None
-        wake, self._wake = self._wake, None
-        resumed, self._resumed = self._resumed, None
-        posting, self._posting = self._posting, None
-        if wake is not None:
-            wake(None)
+        reply, self._waiting_poll = self._waiting_poll, None
+        on_resume, self._on_resume = self._on_resume, None
+        abort_post, self._abort_post = self._abort_post, None
+        if reply is not None:
+            reply(None)
         if socket is not None:
             socket.abort()
         if probing is not None:
             probing.abort()
-        if resumed is not None:
-            resumed()
-        if posting is not None:
-            posting()
+        if on_resume is not None:
+            on_resume()
+        if abort_post is not None:
+            abort_post()
         self._host.remove_connection(self.sid, self.remote)
 
-    def _end(self, reason: str) -> None:
-        self._reason = reason
+    def _end_with(self, reason: str) -> None:
+        """Report the end, once the packet that is being handled is done."""
+        self._end_reason = reason
         if not self._handling:
-            self._tell()
+            self._report_end()
 
-    def _tell(self) -> None:
-        reason, self._reason = self._reason, None
+    def _report_end(self) -> None:
+        reason, self._end_reason = self._end_reason, None
         if reason is not None:
             self._host.report_disconnect(self.sid, reason)
 
-    def _move(self, state: ConnectionState) -> None:
+    def _move_to(self, state: ConnectionState) -> None:
         if state not in MOVES[self.state]:
             raise RuntimeError(f"no way from {self.state.value} to {state.value}")
         self.state = state
@@ -286,25 +299,25 @@ class Lifecycle:
     # ---------------------------------------------------------------- heartbeat and deadlines
 
     def expire(self, now: float) -> None:
-        """Do what is due: the wheel's call."""
+        """Do what is due. The timers call this."""
         heartbeat = self._heartbeat
         if self.state is ConnectionState.CLOSED:
             return
         if now >= self._close_by:
-            self._finish()
-        elif heartbeat.overdue(now, blocked=self.paused or self._handling):
-            self._leave(DisconnectReason.PING_TIMEOUT, 1001, CUT_AFTER, flush=False)
+            self._close_now()
+        elif heartbeat.is_overdue(now, blocked=self.paused or self._handling):
+            self._begin_closing(DisconnectReason.PING_TIMEOUT, 1001, CUT_AFTER, flush=False)
         elif now >= self._connect_by:
             self._host.counters["connect timeout"] += 1
             logger.debug("%s: connect timeout", self.sid)
-            self._leave(DisconnectReason.SERVER_DISCONNECT, 1002, CUT_AFTER, flush=False)
+            self._begin_closing(DisconnectReason.SERVER_DISCONNECT, 1002, CUT_AFTER, flush=False)
         else:
             if now >= self._upgrade_by and self._probing is not None:
                 self._host.counters["upgrade timeout"] += 1
                 self._probing.abort()
                 self.abandon_upgrade(self._probing)
             if now >= self._noop_at:
-                self._noop()
+                self._end_poll_for_upgrade()
             if now >= heartbeat.ping_at:
                 self._ping(now)
             self._schedule()
@@ -312,20 +325,20 @@ class Lifecycle:
     def _ping(self, now: float) -> None:
         heartbeat = self._heartbeat
         if heartbeat.pong_by != inf and not (self.paused or self._handling):
-            # ping_timeout is longer than ping_interval: not before the last one is answered.
-            heartbeat.wait_for_pong()
+            # The last ping is not answered yet: ping_timeout is longer than ping_interval.
+            heartbeat.postpone_ping()
             return
-        if heartbeat.begin(now, self._host.tick) and self.listener is not None:
+        if heartbeat.begin_ping(now, self._host.tick) and self.listener is not None:
             self.listener.on_ping()
         if self._socket is not None:
             heartbeat.unanswered += 1
-            self._socket.write(PING_WIRE)
-        elif self._outbox is not None:
-            self._outbox.push_control(packets.PING)
-            self._pushed(self._outbox)
+            self._socket.write(PING_FRAME)
+        elif self._poll_queue is not None:
+            self._poll_queue.push_control(packets.PING)
+            self._after_push(self._poll_queue)
 
     def _schedule(self) -> None:
-        """Have the wheel call at the nearest deadline; where one moved away, that call moves on."""
+        """Set the timer to the nearest deadline. If that deadline moves, `expire` finds nothing due and sets it anew."""
         heartbeat = self._heartbeat
         due = min(
             heartbeat.ping_at,
@@ -333,7 +346,7 @@ class Lifecycle:
             self._connect_by,
             self._upgrade_by,
             self._close_by,
-            self._noop_at if self._wake is not None else inf,
+            self._noop_at if self._waiting_poll is not None else inf,
         )
         if due != inf:
             self._host.timers.set(self, due)

@@ -1,6 +1,6 @@
 """Engine.IO packets and polling payloads: strict decoding, encoding (protocol v4, "Packet encoding").
 
-Packets are str (type character first) or bytes (a binary message), as they come off a transport.
+A packet is str (its first character is its type), or bytes for a binary message.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ SEPARATOR = "\x1e"
 
 
 class ProtocolError(Exception):
-    """The peer broke the protocol; its connection is closed. The text says how, for the log."""
+    """The peer broke the protocol, and its connection is ended. The text says how; it is for the log."""
 
 
 def decode_payload(body: bytes, max_packets: int) -> list[str | bytes]:
@@ -43,9 +43,9 @@ def decode_payload(body: bytes, max_packets: int) -> list[str | bytes]:
 
 
 def decode_text(packet: str) -> str | bytes:
-    """Return a packet that came as text, binary messages decoded ("b" and base64).
+    """Return a packet that came as text. A binary message ("b" and base64) is returned as bytes.
 
-    Raises ProtocolError for anything that is no packet.
+    Raises ProtocolError for text that is no packet.
     """
     kind = packet[:1]
     if kind == "b":
@@ -64,5 +64,5 @@ def encode_binary(data: bytes) -> str:
 
 
 def encode_payload(packets: Iterable[str]) -> str:
-    """Return the body of a polling answer."""
+    """Return the body of a response to a poll."""
     return SEPARATOR.join(packets)

@@ -1,4 +1,4 @@
-"""What waits for a poll or for the end of an upgrade: frames and control packets, in order."""
+"""The packets that wait for a poll, or for the end of an upgrade, in the order of sending."""
 
 from __future__ import annotations
 
@@ -10,25 +10,25 @@ from hub.engineio.core.prepared import PreparedMessage
 
 
 class PollQueue:
-    """A queue of frames, and of control packets as str. The connection bounds its `size`."""
+    """A queue of messages, and of control packets as str. The connection bounds its `size`."""
 
     __slots__ = ("_entries", "size")
 
     def __init__(self) -> None:
         self._entries: deque[PreparedMessage | str] = deque()
-        # Bytes waiting, counted as they are on a WebSocket.
+        # Bytes that wait, counted as WebSocket frames.
         self.size = 0
 
     def __bool__(self) -> bool:
         return bool(self._entries)
 
-    def push(self, frames: Iterable[PreparedMessage], size: int) -> None:
-        """Add frames of `size` bytes together."""
-        self._entries.extend(frames)
+    def push(self, messages: Iterable[PreparedMessage], size: int) -> None:
+        """Add messages that are `size` bytes together."""
+        self._entries.extend(messages)
         self.size += size
 
     def push_control(self, packet: str) -> None:
-        """Add a control packet; a ping that still waits is enough for two."""
+        """Add a control packet; a second ping is not added while one waits."""
         if packet != PING or PING not in self._entries:
             self._entries.append(packet)
             self.size += len(packet)
@@ -38,14 +38,14 @@ class PollQueue:
         self.size = 0
 
     def drain(self) -> Iterable[PreparedMessage | str]:
-        """Take everything."""
+        """Remove and return everything."""
         entries, self._entries, self.size = self._entries, deque(), 0
         return entries
 
-    def take(self, packets: int, size: int) -> list[str]:
-        """Take what one polling answer carries: at most `packets`, and no more once `size` is passed.
+    def take_payload(self, packets: int, size: int) -> list[str]:
+        """Remove and return the packets of one response: at most `packets`, and none after `size` bytes were passed.
 
-        A frame is never split, unless no answer could hold it.
+        A message of several packets is not split, unless it has more than a response may hold.
         """
         entries = self._entries
         taken: list[str] = []

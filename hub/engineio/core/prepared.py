@@ -1,4 +1,4 @@
-"""Engine.IO messages, encoded once for everybody who gets them."""
+"""Engine.IO messages that are encoded once for all connections that get them."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ from hub.engineio.core import ws_frames
 
 
 class PreparedMessage:
-    """One or several Engine.IO messages that belong together; nothing comes between them.
+    """One or several Engine.IO messages that belong together: nothing is sent between them.
 
-    `wire` is their finished WebSocket frames. `packets` are the same as payloads: str for a
-    text message without its "4", bytes for a binary one; only polling clients need them.
+    `wire` holds their finished WebSocket frames: the bytes as they are written to a socket ("on the wire"). `packets`
+    holds the same messages as payloads: str for a text message without its "4", bytes for a binary one. They are made
+    when they are read, as only polling and compressing connections need them.
     """
 
     __slots__ = ("_deflated", "_packets", "wire")
@@ -29,12 +30,12 @@ class PreparedMessage:
 
     @classmethod
     def text(cls, payload: bytes) -> PreparedMessage:
-        """Return the frame of one text message from its UTF-8 bytes, without decoding them."""
-        return cls.finished(ws_frames.text_message(payload))
+        """Prepare one text message from its UTF-8 bytes, without decoding them."""
+        return cls.from_frame(ws_frames.text_message(payload))
 
     @classmethod
-    def finished(cls, wire: bytes) -> PreparedMessage:
-        """Return the frame of one text message from its WebSocket frame."""
+    def from_frame(cls, wire: bytes) -> PreparedMessage:
+        """Prepare one text message from its finished WebSocket frame."""
         self = cls.__new__(cls)
         self.wire = wire
         self._packets = ()
@@ -45,16 +46,16 @@ class PreparedMessage:
     def packets(self) -> tuple[str | bytes, ...]:
         packets = self._packets
         if not packets:
-            # From its wire: the payload is what follows the header and the "4".
+            # The payload follows the frame's header and the "4".
             size = self.wire[1]
             header = 2 if size < 126 else 4 if size == 126 else 10
-            # What is no UTF-8 ends a WebSocket client; it must not end the writer.
+            # Invalid UTF-8 ends a WebSocket client. It must not raise here, in the code that sends to others too.
             text = self.wire[header + 1 :].decode("utf-8", "replace")
             self._packets = packets = (text,)
         return packets
 
     def deflated(self, threshold: int) -> bytes:
-        """Return the WebSocket frames, those of at least `threshold` bytes compressed."""
+        """Return the WebSocket frames; those of at least `threshold` bytes are compressed."""
         if self._deflated is None:
             self._deflated = b"".join(_deflated(packet, threshold) for packet in self.packets)
         return self._deflated

@@ -1,4 +1,4 @@
-"""The states of an Engine.IO session, the moves between them, and how a session is said goodbye."""
+"""The states of an Engine.IO session, the moves between them, and why a session ends."""
 
 from __future__ import annotations
 
@@ -6,10 +6,12 @@ import enum
 
 
 class ConnectionState(enum.Enum):
-    OPENING = "opening"  # the layer above decides whether it wants this session
+    OPENING = "opening"  # the connect handler decides whether to accept the session
     OPEN = "open"
-    UPGRADING = "upgrading"  # on polling, with a WebSocket that is being probed
-    CLOSING = "closing"  # over for the layer above; what was written is still leaving
+    UPGRADING = "upgrading"  # on polling; a WebSocket is being probed
+    CLOSING = (
+        "closing"  # the end was reported to the layer above; what was written is still being sent
+    )
     CLOSED = "closed"
 
 
@@ -27,12 +29,12 @@ MOVES: dict[ConnectionState, frozenset[ConnectionState]] = {
 
 
 class CloseCode(enum.Enum):
-    """Why we end a connection, as the WebSocket close code; on polling the next poll gets 400."""
+    """Why the server ends a connection, as its WebSocket close code. On polling the next poll gets HTTP 400."""
 
-    DONE = 1000  # after a Socket.IO disconnect: the client stays away
-    GOING_AWAY = 1001  # come back
-    RESTART = 1012  # come back, this server restarts
-    TRY_AGAIN = 1013  # come back, but not at once
+    DONE = 1000  # after a Socket.IO disconnect: the client does not reconnect
+    GOING_AWAY = 1001  # the client may reconnect
+    RESTART = 1012  # the client may reconnect, this server restarts
+    TRY_AGAIN = 1013  # the client may reconnect, but not at once
 
 
 class DisconnectReason:

@@ -27,7 +27,7 @@ class Loop(Protocol):
 class Timed(Protocol):
     """Something with at most one deadline."""
 
-    # The slot that it waits in; 0: none. Kept by the wheel.
+    # The slot in which it waits; 0: none. Only the wheel sets it.
     slot: int
 
     def expire(self, now: float) -> None: ...
@@ -36,8 +36,8 @@ class Timed(Protocol):
 class TimerWheel:
     """Calls `expire(now)` of each item once, not before the time set and at most a tick later.
 
-    Slots exist only where something waits, so an idle wheel costs nothing; moving or dropping an
-    item is two dictionary operations.
+    Only slots in which something waits exist, so an idle wheel costs nothing. To move or drop an item takes two
+    dictionary operations.
     """
 
     def __init__(self, loop: Loop, tick: float) -> None:
@@ -46,7 +46,7 @@ class TimerWheel:
         self._slots: dict[int, dict[Timed, None]] = {}
         self._order: list[int] = []
         self._timer: Timer | None = None
-        # The slot that time has reached; nothing is put into it or before it any more.
+        # The slot that the clock has reached. Items are set only into later ones.
         self._reached = 0
 
     def set(self, item: Timed, when: float) -> None:
@@ -94,7 +94,7 @@ class TimerWheel:
     def _turn(self) -> None:
         self._timer = None
         now = self._loop.time()
-        # Half a tick early is as good as on time: loops round their clocks.
+        # Up to half a tick early counts as on time, because event loops round their clocks.
         self._reached = int(now / self._tick + 0.5)
         while self._order and self._order[0] <= self._reached:
             slot = heappop(self._order)
@@ -106,7 +106,7 @@ class TimerWheel:
                 try:
                     item.expire(now)
                 except Exception:
-                    # One item's fault must not stop the heartbeats of all the others.
+                    # A fault of one item must not stop the heartbeats of the others.
                     logger.exception("a deadline could not be handled")
         if self._order and self._timer is None:
             self._arm()

@@ -1,4 +1,4 @@
-"""Finished WebSocket frames, as a server sends them: whole, unmasked, uncompressed (RFC 6455 §5)."""
+"""WebSocket frames as a server sends them: one for a message, unmasked (RFC 6455 §5)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _RSV1 = 0x40
 _LONG = Struct("!BBH").pack
 _HUGE = Struct("!BBQ").pack
 
-# The tail that permessage-deflate leaves off (RFC 7692 §7.2.1).
+# The last bytes of compressed data, which permessage-deflate does not send (RFC 7692 §7.2.1).
 DEFLATE_TAIL = b"\x00\x00\xff\xff"
 
 
@@ -31,7 +31,7 @@ def frame(opcode: int, payload: bytes, *, flags: int = 0) -> bytes:
 
 
 def deflated(opcode: int, payload: bytes) -> bytes:
-    """Return one final frame, compressed on its own (no context is kept between messages)."""
+    """Return one final frame with a compressed payload; no compression context is kept between messages."""
     deflate = zlib.compressobj(1, zlib.DEFLATED, -15)
     body = deflate.compress(payload) + deflate.flush(zlib.Z_SYNC_FLUSH)
     return frame(opcode, body.removesuffix(DEFLATE_TAIL), flags=_RSV1)
@@ -42,7 +42,7 @@ def close(code: int) -> bytes:
     return frame(CLOSE, code.to_bytes(2, "big"))
 
 
-# Text messages whose frame fits two header bytes: header and Engine.IO's "4" by the length.
+# The header and Engine.IO's "4" of short text messages, by length: their header has two bytes.
 _SHORT = tuple(bytes((_FIN | TEXT, size + 1)) + b"4" for size in range(125))
 
 

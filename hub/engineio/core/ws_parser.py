@@ -1,6 +1,6 @@
-"""The receiving half of a WebSocket, without I/O: bytes in, messages out (RFC 6455 §5 to §8, 7692).
+"""Parses the WebSocket frames of a client, without I/O (RFC 6455 §5 to §8, RFC 7692).
 
-`feed` takes what was read, `next` returns one message or control frame after the other.
+`feed` adds bytes that were read from the socket. `next` returns one message or control frame after the other.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ CLOSE = ws_frames.CLOSE
 PING = 0x9
 PONG = ws_frames.PONG
 
-# Parts that one message may come in: none need hold a byte, and each is work.
+# The most fragments of one message: a fragment may be empty, and each costs work.
 FRAGMENTS = 10_000
-# First bytes of messages in one frame, uncompressed: most.
+# The first bytes of uncompressed messages that are one frame, as most are.
 _WHOLE = frozenset({0x80 | TEXT, 0x80 | BINARY})
-# Close codes that may come over the wire (RFC 6455 §7.4).
+# Close codes that a peer may send (RFC 6455 §7.4).
 _CODES = frozenset(range(1000, 1015)) - {1004, 1005, 1006}
 
 
 class WebSocketError(Exception):
-    """The peer broke the WebSocket protocol; `code` is the close code that tells it."""
+    """The peer broke the WebSocket protocol; `code` is the close code to send."""
 
     def __init__(self, code: int, message: str) -> None:
         super().__init__(message)
@@ -37,7 +37,7 @@ WebSocketMessage = str | bytes | tuple[int, bytes]
 
 
 class FrameParser:
-    """Parses what one client sends. Bound: one message of `limit` bytes and what one read brings."""
+    """Parses what one client sends. It holds at most one message of `limit` bytes and the bytes of one read."""
 
     __slots__ = (
         "_buffer", "_compressed", "_deflate", "_fragments", "_limit", "_message", "_opcode", "_position",
@@ -48,7 +48,7 @@ class FrameParser:
         self._deflate = deflate
         self._buffer: bytes | bytearray = b""
         self._position = 0
-        # The message under way, where it comes in fragments.
+        # The beginning of a message that comes in fragments.
         self._message: bytearray | None = None
         self._fragments = 0
         self._opcode = 0
@@ -56,11 +56,11 @@ class FrameParser:
 
     @property
     def waiting(self) -> int:
-        """Bytes fed and not returned yet."""
+        """Bytes that were fed and not returned yet."""
         return len(self._buffer) - self._position
 
     def feed(self, data: bytes) -> None:
-        """Take what was read."""
+        """Add bytes that were read."""
         if not self._buffer:
             self._buffer = data
             return
@@ -73,9 +73,9 @@ class FrameParser:
         buffer += data
 
     def next(self) -> WebSocketMessage | None:
-        """Return the next message or control frame, None where it is not complete yet.
+        """Return the next message or control frame; None: it is not complete yet.
 
-        Raises WebSocketError; the connection cannot go on after that.
+        Raises WebSocketError, after which nothing more can be parsed.
         """
         message = None
         while message is None:
@@ -112,7 +112,7 @@ class FrameParser:
         return message
 
     def _join(self, first: int, payload: bytes) -> WebSocketMessage | None:
-        """Take a control frame, or one that is compressed or a part; return the message if that completes one."""
+        """Handle a control frame, a compressed message or a fragment; return a message if the frame completes one."""
         opcode = first & 0x0F
         if opcode >= CLOSE:
             if opcode == CLOSE:
@@ -138,7 +138,7 @@ class FrameParser:
         return payload if self._opcode == BINARY else _text(payload)
 
     def _check(self, first: int, second: int, size: int, header: int) -> None:
-        """Refuse an illegal header, before its payload is waited for."""
+        """Raise WebSocketError for an illegal header, before its payload is waited for."""
         opcode = first & 0x0F
         if not second & 0x80:
             raise WebSocketError(1002, "frame is not masked")
@@ -155,13 +155,13 @@ class FrameParser:
             raise WebSocketError(1009, "message too big")
 
     def _compact(self) -> None:
-        """Let go of what was parsed: an idle connection keeps no buffer."""
+        """Drop what was parsed: an idle connection keeps no buffer."""
         if self._position:
             self._buffer = bytes(self._buffer[self._position :])
             self._position = 0
 
     def _inflate(self, payload: bytes) -> bytes:
-        # No context is kept between messages (negotiated so): nothing to hold per connection.
+        # By the negotiation no context is kept between messages, so a connection holds nothing for it.
         inflate = zlib.decompressobj(-15)
         try:
             data = inflate.decompress(payload + ws_frames.DEFLATE_TAIL, self._limit + 1)

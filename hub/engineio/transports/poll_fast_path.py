@@ -203,7 +203,7 @@ class PollFastPath(asyncio.Protocol):
         self._held = b""
         if self._busy and known is not None:
             self._busy = False
-            known.connection.unpoll()
+            known.connection.on_poll_lost()
         self.lost = True
         if self._waiting is not None and not self._waiting.done():
             self._waiting.set_result(None)

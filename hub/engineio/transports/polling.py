@@ -31,7 +31,7 @@ async def poll(
     """Answer a GET: at once with what is queued, or when something comes. `headers` go with the answer."""
     front = PollFastPath.of(request)
     if front is None:
-        connection.unpoll()
+        connection.on_poll_lost()
         return bad_request("Bad request", 3)
     answer = front.future()
 
@@ -47,12 +47,12 @@ async def poll(
     try:
         text = await answer
     except asyncio.CancelledError:
-        connection.unpoll()
+        connection.on_poll_lost()
         raise
     if text is None:
         if front.lost:
             # The session is over: no client gives up a poll and goes on. Nobody reads this answer.
-            connection.unpoll()
+            connection.on_poll_lost()
         return bad_request("Session ID unknown", 1)
     if this.takes_long(text):
         data = await asyncio.to_thread(this.answer, text)
@@ -79,7 +79,7 @@ async def post(
         if reading and request.transport is not None:
             request.transport.abort()
 
-    if not connection.post(abort):
+    if not connection.begin_post(abort):
         return bad_request("Bad request", 3)
     try:
         try:
@@ -90,27 +90,27 @@ async def post(
             connection.fail("payload too big")
             return _too_large()
         packets = decode_payload(body, host.options.max_packets)
-        connection.begin()
+        connection.begin_handling()
         try:
             await _handle(connection, packets)
         finally:
-            connection.done()
+            connection.end_handling()
     except ProtocolError as error:
         connection.fail(str(error))
         return bad_request("Bad request", 3)
     except asyncio.CancelledError:
-        connection.lost(DisconnectReason.TRANSPORT_ERROR)
+        connection.abort(DisconnectReason.TRANSPORT_ERROR)
         raise
     except ConnectionError:
-        connection.lost(DisconnectReason.TRANSPORT_ERROR)
+        connection.abort(DisconnectReason.TRANSPORT_ERROR)
         return bad_request("Bad request", 3)
     finally:
-        connection.posted()
+        connection.end_post()
     if connection.failed:
         return bad_request("Bad request", 3)
     if request.transport is None or request.transport.is_closing():
         # Nobody waits for the answer: the session is over, as no client gives up a POST and goes on.
-        connection.lost(DisconnectReason.TRANSPORT_ERROR)
+        connection.abort(DisconnectReason.TRANSPORT_ERROR)
     keep = _keeps(request)
     return RawResponse(taken(header_lines(headers, keep=keep)), keep=keep)
 

@@ -191,7 +191,7 @@ class WebSocket(asyncio.Protocol):
     def _start(self, pending: Awaitable[None] | None) -> None:
         connection = self._connection
         if connection is not None:
-            connection.begin()
+            connection.begin_handling()
         self._task = self._loop.create_task(self._go_on(connection, pending))
 
     async def _go_on(self, connection: Connection | None, pending: Awaitable[None] | None) -> None:
@@ -218,8 +218,8 @@ class WebSocket(asyncio.Protocol):
             self._task = None
             if connection is not None:
                 if self._lost is not None:
-                    connection.lost(self._lost)
-                connection.done()
+                    connection.abort(self._lost)
+                connection.end_handling()
             self._read_on()
 
     def _read_on(self) -> None:
@@ -235,7 +235,7 @@ class WebSocket(asyncio.Protocol):
         if connection is None or self._close_sent:
             return None
         if self._upgrading:
-            connection.probe(self, message)
+            connection.receive_probe(self, message)
             if connection.transport == "websocket":
                 self._upgrading = False
             return None
@@ -295,10 +295,10 @@ class WebSocket(asyncio.Protocol):
             connection.abandon_upgrade(self)
             self._connection = None
         elif self._task is None and not self._inbound.waiting:
-            connection.lost(reason)
+            connection.abort(reason)
             self._connection = None
         else:
-            connection.mute()
+            connection.stop_direct_writes()
             if self._task is None:
                 self._start(
                     None

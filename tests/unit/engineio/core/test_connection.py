@@ -138,8 +138,8 @@ def websocket(*, deflate: bool = False, **given: Any) -> tuple[FakeHost, Connect
 class TestOutput:
     def test_a_websocket_is_written_directly(self) -> None:
         _, connection, socket = websocket()
-        frames = [PreparedMessage("2[1]"), PreparedMessage('51-["b",0]', b"x")]
-        connection.write(b"".join(frame.wire for frame in frames), frames)
+        messages = [PreparedMessage("2[1]"), PreparedMessage('51-["b",0]', b"x")]
+        connection.write(b"".join(each.wire for each in messages), messages)
         assert socket.packets == ["42[1]", '451-["b",0]', b"x"]
 
     def test_a_compressed_websocket_gets_compressed_messages(self) -> None:
@@ -223,12 +223,12 @@ class TestHeartbeat:
         connection.listener = listener = Listener()
         socket = FakeSocket()
         assert connection.begin_upgrade(socket)
-        connection.probe(socket, "2probe")
+        connection.receive_probe(socket, "2probe")
         connection.send(PreparedMessage("before"))
         host.loop.run(host.clock() + 25.1)
         connection.send(PreparedMessage("after"))
         connection.receive("3")
-        connection.probe(socket, "5")
+        connection.receive_probe(socket, "5")
         assert socket.packets == ["3probe", "4before", "2", "4after"]
         connection.receive("3")
         assert listener.heard == ["ping", "pong"]
@@ -317,16 +317,16 @@ class TestDeadlines:
 
 def test_the_end_is_told_after_what_is_being_handled() -> None:
     host, connection, _ = websocket()
-    connection.begin()
-    connection.lost("transport close")
+    connection.begin_handling()
+    connection.abort("transport close")
     assert not host.ends
-    connection.done()
+    connection.end_handling()
     assert host.ends == ["transport close"]
 
 
 def test_illegal_moves_are_refused() -> None:
     _, connection, _ = websocket()
-    connection.lost("x")
+    connection.abort("x")
     with pytest.raises(RuntimeError, match="no way from closed to open"):
         connection.open(None)
 
@@ -334,7 +334,7 @@ def test_illegal_moves_are_refused() -> None:
 STEPS = st.one_of(
     st.tuples(st.just("send"), st.integers(1, 12)),
     st.tuples(st.just("poll"), st.none()),
-    st.tuples(st.just("unpoll"), st.none()),
+    st.tuples(st.just("lose_poll"), st.none()),
     st.tuples(
         st.just("receive"), st.sampled_from(["3", "3", "6", "4x", "4bad", "1", "2", "5", b"x"])
     ),
@@ -346,7 +346,7 @@ STEPS = st.one_of(
     st.tuples(st.just("pause"), st.booleans()),
     st.tuples(st.just("congest"), st.booleans()),
     st.tuples(st.just("close"), st.sampled_from(list(CloseCode))),
-    st.tuples(st.just("lost"), st.none()),
+    st.tuples(st.just("abort"), st.none()),
     st.tuples(st.just("establish"), st.booleans()),
 )
 
@@ -354,7 +354,7 @@ STEPS = st.one_of(
 @settings(max_examples=400, deadline=None)
 @given(st.booleans(), st.lists(STEPS, max_size=60))
 def test_whatever_happens(on_websocket: bool, steps: list[tuple[str, Any]]) -> None:
-    """Frames arrive once, in order, up to the end; every poll is answered once; the end is told once."""
+    """Messages arrive once, in order, up to the end; every poll is answered once; the end is told once."""
     walk = Walk(on_websocket)
     for name, argument in steps:
         getattr(walk, name)(argument)
@@ -378,19 +378,19 @@ class Walk:
         self.handling = False
 
     def send(self, size: int) -> None:
-        frame = PreparedMessage(*(f"{len(self.sent) + part}" for part in range(size)))
+        message = PreparedMessage(*(f"{len(self.sent) + part}" for part in range(size)))
         if not self.connection.closed:
-            self.sent += [f"4{packet!s}" for packet in frame.packets]
-        self.connection.send(frame)
+            self.sent += [f"4{packet!s}" for packet in message.packets]
+        self.connection.send(message)
 
     def poll(self, _: None) -> None:
         self.asked += 1
         self.connection.poll(self.answers.append)
 
-    def unpoll(self, _: None) -> None:
+    def lose_poll(self, _: None) -> None:
         if self.asked > len(self.answers):
             self.asked -= 1
-            self.connection.unpoll()
+            self.connection.on_poll_lost()
 
     def receive(self, packet: str | bytes) -> None:
         assert self.connection.receive(packet) is None
@@ -402,7 +402,7 @@ class Walk:
 
     def probe(self, packet: str | bytes) -> None:
         if self.sockets:
-            self.connection.probe(self.sockets[-1], packet)
+            self.connection.receive_probe(self.sockets[-1], packet)
 
     def abandon(self, _: None) -> None:
         if self.sockets:
@@ -413,7 +413,7 @@ class Walk:
 
     def handle(self, begin: bool) -> None:
         self.handling = begin
-        (self.connection.begin if begin else self.connection.done)()
+        (self.connection.begin_handling if begin else self.connection.end_handling)()
 
     def pause(self, on: bool) -> None:
         (self.connection.pause if on else self.connection.resume)()
@@ -424,12 +424,12 @@ class Walk:
     def establish(self, on: bool) -> None:
         (self.connection.establish if on else self.connection.unestablish)()
 
-    def close(self, goodbye: CloseCode) -> None:
-        self.connection.close(goodbye)
+    def close(self, code: CloseCode) -> None:
+        self.connection.close(code)
 
-    def lost(self, _: None) -> None:
+    def abort(self, _: None) -> None:
         if self.connection.transport == "websocket":
-            self.connection.lost("transport close")
+            self.connection.abort("transport close")
 
     def check(self) -> None:
         got: list[str] = []
@@ -450,7 +450,7 @@ class Walk:
     def finish(self) -> None:
         self.connection.close()
         if self.handling:
-            self.connection.done()
+            self.connection.end_handling()
         self.wait(60)
         assert self.connection.state is ConnectionState.CLOSED
         assert len(self.host.ends) == 1

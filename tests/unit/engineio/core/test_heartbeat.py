@@ -12,51 +12,51 @@ TICK = 0.05
 def test_a_ping_its_pong_and_the_next() -> None:
     beat = Heartbeat(0.0, 25.0, 20.0)
     assert (beat.ping_at, beat.pong_by) == (25.0, inf)
-    assert beat.begin(25.04, TICK)
+    assert beat.begin_ping(25.04, TICK)
     beat.unanswered += 1
     # From when it was due, not from when the timer came round.
     assert (beat.ping_at, beat.pong_by) == (50.0, 45.0)
-    assert beat.answered(26.0) is True
+    assert beat.receive_pong(26.0) is True
     assert beat.pong_by == inf
-    assert beat.answered(26.0) is None
+    assert beat.receive_pong(26.0) is None
 
 
 def test_a_pong_that_is_late_is_overdue() -> None:
     beat = Heartbeat(0.0, 25.0, 20.0)
-    beat.begin(25.0, TICK)
-    assert not beat.overdue(44.9, blocked=False)
-    assert beat.overdue(45.0, blocked=False)
+    beat.begin_ping(25.0, TICK)
+    assert not beat.is_overdue(44.9, blocked=False)
+    assert beat.is_overdue(45.0, blocked=False)
 
 
 def test_a_pong_that_may_lie_unread_is_waited_for() -> None:
     beat = Heartbeat(0.0, 25.0, 20.0)
-    beat.begin(25.0, TICK)
-    assert not beat.overdue(45.0, blocked=True)
+    beat.begin_ping(25.0, TICK)
+    assert not beat.is_overdue(45.0, blocked=True)
     assert beat.pong_by == 65.0
     # The loop was held up: what came meanwhile is read first.
-    assert not beat.overdue(70.0, blocked=False)
-    assert beat.overdue(70.25, blocked=False)
+    assert not beat.is_overdue(70.0, blocked=False)
+    assert beat.is_overdue(70.25, blocked=False)
 
 
-def test_a_second_ping_is_not_told_of_nor_is_its_pong() -> None:
+def test_a_second_ping_is_not_reported_nor_is_its_pong() -> None:
     beat = Heartbeat(0.0, 1.0, 1.0)
-    assert beat.begin(1.0, TICK)
+    assert beat.begin_ping(1.0, TICK)
     beat.unanswered += 1
-    assert not beat.begin(2.0, TICK)
+    assert not beat.begin_ping(2.0, TICK)
     beat.unanswered += 1
-    assert beat.answered(2.1) is True
-    assert beat.begin(3.0, TICK) is False
+    assert beat.receive_pong(2.1) is True
+    assert beat.begin_ping(3.0, TICK) is False
     beat.unanswered += 1
-    assert beat.answered(3.1) is False
-    assert beat.answered(3.2) is False
-    assert beat.begin(4.0, TICK)
+    assert beat.receive_pong(3.1) is False
+    assert beat.receive_pong(3.2) is False
+    assert beat.begin_ping(4.0, TICK)
 
 
 def test_the_next_ping_waits_for_a_long_timeout() -> None:
     beat = Heartbeat(0.0, 1.0, 5.0)
-    beat.begin(1.0, TICK)
+    beat.begin_ping(1.0, TICK)
     beat.unanswered += 1
-    beat.wait_for_pong()
+    beat.postpone_ping()
     assert beat.ping_at == inf
-    assert beat.answered(4.0)
+    assert beat.receive_pong(4.0)
     assert beat.ping_at == 4.0

@@ -38,16 +38,16 @@ def test_any_body_is_packets_or_a_protocol_error(body: bytes) -> None:
 
 @given(st.lists(messages, min_size=1, max_size=40))
 def test_what_goes_out_comes_back(sent: list[str | bytes]) -> None:
-    outbox = PollQueue()
-    frames = [PreparedMessage(message) for message in sent]
-    outbox.push(frames, sum(len(frame) for frame in frames))
+    queue = PollQueue()
+    messages = [PreparedMessage(message) for message in sent]
+    queue.push(messages, sum(len(each) for each in messages))
     got: list[str | bytes] = []
-    while outbox:
-        body = encode_payload(outbox.take(16, 1_000_000)).encode()
+    while queue:
+        body = encode_payload(queue.take_payload(16, 1_000_000)).encode()
         packets = decode_payload(body, 16)
         got += [packet[1:] if isinstance(packet, str) else packet for packet in packets]
     assert got == sent
-    assert outbox.size == 0
+    assert queue.size == 0
 
 
 @pytest.mark.parametrize("packet", ["", "7", "x", "b=", "bA", "b A==", "bAQID\n"])

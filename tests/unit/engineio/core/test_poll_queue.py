@@ -1,4 +1,4 @@
-"""The polling queue: order, bounds of an answer, frames that stay whole."""
+"""The polling queue: order, bounds of an answer, messages that stay whole."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from hub.engineio.core.prepared import PreparedMessage
 
 @given(st.lists(st.integers(1, 20), min_size=1, max_size=30), st.integers(0, 200))
 def test_frames_stay_whole_and_in_order(sizes: list[int], most: int) -> None:
-    outbox = PollQueue()
+    queue = PollQueue()
     sent = []
     for number, size in enumerate(sizes):
-        frame = PreparedMessage(*(f"{number}.{part}" for part in range(size)))
-        outbox.push((frame,), len(frame))
-        sent += ["4" + str(packet) for packet in frame.packets]
-    assert outbox.size > 0
+        message = PreparedMessage(*(f"{number}.{part}" for part in range(size)))
+        queue.push((message,), len(message))
+        sent += ["4" + str(packet) for packet in message.packets]
+    assert queue.size > 0
     answers = []
-    while outbox:
-        answers.append(outbox.take(16, most))
+    while queue:
+        answers.append(queue.take_payload(16, most))
         assert 1 <= len(answers[-1]) <= 16
     assert [packet for answer in answers for packet in answer] == sent
-    assert outbox.size == 0
+    assert queue.size == 0
     for number, size in enumerate(sizes):
         if size <= 16:
             holding = [a for a in answers if any(p.startswith(f"4{number}.") for p in a)]
@@ -31,14 +31,14 @@ def test_frames_stay_whole_and_in_order(sizes: list[int], most: int) -> None:
 
 
 def test_an_answer_ends_once_it_is_large() -> None:
-    outbox = PollQueue()
-    frames = [PreparedMessage("x" * 600_000) for _ in range(3)]
-    outbox.push(frames, sum(map(len, frames)))
-    assert [len(outbox.take(16, 1_000_000)) for _ in range(2)] == [2, 1]
+    queue = PollQueue()
+    messages = [PreparedMessage("x" * 600_000) for _ in range(3)]
+    queue.push(messages, sum(map(len, messages)))
+    assert [len(queue.take_payload(16, 1_000_000)) for _ in range(2)] == [2, 1]
 
 
 def test_one_waiting_ping_is_enough() -> None:
-    outbox = PollQueue()
-    outbox.push_control("2")
-    outbox.push_control("2")
-    assert outbox.take(16, 100) == ["2"]
+    queue = PollQueue()
+    queue.push_control("2")
+    queue.push_control("2")
+    assert queue.take_payload(16, 100) == ["2"]

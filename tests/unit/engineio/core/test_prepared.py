@@ -29,12 +29,12 @@ sizes = st.sampled_from([0, 1, 123, 124, 125, 126, 127, 65533, 65534, 65535, 655
 
 @given(st.lists(st.one_of(st.text(st.characters(exclude_categories=["Cs"])), st.binary())))
 def test_wire_is_the_packets(packets: list[str | bytes]) -> None:
-    frame = PreparedMessage(*packets)
-    assert unframe(frame.wire) == [
+    prepared = PreparedMessage(*packets)
+    assert unframe(prepared.wire) == [
         (0x81, b"4" + packet.encode()) if isinstance(packet, str) else (0x82, packet)
         for packet in packets
     ]
-    assert not packets or frame.packets == tuple(packets)
+    assert not packets or prepared.packets == tuple(packets)
 
 
 @given(sizes)
@@ -46,9 +46,9 @@ def test_text_from_bytes_is_the_same(size: int) -> None:
 
 
 def test_only_large_messages_are_compressed_and_once() -> None:
-    frame = PreparedMessage("small", "x" * 5000)
-    small, large = unframe(frame.deflated(1024))
+    prepared = PreparedMessage("small", "x" * 5000)
+    small, large = unframe(prepared.deflated(1024))
     assert small == (0x81, b"4small")
     assert large[0] == 0xC1
     assert len(large[1]) < 100
-    assert frame.deflated(1024) is frame.deflated(1024)
+    assert prepared.deflated(1024) is prepared.deflated(1024)
