@@ -1,7 +1,7 @@
-"""Who may come in: the bounds that a handshake meets, and when whoever is refused may try again.
+"""Admission control: which handshakes are refused, and after how many seconds their clients may try again.
 
-A refusal costs little and those who are inside do not notice it. It is HTTP 503 with `Retry-After`, after which stock
-clients keep trying; anything else, CONNECT_ERROR above all, would keep them away for good.
+A refusal costs little, and the clients that are connected do not notice it. It is HTTP 503 with `Retry-After`. After that
+stock clients try again; after other responses, CONNECT_ERROR above all, they would not.
 """
 
 from __future__ import annotations
@@ -15,37 +15,37 @@ from hub.engineio import client_address
 from hub.engineio.core.token_bucket import TokenBucket
 from hub.engineio.options import EngineOptions
 
-# Seconds after which to come back to a server that ends, or rather to the one that takes its place.
+# Seconds after which to try again when a server ends: another one has taken its place by then.
 ENDING = 2
-# Seconds over which those are spread who find a server full, so that they do not come back all at once.
+# Range of seconds after which to try again when a server is full; spread, so that not all clients return at once.
 FULL = (2, 10)
-# How many seconds' worth of newcomers an address may bring at once.
+# An address may make as many handshakes at once as its rate allows in so many seconds.
 BURST = 10.0
-# How often the event loop is to come round, in seconds.
+# Seconds between two calls of the timer that measures how late the event loop is.
 BEAT = 0.1
-# Addresses without a connection that are remembered at least before they are looked through.
+# Unused addresses are forgotten once so many addresses are known.
 ADDRESSES = 1024
 
 
 class Refusal(NamedTuple):
-    """Why somebody is not let in, in words, and how many seconds to wait."""
+    """Why a handshake is refused, and after how many seconds to try again."""
 
     why: str
     retry_after: int
 
 
 class AddressUsage:
-    """What is known of one address."""
+    """The connections of one address, and the rate of its handshakes (None: not limited)."""
 
-    __slots__ = ("inside", "newcomers")
+    __slots__ = ("connections", "handshakes")
 
-    def __init__(self, newcomers: TokenBucket | None) -> None:
-        self.inside = 0
-        self.newcomers = newcomers
+    def __init__(self, handshakes: TokenBucket | None) -> None:
+        self.connections = 0
+        self.handshakes = handshakes
 
 
 class LoopLag:
-    """How far the event loop is behind: a timer that is overdue says so while it waits for its turn."""
+    """Measures how late the event loop is: for how long its own timer is overdue."""
 
     def __init__(self) -> None:
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -53,7 +53,7 @@ class LoopLag:
         self._due = 0.0
 
     def seconds(self) -> float:
-        """Return for how many seconds the loop has not come round; the first call begins to watch it."""
+        """Return how many seconds the loop is late. The first call starts the timer."""
         if self._timer is None:
             self._loop = asyncio.get_running_loop()
             self._beat()
@@ -72,81 +72,86 @@ class LoopLag:
 
 
 class AdmissionControl:
-    """Counts who is inside. While `refusing` is set nobody else comes in."""
+    """Counts connections, and refuses handshakes above the bounds; while `refusing` is true, all of them."""
 
     def __init__(self, options: EngineOptions, counters: Counter[str]) -> None:
         self.refusing = False
-        self.inside = 0
+        self.connections = 0
         self._options = options
         self._counters = counters
         self._lag = LoopLag()
-        # By address, as `client_address.counted_as` has it.
-        self._callers: dict[str, AddressUsage] = {}
-        self._look_through_at = ADDRESSES
+        # By the key that `client_address.counted_as` returns.
+        self._addresses: dict[str, AddressUsage] = {}
+        # The number of addresses at which unused ones are forgotten.
+        self._forget_at = ADDRESSES
 
-    def enter(self, remote: str) -> Refusal | None:
-        """Let somebody in, who is owed a `leave`; or say why not."""
-        refusal = self._full() or self._too_many(remote)
+    def admit(self, remote: str) -> Refusal | None:
+        """Admit a handshake from an address, whose connection calls `release` at its end; or return why it is refused."""
+        refusal = self._refuse_server() or self._refuse_address(remote)
         if refusal is not None:
             self._counters[refusal.why] += 1
             return refusal
-        self.inside += 1
+        self.connections += 1
         if not client_address.is_loopback(remote):
-            self._caller(remote).inside += 1
+            self._usage_of(remote).connections += 1
         return None
 
-    def leave(self, remote: str) -> None:
-        self.inside -= 1
-        caller = self._callers.get(client_address.counted_as(remote))
-        if caller is not None and caller.inside:
-            caller.inside -= 1
+    def release(self, remote: str) -> None:
+        """Note that an admitted connection has ended."""
+        self.connections -= 1
+        usage = self._addresses.get(client_address.counted_as(remote))
+        if usage is not None and usage.connections:
+            usage.connections -= 1
 
     def close(self) -> None:
-        """Let nobody in any more."""
+        """Admit no handshake any more."""
         self.refusing = True
         self._lag.stop()
 
-    def _full(self) -> Refusal | None:
+    def _refuse_server(self) -> Refusal | None:
         options = self._options
         if self.refusing:
             return Refusal("this server is ending", ENDING)
-        if options.max_connections and self.inside >= options.max_connections:
+        if options.max_connections and self.connections >= options.max_connections:
             return Refusal("this server is full", random.randint(*FULL))
         if options.max_lag and self._lag.seconds() > options.max_lag:
             return Refusal("this server is behind with its work", random.randint(*FULL))
         return None
 
-    def _too_many(self, remote: str) -> Refusal | None:
+    def _refuse_address(self, remote: str) -> Refusal | None:
         if client_address.is_loopback(remote):
             return None
-        caller, most = self._caller(remote), self._options.connections_per_address
-        if most and caller.inside >= most:
+        usage, most = self._usage_of(remote), self._options.connections_per_address
+        if most and usage.connections >= most:
             return Refusal("too many connections from this address", random.randint(*FULL))
-        if caller.newcomers is not None:
-            wait = caller.newcomers.take()
+        if usage.handshakes is not None:
+            wait = usage.handshakes.take()
             if wait:
                 return Refusal(
                     "too many new connections from this address", max(ENDING, round(wait))
                 )
         return None
 
-    def _caller(self, remote: str) -> AddressUsage:
+    def _usage_of(self, remote: str) -> AddressUsage:
         address = client_address.counted_as(remote)
-        caller = self._callers.get(address)
-        if caller is None:
-            if len(self._callers) >= self._look_through_at:
-                self._look_through()
+        usage = self._addresses.get(address)
+        if usage is None:
+            if len(self._addresses) >= self._forget_at:
+                self._forget_unused()
             rate = self._options.newcomers_per_address
             clock = asyncio.get_running_loop().time
-            caller = AddressUsage(TokenBucket(clock, rate, BURST * rate) if rate else None)
-            self._callers[address] = caller
-        return caller
+            usage = AddressUsage(TokenBucket(clock, rate, BURST * rate) if rate else None)
+            self._addresses[address] = usage
+        return usage
 
-    def _look_through(self) -> None:
-        """Forget whom nothing is held against. It costs each newcomer little: the next time is twice as many away."""
-        self._callers = {
-            address: caller
-            for address, caller in self._callers.items()
-            if caller.inside or (caller.newcomers is not None and not caller.newcomers.full)
+    def _forget_unused(self) -> None:
+        """Forget addresses without connections and recent handshakes.
+
+        The next time is when twice as many are known as are kept now, so the cost for each new address is small.
+        """
+        self._addresses = {
+            address: usage
+            for address, usage in self._addresses.items()
+            if usage.connections or (usage.handshakes is not None and not usage.handshakes.full)
         }
-        self._look_through_at = max(ADDRESSES, 2 * len(self._callers))
+        self._forget_at = max(ADDRESSES, 2 * len(self._addresses))

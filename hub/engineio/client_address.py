@@ -30,7 +30,7 @@ def _address(text: str) -> Address | None:
     return address
 
 
-# Addresses as text; they come again and again.
+# Cached, as the same addresses come again and again.
 _text = functools.lru_cache(1024)(str)
 
 
@@ -39,9 +39,10 @@ def _is_trusted(address: Address | None, proxies: tuple[Network, ...]) -> bool:
 
 
 def _forwarded(headers: CIMultiDictProxy[str]) -> list[str]:
-    """Return the chain of addresses that proxies noted, the client first (de facto, or RFC 7239).
+    """Return the addresses in X-Forwarded-For or else in Forwarded (RFC 7239), the client's first.
 
-    Proxies that write `X-Forwarded-For` pass a client's own `Forwarded` on as it is; and some begin a line of their own.
+    Proxies that write X-Forwarded-For pass a client's own Forwarded on unchanged, so that one counts only without it.
+    Some proxies add a header line instead of extending the one that is there, so all lines are joined.
     """
     if lines := headers.getall("X-Forwarded-For", ()):
         return ",".join(lines).split(",")
@@ -55,7 +56,7 @@ def _forwarded(headers: CIMultiDictProxy[str]) -> list[str]:
 
 
 def remote_address(request: web.BaseRequest, options: EngineOptions) -> str:
-    """Return the peer's address: the nearest one that is no trusted proxy."""
+    """Return the client's address: of the chain of addresses the nearest one that is no trusted proxy."""
     peer = request.remote or ""
     nearest = _address(peer)
     if not _is_trusted(nearest, options.trusted_proxies):
@@ -71,18 +72,18 @@ def remote_address(request: web.BaseRequest, options: EngineOptions) -> str:
 
 
 def comes_from_trusted_proxy(request: web.BaseRequest, options: EngineOptions) -> bool:
-    """Tell whether the TCP connection of a request comes from a trusted proxy."""
+    """Return whether the TCP connection of a request comes from a trusted proxy."""
     return _is_trusted(_address(request.remote or ""), options.trusted_proxies)
 
 
 def is_loopback(remote: str) -> bool:
-    """Tell whether an address is this machine (a Unix socket's empty one too)."""
+    """Return whether an address is this machine's own; that of a Unix socket, which is empty, is one too."""
     address = _address(remote)
     return address is None or address.is_loopback
 
 
 def counted_as(remote: str) -> str:
-    """Return what a peer's limits are counted under: an IPv6 network of 64 bits, which is one customer's, or its address."""
+    """Return the key for limits of an address: for IPv6 its network of 64 bits, which belongs to one customer."""
     address = _address(remote)
     if isinstance(address, IPv6Address):
         return str(IPv6Address(int(address) >> 64 << 64))

@@ -1,8 +1,8 @@
-"""Keeps bad HTTP out of log and memory.
+"""Keeps malformed HTTP out of the log and out of memory.
 
-aiohttp writes a traceback with the client's bytes for each malformed request. And it keeps the exceptions that it makes
-of bad ones, whose tracebacks keep the frames that met them: circles, which hold all that was read, up to a megabyte for
-each, until the garbage collector is called for. A few hundred small objects do not call for it.
+For each malformed request aiohttp logs a traceback with the client's bytes. It also keeps the exception. The exception's
+traceback holds the stack frames, and those hold all that was read, up to a megabyte. These are reference circles, which
+only the garbage collector frees; and a few hundred small objects do not make it run.
 """
 
 from __future__ import annotations
@@ -16,18 +16,18 @@ from aiohttp.http_exceptions import HttpProcessingError
 
 logger = logging.getLogger("hub.engineio")
 
-Answer = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
+Handle = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 
 
 class MalformedRequests(logging.Filter):
-    """Drops the records of aiohttp's server about them; counts them, and says so in a line at debug."""
+    """Drops the log records of aiohttp's server about malformed requests; counts each, and logs a line at debug."""
 
     def __init__(self, counters: Counter[str]) -> None:
         super().__init__()
         self._counters = counters
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Tell whether a record is to be logged."""
+        """Return whether to log a record."""
         error = record.exc_info[1] if record.exc_info else None
         if not isinstance(error, HttpProcessingError | web.RequestPayloadError):
             return True
@@ -36,7 +36,7 @@ class MalformedRequests(logging.Filter):
         return False
 
     def install(self, app: web.Application) -> None:
-        """Stand before aiohttp's logger until the application is cleaned up."""
+        """Filter aiohttp's logger until the application is cleaned up."""
         aiohttp = logging.getLogger("aiohttp.server")
         aiohttp.addFilter(self)
 
@@ -46,8 +46,8 @@ class MalformedRequests(logging.Filter):
         app.on_cleanup.append(remove)
 
 
-class Handler(web.RequestHandler):
-    """aiohttp's handler of one connection, keeping nothing of bad requests."""
+class RequestHandler(web.RequestHandler):
+    """aiohttp's handler of one connection; it keeps nothing of malformed requests."""
 
     __slots__ = ()
 
@@ -67,13 +67,13 @@ class Handler(web.RequestHandler):
     def connection_lost(self, exc: BaseException | None) -> None:
         super().connection_lost(exc)
         for message, _ in self._messages:
-            # Nobody is going to be told of these.
+            # These errors are answered no more.
             if (error := getattr(message, "exc", None)) is not None:
                 break_circle(error)
 
 
-def answering(handle: Answer) -> Answer:
-    """Return a handler that answers what `handle` raises as an HTTP error, such as a path that is not there."""
+def answer_http_errors(handle: Handle) -> Handle:
+    """Return a handler that also answers the HTTP errors that `handle` raises, such as 404."""
 
     async def answer(request: web.BaseRequest) -> web.StreamResponse:
         try:
@@ -86,5 +86,5 @@ def answering(handle: Answer) -> Answer:
 
 
 def break_circle(error: BaseException) -> None:
-    """Let an exception that somebody keeps hold nothing of where it was met."""
+    """Remove the stack frames from an exception that somebody keeps."""
     error.__traceback__ = error.__cause__ = error.__context__ = None

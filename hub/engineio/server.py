@@ -41,7 +41,7 @@ class EngineServer:
         self.options = from_kwargs(given) if options is None else options
         self.connections: dict[str, Connection] = {}
         self.counters: Counter[str] = Counter()
-        self.door = AdmissionControl(self.options, self.counters)
+        self.admission = AdmissionControl(self.options, self.counters)
         self.tick = min(0.05, self.options.ping_interval / 300)
         self._handlers: dict[str, Handler] = {}
         self._sessions: dict[str, dict[str, Any]] = {}
@@ -96,7 +96,7 @@ class EngineServer:
     def remove_connection(self, sid: str, remote: str) -> None:
         """Remove a closed session that came from the address `remote`."""
         self.connections.pop(sid, None)
-        self.door.leave(remote)
+        self.admission.release(remote)
         if self._emptied is not None and not self.connections and not self._emptied.done():
             self._emptied.set_result(None)
 
@@ -181,7 +181,7 @@ class EngineServer:
         """
         if within is None:
             within = self.options.close_timeout
-        self.door.close()
+        self.admission.close()
         for connection in list(self.connections.values()):
             connection.close(CloseCode.GOING_AWAY)
         deadline = self.clock() + within
@@ -211,7 +211,7 @@ class EngineServer:
         response = await self._route(request, headers)
         response.headers.update(headers)
         if request.body_exists and not request.content.is_eof():
-            await polling.answer_early(request, response)
+            await polling.send_early_response(request, response)
         return response
 
     async def _route(self, request: web.Request, headers: Mapping[str, str]) -> web.StreamResponse:
@@ -250,7 +250,7 @@ class EngineServer:
         if transport == "websocket" and key is None:
             return self._refuse("Bad request", 3)
         remote = client_address.remote_address(request, self.options)
-        if (refusal := self.door.enter(remote)) is not None:
+        if (refusal := self.admission.admit(remote)) is not None:
             retry = {"Retry-After": str(refusal.retry_after)}
             return web.json_response({"message": refusal.why}, status=503, headers=retry)
         sid = self.generate_id()
@@ -268,7 +268,7 @@ class EngineServer:
             return bad_request("Bad request", 3)
         socket, answer, tail = accepted
         connection.open(socket, answer)
-        socket.start(tail)
+        socket.start_reading(tail)
         return Detached()
 
     async def _wanted(self, connection: Connection) -> bool:
@@ -295,7 +295,7 @@ class EngineServer:
         socket, answer, tail = accepted
         socket.write(answer)
         if socket.begin_upgrade():
-            socket.start(tail)
+            socket.start_reading(tail)
         else:
             self.counters["upgrade refused"] += 1
         return Detached()

@@ -41,7 +41,7 @@ def _readyz(node: Node, server: SocketIOServer) -> Handler:
 
     async def readyz(_: web.Request) -> web.Response:
         state = {"redis": node.store.commands.up, "bus": node.store.bus.up}
-        ready = all(state.values()) and not server.eio.door.refusing
+        ready = all(state.values()) and not server.eio.admission.refusing
         return web.json_response({"ok": ready, **state}, status=200 if ready else 503)
 
     return readyz

@@ -15,7 +15,7 @@ from aiohttp import web
 from hub.api.socketio import SocketIOGateway
 from hub.embedded.server import EmbeddedServer
 from hub.engineio.core.state import CloseCode
-from hub.engineio.http_errors import Handler, answering
+from hub.engineio.http_errors import RequestHandler, answer_http_errors
 from hub.errors import HubError, Unavailable
 from hub.node.node import Node
 from hub.pubsub.session import Session
@@ -82,7 +82,7 @@ class HubProcess:
 
         A few go sooner: at least one each step.
         """
-        self.server.eio.door.refusing = True
+        self.server.eio.admission.refusing = True
         sessions, over = self.node.sessions, self.settings.drain
         clock = asyncio.get_running_loop().time
         began, total, gone = clock(), len(sessions), 0
@@ -133,9 +133,9 @@ async def serve(settings: Settings, *, announce: Callable[[str], None]) -> None:
         await runner.setup()
         stack.push_async_callback(runner.cleanup)
         assert runner.server is not None
-        runner.server.request_handler = answering(runner.server.request_handler)
+        runner.server.request_handler = answer_http_errors(runner.server.request_handler)
         protocol = functools.partial(
-            Handler,
+            RequestHandler,
             runner.server,
             loop=loop,
             access_log=None,  # type: ignore[arg-type]  # what its own runner takes

@@ -75,7 +75,7 @@ class TestHandshake:
 
     async def test_a_draining_server_says_when_to_come_back(self, engine_of: Serve) -> None:
         peer, engine = await engine_of()
-        engine.door.refusing = True
+        engine.admission.refusing = True
         async with peer.http.get(peer.url()) as answer:
             assert (answer.status, answer.headers["Retry-After"]) == (503, "2")
         with pytest.raises(aiohttp.WSServerHandshakeError) as refused:

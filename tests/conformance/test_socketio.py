@@ -515,7 +515,7 @@ class TestUnder25And20Seconds:
     async def test_a_drain_tells_everybody_to_come_back(self, server_of: Serve) -> None:
         peer, server = await server_of()
         async with peer.connected() as socket:
-            server.eio.door.refusing = True
+            server.eio.admission.refusing = True
             for connection in list(server.eio.connections.values()):
                 connection.close(CloseCode.RESTART)
             assert await closed(socket) == 1012

@@ -64,7 +64,7 @@ class Heartbeat:
             self.pong_by = now + self._timeout
 
     def is_overdue(self, now: float, *, blocked: bool) -> bool:
-        """Return whether the pong is overdue. `blocked`: input is not read now, so the pong gets its whole time again."""
+        """Return whether the pong is overdue. `blocked`: input is not read now, so it gets its whole time again."""
         if now < self.pong_by:
             return False
         if blocked:

@@ -1,4 +1,4 @@
-"""Whole HTTP answers of the polling transport, ready to be written in one piece."""
+"""HTTP responses of the polling transport as bytes, each written in one piece."""
 
 from __future__ import annotations
 
@@ -11,39 +11,42 @@ from http import HTTPStatus
 
 from aiohttp import web
 
-# Answers up to this many characters are kept for the next client: a message of a room has many readers.
-_KEPT = 16 * 1024
+# Payloads of up to this many characters are cached for the next client: a message of a room has many readers.
+_CACHED = 16 * 1024
 
 
-def finished(text: str, headers: bytes, zip_from: int | None) -> bytes:
-    """Return the answer 200 with a polling payload; from `zip_from` bytes on it is compressed (None: never)."""
-    make = _kept if len(text) <= _KEPT else _payload
-    return _opening(HTTPStatus.OK, int(time.time())) + make(text, headers, zip_from)
+def poll_response(text: str, headers: bytes, zip_from: int | None) -> bytes:
+    """Return the response 200 to a GET; a payload of at least `zip_from` bytes is compressed (None: none is)."""
+    make = _cached_payload if len(text) <= _CACHED else _payload
+    return _head(HTTPStatus.OK, int(time.time())) + make(text, headers, zip_from)
 
 
-def refusal(message: str, code: int, headers: bytes) -> bytes:
-    """Return the answer 400 with the reference server's error code."""
+def refusal_response(message: str, code: int, headers: bytes) -> bytes:
+    """Return the response 400 with the reference server's error code."""
     body = json.dumps({"code": code, "message": message}).encode()
-    return _opening(HTTPStatus.BAD_REQUEST, int(time.time())) + _rest(
+    return _head(HTTPStatus.BAD_REQUEST, int(time.time())) + _rest(
         b"application/json", headers, body
     )
 
 
-def taken(headers: bytes) -> bytes:
-    """Return the answer 200 to a POST."""
-    return _opening(HTTPStatus.OK, int(time.time())) + _rest(b"text/html", headers, b"ok")
+def post_response(headers: bytes) -> bytes:
+    """Return the response 200 to a POST."""
+    return _head(HTTPStatus.OK, int(time.time())) + _rest(b"text/html", headers, b"ok")
 
 
 def header_lines(headers: Mapping[str, str], *, keep: bool) -> bytes:
-    """Return header lines; values come from requests that were parsed, so they hold no line end."""
+    """Return header lines. Their values come from parsed requests, so they hold no line end.
+
+    `keep`: the connection stays open after the response.
+    """
     lines = "".join([f"{name}: {value}\r\n" for name, value in headers.items()])
     return lines.encode() if keep else lines.encode() + b"Connection: close\r\n"
 
 
 class RawResponse(web.StreamResponse):
-    """Hands aiohttp an answer that only has to be written.
+    """A finished response for aiohttp to write.
 
-    `keep`: the connection stays open behind it; `written` is called when it is written.
+    `keep`: the connection stays open after it. `written` is called when it was written.
     """
 
     def __init__(
@@ -72,15 +75,15 @@ class RawResponse(web.StreamResponse):
 
 
 class Detached(web.StreamResponse):
-    """Tells aiohttp that there is nothing to answer: the TCP connection is not its own any more."""
+    """Tells aiohttp to write nothing: the TCP connection is no longer aiohttp's."""
 
     async def prepare(self, request: web.BaseRequest) -> None:
         raise ConnectionResetError
 
 
 @lru_cache(maxsize=2)
-def _opening(status: HTTPStatus, now: int) -> bytes:
-    """Return the lines that are the same for all answers within one second."""
+def _head(status: HTTPStatus, now: int) -> bytes:
+    """Return the lines that are the same in all responses of one second."""
     date = time.strftime("%a, %d %b %Y %H:%M:%S GMT", time.gmtime(now))
     return f"HTTP/1.1 {status.value} {status.phrase}\r\nDate: {date}\r\n".encode()
 
@@ -94,7 +97,7 @@ def _payload(text: str, headers: bytes, zip_from: int | None) -> bytes:
     return _rest(b"text/plain", headers, body)
 
 
-_kept = lru_cache(maxsize=32)(_payload)
+_cached_payload = lru_cache(maxsize=32)(_payload)
 
 
 def _rest(kind: bytes, headers: bytes, body: bytes) -> bytes:

@@ -1,4 +1,4 @@
-"""The long-polling transport: GETs that wait for packets, POSTs that bring them, on aiohttp."""
+"""The polling transport on aiohttp: a GET waits for packets, a POST brings packets."""
 
 from __future__ import annotations
 
@@ -14,68 +14,68 @@ from hub.engineio.core.interfaces import Host
 from hub.engineio.core.packet import ProtocolError, decode_payload
 from hub.engineio.core.state import DisconnectReason
 from hub.engineio.http_errors import break_circle
-from hub.engineio.transports.http_responses import RawResponse, header_lines, taken
-from hub.engineio.transports.poll_fast_path import Poll, PollFastPath
+from hub.engineio.transports.http_responses import RawResponse, header_lines, post_response
+from hub.engineio.transports.poll_fast_path import ParsedPoll, PollFastPath
 
-# Messages of one body handled in one go before other connections get their turn.
+# Packets of one body that are handled before other connections get their turn.
 TURN = 64
-# How long the rest of a refused body is read, so that its sender reads the answer.
+# How long the rest of a refused body is read, so that its sender gets to read the response.
 LINGER = 0.5
-# aiohttp's ways to say that the rest of a body does not come, or is malformed.
+# Exceptions of aiohttp for a body that breaks off or is malformed.
 _BROKEN = (ConnectionError, web.RequestPayloadError, HttpProcessingError, EOFError, ValueError)
 
 
 async def poll(
     request: web.BaseRequest, connection: Connection, host: Host, headers: Mapping[str, str]
 ) -> web.StreamResponse:
-    """Answer a GET: at once with what is queued, or when something comes. `headers` go with the answer."""
-    front = PollFastPath.of(request)
-    if front is None:
+    """Answer a GET with the queued packets, or wait until there are some. The response also has `headers`."""
+    fast_path = PollFastPath.for_request(request)
+    if fast_path is None:
         connection.on_poll_lost()
         return bad_request("Bad request", 3)
-    answer = front.future()
+    future = fast_path.poll_future()
 
-    def wake(text: str | None) -> None:
-        if not answer.done():
-            answer.set_result(text)
+    def reply(text: str | None) -> None:
+        if not future.done():
+            future.set_result(text)
 
     keep = _keeps(request) and not request.body_exists
-    this = Poll(request, connection, host.options, header_lines(headers, keep=keep))
+    parsed = ParsedPoll(request, connection, host.options, header_lines(headers, keep=keep))
     if keep:
-        front.learn(this, request)
-    connection.poll(wake, this.mark)
+        fast_path.learn(parsed, request)
+    connection.poll(reply, parsed.mark)
     try:
-        text = await answer
+        text = await future
     except asyncio.CancelledError:
         connection.on_poll_lost()
         raise
     if text is None:
-        if front.lost:
-            # The session is over: no client gives up a poll and goes on. Nobody reads this answer.
+        if fast_path.lost:
+            # The session ends: no client cuts a poll off and goes on. Nobody reads this response.
             connection.on_poll_lost()
         return bad_request("Session ID unknown", 1)
-    if this.takes_long(text):
-        data = await asyncio.to_thread(this.answer, text)
+    if parsed.is_slow(text):
+        data = await asyncio.to_thread(parsed.response, text)
     else:
-        data = this.answer(text)
-    return RawResponse(data, keep=keep, written=front.answered)
+        data = parsed.response(text)
+    return RawResponse(data, keep=keep, written=fast_path.on_response_written)
 
 
 def _keeps(request: web.BaseRequest) -> bool:
-    """Tell whether the connection stays open behind the answer; for HTTP/1.0 it never does."""
+    """Return whether the connection stays open after the response; with HTTP/1.0 it never does."""
     return request.version == HttpVersion11 and request.keep_alive
 
 
 async def post(
     request: web.BaseRequest, connection: Connection, host: Host, headers: Mapping[str, str]
 ) -> web.StreamResponse:
-    """Take a POST's body, packet after packet; the answer comes when all are handled."""
+    """Answer a POST, once all packets of its body have been handled one after the other."""
     task = asyncio.current_task()
     assert task is not None
     reading = True
 
     def abort() -> None:
-        # The session ended meanwhile: nobody waits for the rest of this body.
+        # The session has ended, so the rest of this body is not needed.
         if reading and request.transport is not None:
             request.transport.abort()
 
@@ -109,10 +109,10 @@ async def post(
     if connection.failed:
         return bad_request("Bad request", 3)
     if request.transport is None or request.transport.is_closing():
-        # Nobody waits for the answer: the session is over, as no client gives up a POST and goes on.
+        # The session ends: no client cuts a POST off and goes on.
         connection.abort(DisconnectReason.TRANSPORT_ERROR)
     keep = _keeps(request)
-    return RawResponse(taken(header_lines(headers, keep=keep)), keep=keep)
+    return RawResponse(post_response(header_lines(headers, keep=keep)), keep=keep)
 
 
 async def _handle(connection: Connection, packets: list[str | bytes]) -> None:
@@ -136,7 +136,7 @@ async def _handle(connection: Connection, packets: list[str | bytes]) -> None:
 
 
 async def _read(request: web.BaseRequest, limit: int) -> bytes | None:
-    """Return the whole body, None where it is longer than `limit`. Raises ConnectionResetError, ProtocolError."""
+    """Return the whole body; None: it is longer than `limit`. Raises ConnectionResetError, ProtocolError."""
     if request.content_length is not None and request.content_length > limit:
         return None
     body = bytearray()
@@ -151,10 +151,7 @@ async def _read(request: web.BaseRequest, limit: int) -> bytes | None:
 
 
 def _own(error: Exception) -> Exception:
-    """Return what to raise instead of an error of aiohttp's that a body ended with.
-
-    The body keeps that error.
-    """
+    """Return the exception to raise instead of aiohttp's, which the request's body keeps."""
     break_circle(error)
     lost = isinstance(error, ConnectionError)
     return ConnectionResetError() if lost else ProtocolError("malformed body")
@@ -169,11 +166,11 @@ def _too_large() -> web.Response:
     return web.json_response({"code": 3, "message": "Payload too large"}, status=413)
 
 
-async def answer_early(request: web.BaseRequest, response: web.StreamResponse) -> None:
-    """Send an answer while the body is still coming, and end the connection.
+async def send_early_response(request: web.BaseRequest, response: web.StreamResponse) -> None:
+    """Send a response while the request's body is still coming, and end the connection.
 
-    For a moment the rest is read and dropped, so that the peer is not reset before it has read the
-    answer. aiohttp would hold its task for ten seconds, though the connection be lost.
+    The rest of the body is read and dropped for LINGER seconds; else the peer's connection could be reset before it has
+    read the response. aiohttp would keep its task for ten seconds, even if the connection were lost.
     """
     response.force_close()
     with contextlib.suppress(ConnectionError, TimeoutError):
@@ -188,7 +185,7 @@ async def answer_early(request: web.BaseRequest, response: web.StreamResponse) -
 
 
 async def _drop(body: StreamReader) -> None:
-    """Read the rest of a body, or what comes of it."""
+    """Read the rest of a body and drop it."""
     try:
         while not body.at_eof():
             await body.readany()

@@ -1,7 +1,7 @@
 """The WebSocket handshake: takes a TCP connection over from aiohttp's handler (RFC 6455 §4).
 
-Only `take_over` touches aiohttp's inside. From then on asyncio calls the `WebSocket` protocol directly:
-no task, no timer and none of aiohttp's objects per idle connection; a write is one `transport.write`.
+From then on asyncio calls the `WebSocket` protocol directly. An idle connection has no task, no timer and none of
+aiohttp's objects, and a write is one `transport.write`.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 
 
 def check_handshake(request: web.BaseRequest) -> str | None:
-    """Return the Sec-WebSocket-Key, None where the request is no WebSocket handshake."""
+    """Return the Sec-WebSocket-Key; None: the request is no WebSocket handshake."""
     headers = request.headers
     if headers.get("Upgrade", "").strip().lower() != "websocket":
         return None
@@ -38,7 +38,7 @@ def check_handshake(request: web.BaseRequest) -> str | None:
 
 
 def wants_deflate(request: web.BaseRequest) -> bool:
-    """Tell whether the client offers permessage-deflate in a form that this engine speaks."""
+    """Return whether the client offers permessage-deflate in a form that this engine supports."""
     for offer in request.headers.get("Sec-WebSocket-Extensions", "").split(","):
         name, *parameters = (part.strip().lower() for part in offer.split(";"))
         if name != "permessage-deflate":
@@ -54,10 +54,10 @@ def wants_deflate(request: web.BaseRequest) -> bool:
 
 
 def take_over(request: web.BaseRequest) -> tuple[asyncio.Transport, bytes] | None:
-    """Take the TCP connection from aiohttp's handler; return it and what was read already.
+    """Take the TCP connection from aiohttp's handler; return it and the input after the request. None: it is lost.
 
-    The one place that touches aiohttp's inside: the handler is told that its connection is lost, so
-    that it ends and lets go of its parser, request and task. None: the connection is lost indeed.
+    This uses private parts of aiohttp. The handler is called as if its connection were lost, so that it ends and
+    releases its parser, request and task.
     """
     handler = request.protocol
     transport = handler.transport
@@ -73,12 +73,12 @@ def take_over(request: web.BaseRequest) -> tuple[asyncio.Transport, bytes] | Non
 def accept(
     request: web.BaseRequest, key: str, host: Host, connection: Connection | None
 ) -> tuple[WebSocket, bytes, bytes] | None:
-    """Return the WebSocket, the answer 101 to write to it first, and input to `start` it with."""
+    """Return the WebSocket, the response 101 to write to it first, and the input for `start_reading`."""
     deflate = host.options.websocket_compression and wants_deflate(request)
-    taken = take_over(request)
-    if taken is None:
+    taken_over = take_over(request)
+    if taken_over is None:
         return None
-    transport, tail = taken
+    transport, tail = taken_over
     digest = b64encode(sha1(key.encode() + _GUID, usedforsecurity=False).digest())
     extension = (
         b"Sec-WebSocket-Extensions: permessage-deflate; "
@@ -86,10 +86,10 @@ def accept(
         if deflate
         else b""
     )
-    answer = (
+    response = (
         b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
         b"Sec-WebSocket-Accept: " + digest + b"\r\n" + extension + b"\r\n"
     )
     socket = WebSocket(host, transport, connection, deflate=deflate)
     transport.set_protocol(socket)
-    return socket, answer, tail
+    return socket, response, tail
