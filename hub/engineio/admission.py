@@ -1,7 +1,7 @@
 """Admission control: which handshakes are refused, and after how many seconds their clients may try again.
 
-A refusal costs little, and the clients that are connected do not notice it. It is HTTP 503 with `Retry-After`. After that
-stock clients try again; after other responses, CONNECT_ERROR above all, they would not.
+A refusal costs little, and the clients that are connected do not notice it. It is HTTP 503 with `Retry-After`. After
+that stock clients try again; after other responses, CONNECT_ERROR above all, they would not.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ class AdmissionControl:
         self._forget_at = ADDRESSES
 
     def admit(self, remote: str) -> Refusal | None:
-        """Admit a handshake from an address, whose connection calls `release` at its end; or return why it is refused."""
+        """Admit a handshake from an address, and return None; `release` must follow. Or return why it is refused."""
         refusal = self._refuse_server() or self._refuse_address(remote)
         if refusal is not None:
             self._counters[refusal.why] += 1

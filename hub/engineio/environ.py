@@ -34,7 +34,7 @@ class Environ(Mapping[str, Any]):
 
 
 def environ_of(request: web.BaseRequest, remote: str) -> dict[str, Any]:
-    """Return the environ of a request; REMOTE_ADDR is the peer behind trusted proxies."""
+    """Return the environ of a request. `remote` is the client's address."""
     environ: dict[str, Any] = {
         "wsgi.version": (1, 0),
         "wsgi.url_scheme": request.scheme,

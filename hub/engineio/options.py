@@ -1,4 +1,7 @@
-"""What can be set on the engine: one frozen dataclass, every bound beside its default."""
+"""The options of the engine: one frozen dataclass, each bound with its default.
+
+Where the hub has a setting of the same name, its default stands in `hub.settings`.
+"""
 
 from __future__ import annotations
 
@@ -6,72 +9,77 @@ from dataclasses import dataclass, fields
 from ipaddress import IPv4Network, IPv6Network
 from typing import Any
 
+from hub.model import ATTACHMENTS, POLLING_PACKETS
+from hub.settings import Settings
+
 Network = IPv4Network | IPv6Network
 
-# What python-socketio hands down to its Engine.IO server and this engine has no use for.
+# Options of python-socketio's that it passes on to its Engine.IO server, and that this engine does not use.
 _NOT_OURS = frozenset({"async_handlers", "async_mode", "json", "logger", "monitor_clients"})
+
+_SETTINGS = Settings()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineOptions:
-    """The engine's settings. Times are seconds, sizes bytes.
+    """The engine's options. Times are in seconds, sizes in bytes.
 
-    0 is no limit in what decides who may come in, in connect_timeout and in events_per_second.
+    0 means no limit for the options of admission control, for connect_timeout and for events_per_second.
     """
 
     # -- heartbeat
-    ping_interval: float = 25.0
-    ping_timeout: float = 20.0
+    ping_interval: float = _SETTINGS.ping_interval
+    ping_timeout: float = _SETTINGS.ping_timeout
 
     # -- deadlines
-    # From the WebSocket of an upgrade to its `5`; then the session stays on polling.
-    upgrade_timeout: float = 10.0
-    # From the handshake until the layer above calls `establish()`; then the session is closed.
-    connect_timeout: float = 45.0
-    # How long what was written may take to leave after close(), and the peer to say goodbye too.
+    # From the WebSocket of an upgrade to its `5` packet. A longer upgrade fails, and the session stays on polling.
+    upgrade_timeout: float = _SETTINGS.upgrade_timeout
+    # From the handshake until the layer above calls `establish`. A session that takes longer is closed.
+    connect_timeout: float = _SETTINGS.connect_timeout
+    # From `close` until all that was written has left and the peer has closed too. What takes longer is cut.
     close_timeout: float = 5.0
 
     # -- input, per connection
-    # One WebSocket message, and one polling body. Told to clients as maxPayload.
-    max_payload: int = 1_000_000
-    # Packets in one polling body. The stock client fills bodies up to maxPayload.
-    max_packets: int = 10_000
-    # Attachments of one Socket.IO packet; stock clients stop at 10 themselves.
-    max_attachments: int = 10
+    # The longest WebSocket message, and the longest body of a POST. Clients get it as maxPayload.
+    max_payload: int = _SETTINGS.max_payload
+    # Packets in the body of one POST. The stock client fills bodies up to maxPayload.
+    max_packets: int = _SETTINGS.max_packets
+    # Attachments of one Socket.IO packet.
+    max_attachments: int = ATTACHMENTS
     # Nesting of arrays and objects in a client's JSON.
-    max_depth: int = 100
-    # Messages a second of one connection; above it is read more slowly, never refused. The layer above may count
-    # those that cost it more as several.
-    events_per_second: int = 100_000
+    max_depth: int = _SETTINGS.max_depth
+    # Messages a second; above it the connection is read more slowly, and none is refused. The layer above may count a
+    # message that costs it more as several.
+    events_per_second: int = _SETTINGS.events_per_second
 
     # -- output, per connection
-    # Bytes that the peer has not taken: listener.on_high() above, listener.on_low() below.
-    buffer_high: int = 256 * 1024
-    buffer_low: int = 64 * 1024
-    # Above this the connection is closed: whoever writes did not heed on_high().
+    # Bytes that the peer has not taken: above buffer_high the listener's on_high is called, at buffer_low its on_low.
+    buffer_high: int = _SETTINGS.buffer_high
+    buffer_low: int = _SETTINGS.buffer_low
+    # Above this the connection is ended: the layer above has ignored on_high.
     buffer_limit: int = 16 * 1024 * 1024
-    # The most packets in a polling answer; stock Python clients drop longer ones.
-    answer_packets: int = 16
+    # The most packets in the response to a poll.
+    answer_packets: int = POLLING_PACKETS
 
-    # -- who may come in: above one of these a handshake gets 503 with Retry-After
+    # -- admission control: above one of these a handshake gets HTTP 503 with Retry-After
     # Connections altogether.
     max_connections: int = 0
-    # Seconds that the event loop may be behind.
-    max_lag: float = 1.0
-    # Connections that one address may hold, and new ones it may bring a second; ten times as many at once. Loopback aside.
-    connections_per_address: int = 1000
-    newcomers_per_address: int = 100
+    # Seconds that the event loop may be late.
+    max_lag: float = _SETTINGS.max_lag
+    # Connections of one address, and its new connections a second; ten times as many at once. Loopback is not limited.
+    connections_per_address: int = _SETTINGS.connections_per_address
+    newcomers_per_address: int = _SETTINGS.newcomers_per_address
 
-    # -- peers
+    # -- origins and proxies
     # Origins of pages that may connect. "*": any, without credentials. Empty: same origin only.
     cors: tuple[str, ...] = ()
-    # Whose Forwarded and X-Forwarded-* headers are believed.
+    # Proxies whose Forwarded and X-Forwarded-* headers are believed.
     trusted_proxies: tuple[Network, ...] = ()
 
     # -- compression
-    websocket_compression: bool = False
-    http_compression: bool = True
-    # Answers and messages shorter than this are never compressed.
+    websocket_compression: bool = _SETTINGS.websocket_compression
+    http_compression: bool = _SETTINGS.http_compression
+    # Responses and messages shorter than this are never compressed.
     compression_threshold: int = 1024
 
     def __post_init__(self) -> None:
@@ -84,9 +92,9 @@ class EngineOptions:
 
 
 def from_kwargs(given: dict[str, Any]) -> EngineOptions:
-    """Return the options from keyword arguments as python-socketio passes them down.
+    """Return the options from the keyword arguments that python-socketio passes on.
 
-    Raises TypeError for a name that is none of the engine's options.
+    Raises TypeError for an unknown name.
     """
     known = {field.name for field in fields(EngineOptions)}
     values = {name: value for name, value in given.items() if name not in _NOT_OURS}

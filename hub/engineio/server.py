@@ -1,4 +1,4 @@
-"""The Engine.IO server: HTTP requests in, sessions kept, and what python-socketio asks of `self.eio`."""
+"""The Engine.IO server: it answers HTTP requests and holds the sessions; python-socketio uses it as `self.eio`."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class EngineServer:
         self.tick = min(0.05, self.options.ping_interval / 300)
         self._handlers: dict[str, Handler] = {}
         self._sessions: dict[str, dict[str, Any]] = {}
-        # Disconnect handlers under way, and what start_background_task started.
+        # Tasks of disconnect handlers, and of `start_background_task`.
         self._tasks: set[asyncio.Task[Any]] = set()
         self._loop: asyncio.AbstractEventLoop | None = None
         # Bound once: each connection keeps it.
@@ -53,13 +53,13 @@ class EngineServer:
         self._timers: TimerWheel | None = None
         # The handler that was registered for `message`.
         self.handle_message: Handler = _ignore
-        # While shutting down: done once no session is left.
+        # Set by `shutdown`: done once no session is left.
         self._emptied: asyncio.Future[None] | None = None
         # Calls that answer waiting polls, made at the end of this turn of the event loop.
         self._due_answers: list[Callable[[], None]] = []
         self._ids = Ids()
 
-    # ---------------------------------------------------------------- what connections ask
+    # ---------------------------------------------------------------- what connections call (Host)
 
     @property
     def timers(self) -> TimerWheel:
@@ -100,7 +100,7 @@ class EngineServer:
         if self._emptied is not None and not self.connections and not self._emptied.done():
             self._emptied.set_result(None)
 
-    # ---------------------------------------------------------------- what python-socketio asks
+    # ---------------------------------------------------------------- what python-socketio calls
 
     def on(self, event: str, handler: Handler | None = None) -> Handler:
         """Register the handler of `connect`, `message` or `disconnect`; also a decorator."""
@@ -129,13 +129,13 @@ class EngineServer:
         return self._connection(sid).transport
 
     async def send(self, sid: str, data: str | bytes) -> None:
-        """Send a message; dropped where the session is over."""
+        """Send a message; a session that is over drops it."""
         connection = self.connections.get(sid)
         if connection is not None:
             connection.send(PreparedMessage(data))
 
     async def send_packet(self, sid: str, pkt: Any) -> None:
-        """Send one of python-engineio's packet objects; only messages are the caller's to send."""
+        """Send one of python-engineio's packet objects, which must be a message."""
         if pkt.packet_type != 4:
             raise ValueError("only messages can be sent")
         await self.send(sid, pkt.data)
@@ -147,12 +147,12 @@ class EngineServer:
                 connection.close(CloseCode.GOING_AWAY)
 
     async def get_session(self, sid: str) -> dict[str, Any]:
-        """Return the session's dictionary of the layer above."""
+        """Return the dictionary that the layer above keeps for a session."""
         self._connection(sid)
         return self._sessions.setdefault(sid, {})
 
     async def save_session(self, sid: str, session: dict[str, Any]) -> None:
-        """Replace the session's dictionary of the layer above."""
+        """Replace the dictionary that the layer above keeps for a session."""
         self._connection(sid)
         self._sessions[sid] = session
 
@@ -175,9 +175,9 @@ class EngineServer:
         return asyncio.Event(*args, **kwargs)
 
     async def shutdown(self, within: float | None = None) -> None:
-        """Close all sessions, wait until they are gone and told, and stop the wheel.
+        """Close all sessions, wait until they have ended and their ends were handled, and stop the timers.
 
-        Those that take longer than `within` seconds (default: close_timeout) are cut.
+        Sessions that take longer than `within` seconds (default: close_timeout) are cut.
         """
         if within is None:
             within = self.options.close_timeout
@@ -218,9 +218,9 @@ class EngineServer:
         query = request.query
         transport = query.get("transport")
         if query.get("EIO") != "4":
-            return self._refuse("Unsupported protocol version", 5)
+            return self._bad_request("Unsupported protocol version", 5)
         if transport not in ("polling", "websocket") or "j" in query:
-            return self._refuse("Transport unknown", 0)
+            return self._bad_request("Transport unknown", 0)
         sid = query.get("sid")
         if sid is None:
             return await self._handshake(request, transport, headers)
@@ -232,11 +232,11 @@ class EngineServer:
         """Answer a request of a session."""
         connection = self.connections.get(sid)
         if connection is None:
-            return self._refuse("Session ID unknown", 1)
+            return self._bad_request("Session ID unknown", 1)
         if transport == "websocket":
             return self._upgrade(request, connection)
         if connection.transport != "polling" or request.method not in ("GET", "POST"):
-            return self._refuse("Bad request", 3)
+            return self._bad_request("Bad request", 3)
         if request.method == "GET":
             return await polling.poll(request, connection, self, headers)
         return await polling.post(request, connection, self, headers)
@@ -245,10 +245,10 @@ class EngineServer:
         self, request: web.Request, transport: str, headers: Mapping[str, str]
     ) -> web.StreamResponse:
         if request.method != "GET":
-            return self._refuse("Bad handshake method", 2)
+            return self._bad_request("Bad handshake method", 2)
         key = websocket_handshake.check_handshake(request) if transport == "websocket" else None
         if transport == "websocket" and key is None:
-            return self._refuse("Bad request", 3)
+            return self._bad_request("Bad request", 3)
         remote = client_address.remote_address(request, self.options)
         if (refusal := self.admission.admit(remote)) is not None:
             retry = {"Retry-After": str(refusal.retry_after)}
@@ -256,7 +256,7 @@ class EngineServer:
         sid = self.generate_id()
         connection = Connection(self, sid, remote, partial(Environ, request, remote))
         self.connections[sid] = connection
-        if not await self._wanted(connection):
+        if not await self._is_accepted(connection):
             connection.refuse()
             return web.json_response({"code": 4, "message": "Forbidden"}, status=401)
         if key is None:
@@ -266,13 +266,13 @@ class EngineServer:
         if accepted is None:
             connection.abort(DisconnectReason.TRANSPORT_CLOSE)
             return bad_request("Bad request", 3)
-        socket, answer, tail = accepted
-        connection.open(socket, answer)
+        socket, response, tail = accepted
+        connection.open(socket, response)
         socket.start_reading(tail)
         return Detached()
 
-    async def _wanted(self, connection: Connection) -> bool:
-        """Ask the layer above; an exception or anything but None and True refuses the session."""
+    async def _is_accepted(self, connection: Connection) -> bool:
+        """Call the `connect` handler, which accepts a session with None or True; an exception refuses it."""
         handler = self._handlers.get("connect")
         if handler is None:
             return True
@@ -288,19 +288,19 @@ class EngineServer:
     def _upgrade(self, request: web.Request, connection: Connection) -> web.StreamResponse:
         key = websocket_handshake.check_handshake(request)
         if key is None or request.method != "GET":
-            return self._refuse("Bad request", 3)
+            return self._bad_request("Bad request", 3)
         accepted = websocket_handshake.accept(request, key, self, connection)
         if accepted is None:
             return bad_request("Bad request", 3)
-        socket, answer, tail = accepted
-        socket.write(answer)
+        socket, response, tail = accepted
+        socket.write(response)
         if socket.begin_upgrade():
             socket.start_reading(tail)
         else:
             self.counters["upgrade refused"] += 1
         return Detached()
 
-    def _refuse(self, message: str, code: int) -> web.Response:
+    def _bad_request(self, message: str, code: int) -> web.Response:
         self.counters["bad request"] += 1
         logger.debug("bad request: %s", message)
         return bad_request(message, code)
@@ -321,7 +321,7 @@ class EngineServer:
 
 
 def _ignore(sid: str, data: str | bytes) -> None:
-    """Stand for the message handler that was not registered."""
+    """Take the place of a message handler while none is registered."""
 
 
 async def _await(pending: Awaitable[Any]) -> None:

@@ -23,7 +23,7 @@ IMPORTS_ONLY = {
     "errors": set[str](),
     "model": {"errors"},
     "settings": {"errors", "model"},
-    "engineio": {"errors"},
+    "engineio": {"model", "settings"},
     "redis": {"errors"},
     "embedded": {"errors", "settings"},
     "client": {"errors", "model"},
