@@ -16,6 +16,7 @@ from hub.api.socketio import SocketIOGateway
 from hub.embedded.server import EmbeddedServer
 from hub.engineio.core.state import CloseCode
 from hub.engineio.http_errors import RequestHandler, answer_http_errors
+from hub.engineio.options import EngineOptions
 from hub.errors import HubError, Unavailable
 from hub.node.node import Node
 from hub.pubsub.session import Session
@@ -57,7 +58,9 @@ class HubProcess:
             buffer_high=settings.buffer_high,
             buffer_low=settings.buffer_low,
             # A replayed batch is written in one piece, whatever the buffer holds.
-            buffer_limit=max(16 * 1024 * 1024, 4 * (settings.buffer_high + settings.replay_bytes)),
+            buffer_limit=max(
+                EngineOptions().buffer_limit, 4 * (settings.buffer_high + settings.replay_bytes)
+            ),
             max_connections=file_limit.connections(settings.max_connections),
             max_lag=settings.max_lag,
             connections_per_address=settings.connections_per_address,

@@ -1,1 +1,1 @@
-"""python-socketio's server on the hub's Engine.IO server, with its faults mended; nowhere else is that done."""
+"""python-socketio's server on the hub's Engine.IO server. Its faults are corrected here and nowhere else."""

@@ -1,4 +1,4 @@
-"""Which clients are connected and which rooms they are in, as python-socketio keeps it."""
+"""python-socketio's register of connected clients and of the rooms that they are in."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ import socketio
 from socketio import packet as sio
 
 from hub.engineio.core.prepared import PreparedMessage
-from hub.socketio.packet import frame_of
+from hub.socketio.packet import prepare
 
 
 class Manager(socketio.AsyncManager):  # type: ignore[misc]
-    """python-socketio's client manager, with nothing that grows with the number of clients.
+    """python-socketio's client manager, without costs that grow with the number of clients.
 
-    The base class keeps a room for each client and looks through all rooms when one leaves: that
-    3,000 clients leave costs it 0.34 s, growing with the square of their number.
+    The base class keeps a room for each client and searches all rooms when a client disconnects. When 3,000 clients
+    disconnect, that takes 0.34 s, and it grows with the square of their number.
     """
 
     def __init__(self) -> None:
         super().__init__()
-        # Namespace and sid of those in the middle of connecting or disconnecting.
+        # Namespace and sid of clients that are connecting or disconnecting.
         self._pending: set[tuple[str, str]] = set()
-        # The rooms that a client entered, its own aside.
+        # The rooms that a client entered, without its own.
         self._entered: dict[tuple[str, str], set[Any]] = {}
 
     async def pre_connect(self, eio_sid: str, namespace: str) -> str:
@@ -45,7 +45,7 @@ class Manager(socketio.AsyncManager):  # type: ignore[misc]
         return (namespace, sid) not in self._pending and self.is_sid_room(namespace, sid)
 
     def pre_disconnect(self, sid: str, namespace: str) -> str | None:
-        """Note that a client is on its way out; return its Engine.IO sid."""
+        """Note that a client is disconnecting; return its Engine.IO sid."""
         self._pending.add((namespace, sid))
         eio_sid: str | None = self.eio_sid_from_sid(sid, namespace)
         return eio_sid
@@ -82,13 +82,13 @@ class Manager(socketio.AsyncManager):  # type: ignore[misc]
         return [sid, *self._entered.get((namespace, sid), ())]
 
     def get_participants(self, namespace: str, room: Any) -> Iterator[tuple[str, str]]:
-        """Return sid and Engine.IO sid of all in a room, or in any of a list of rooms."""
+        """Return sid and Engine.IO sid of all clients in a room, or in any of a list of rooms."""
         rooms = self.rooms.get(namespace, {})
-        everybody = rooms.get(None, {})
+        all_clients = rooms.get(None, {})
         found: dict[str, str] = {}
         for name in room if isinstance(room, list | tuple) else (room,):
-            if name is not None and name in everybody:
-                found[name] = everybody[name]
+            if name is not None and name in all_clients:
+                found[name] = all_clients[name]
             elif name in rooms:
                 found.update(rooms[name])
         return iter(found.items())
@@ -108,16 +108,16 @@ class Manager(socketio.AsyncManager):  # type: ignore[misc]
         arguments = list(data) if isinstance(data, tuple) else [] if data is None else [data]
         skipped = skip_sid if isinstance(skip_sid, list) else [skip_sid]
         connections = self.server.eio.connections
-        frame: PreparedMessage | None = None
+        message: PreparedMessage | None = None
         for sid, eio_sid in self.get_participants(namespace, to or room):
             connection = connections.get(eio_sid)
             if connection is None or sid in skipped:
                 continue
-            if frame is None or callback is not None:
+            if message is None or callback is not None:
                 number = self._generate_ack_id(sid, callback) if callback is not None else None
-                frame = frame_of(
+                message = prepare(
                     self.server.packet_class(
                         sio.EVENT, namespace=namespace, data=[event, *arguments], id=number
                     )
                 )
-            connection.send(frame)
+            connection.send(message)

@@ -1,4 +1,4 @@
-"""Socket.IO packets, decoded strictly, and told apart before they are decoded."""
+"""Socket.IO packets: strict decoding, and a cheap recognition of events that are not decoded here."""
 
 from __future__ import annotations
 
@@ -10,23 +10,26 @@ from socketio import packet as sio
 from hub import strict_json
 from hub.engineio.core.packet import ProtocolError
 from hub.engineio.core.prepared import PreparedMessage
+from hub.engineio.options import EngineOptions
 from hub.model import RESERVED_EVENTS
 
-# The longest acknowledgement id: stock clients count from 0, JavaScript numbers end at 16 digits.
+_DEFAULTS = EngineOptions()
+
+# Digits of the longest acknowledgement id. Stock clients count from 0, and JavaScript numbers are exact up to 15 digits.
 _ID_DIGITS = 15
-# What stands between an event's type and its JSON: "/" may be named, and blanks are JSON's.
+# The part of an event between its type and its JSON: "/" may be named, and JSON may begin with blanks.
 _HEAD = rf"(?:/,)?([0-9]{{0,{_ID_DIGITS}}})[ \t\r\n]*\["
-# An event of "/", `2[…]` or `2<id>[…]`: its id, and the match ends behind the bracket.
+# Matches an event of "/", `2[…]` or `2<id>[…]`, up to its bracket; the group is the id.
 plain_event = re.compile("2" + _HEAD).match
-# The same with attachments, `5<count>-…`: how many, and its id.
+# Matches one with attachments, `5<count>-…`; the groups are the count and the id.
 binary_event = re.compile("5([0-9]{1,9})-" + _HEAD).match
 
 
 class Packet(sio.Packet):  # type: ignore[misc]
     """A Socket.IO packet, decoded strictly. Raises ProtocolError for anything malformed."""
 
-    max_attachments = 10
-    max_depth = 100
+    max_attachments = _DEFAULTS.max_attachments
+    max_depth = _DEFAULTS.max_depth
 
     def decode(self, encoded_packet: str) -> int:
         """Decode a text packet; return how many attachments follow."""
@@ -62,7 +65,7 @@ class Packet(sio.Packet):  # type: ignore[misc]
         return count
 
     def _check(self) -> None:
-        """Refuse a payload that is not of its packet type."""
+        """Raise ProtocolError if the payload does not fit the packet's type."""
         kind = self.packet_type
         data: Any = self.data
         if kind == sio.CONNECT:
@@ -82,7 +85,7 @@ class Packet(sio.Packet):  # type: ignore[misc]
 
     @classmethod
     def reconstruct_binary(cls, data: Any, attachments: list[bytes]) -> Any:
-        """Put the attachments in their places; raises ProtocolError for a place that is none."""
+        """Put the attachments in the places of their placeholders. Raises ProtocolError for an illegal placeholder."""
         if isinstance(data, list):
             return [cls.reconstruct_binary(item, attachments) for item in data]
         if isinstance(data, dict):
@@ -99,7 +102,7 @@ _DIGITS = frozenset("0123456789")
 
 
 def _is_number(text: str) -> bool:
-    """Tell whether a text is ASCII digits (str.isdigit takes full-width ones too)."""
+    """Return whether a text is ASCII digits (str.isdigit accepts others too)."""
     return text.isascii() and text.isdigit()
 
 
@@ -111,14 +114,14 @@ def parse_json(text: str, max_depth: int) -> Any:
         raise ProtocolError(str(error)) from None
 
 
-def frame_of(packet: sio.Packet) -> PreparedMessage:
-    """Return a packet and its attachments as one frame."""
+def prepare(packet: sio.Packet) -> PreparedMessage:
+    """Return a packet and its attachments as one prepared message."""
     encoded = packet.encode()
     return PreparedMessage(*encoded) if isinstance(encoded, list) else PreparedMessage(encoded)
 
 
 class UndecodedEvent:
-    """A binary event of "/" for the binary lane, as it came; its attachments are still coming."""
+    """A binary event of "/" that is not decoded, while its attachments are still coming."""
 
     def __init__(self, found: re.Match[str]) -> None:
         self.packet = found.string
@@ -129,7 +132,7 @@ class UndecodedEvent:
 
     @property
     def text(self) -> str:
-        """Its JSON."""
+        """The JSON of the event."""
         return self.packet[self._bracket :]
 
     def add_attachment(self, data: bytes) -> bool:

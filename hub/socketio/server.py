@@ -1,14 +1,15 @@
-"""python-socketio's server on the hub's engine, with its faults mended: this is the one place for that.
+"""python-socketio's server on the hub's Engine.IO server, with its faults corrected.
 
-What is replaced, and why (each was found by running it, see docs/engine.md):
+The methods that are replaced, and why (see docs/engine.md):
 
-    _handle_eio_message   strict packets; binary packets that cannot wedge a session; the fast lane
-    _handle_connect       one CONNECT flow; replies the application can add to; no second call on TypeError
-    _trigger_event        client events never reach `connect` and `disconnect`; arity checked, called once
-    _handle_ack           `430[1]` cannot break the counter of acknowledgements
-    _handle_eio_disconnect / disconnect   told apart by cause, once each, cleaned up in one place
-    manager               one frame per packet, written directly: no task per recipient; a client that
-                          leaves costs what it entered, not what all others did
+    _handle_eio_message   strict packets; a broken binary packet cannot block a session; the fast path of events
+    _connect              the handler may add to the reply; it is not called again after a TypeError
+    _trigger_event        events of clients never call `connect` and `disconnect`; a handler is called once,
+                          and only with as many arguments as it takes
+    _ack                  `430[1]` cannot break the counter of acknowledgements
+    disconnect, _handle_eio_disconnect   the handler is called once, with the reason; one place cleans up
+    manager               a packet is encoded once and written without a task for each recipient;
+                          the cost of a disconnect does not grow with the number of other clients
 """
 
 from __future__ import annotations
@@ -30,60 +31,60 @@ from hub.engineio.core.state import CloseCode, DisconnectReason
 from hub.engineio.server import EngineServer
 from hub.errors import RateLimited, Unavailable
 from hub.socketio.manager import Manager
-from hub.socketio.packet import Packet, UndecodedEvent, binary_event, frame_of, plain_event
+from hub.socketio.packet import Packet, UndecodedEvent, binary_event, plain_event, prepare
 
 logger = logging.getLogger("hub.socketio")
 
-# python-socketio's own: at info it writes a line an event, names that clients chose included.
+# The library's own logger: at info it logs each event, with names that clients have chosen.
 _chatter = logging.getLogger("hub.socketio.library")
 _chatter.setLevel(logging.WARNING)
 
-# How many messages more (of events_per_second) a packet counts that could not take the fast lane.
+# With a gateway, a packet that the gateway does not take counts as so many messages more (of events_per_second).
 SLOW_PATH_COST = 9
 
 
 class Gateway(Protocol):
-    """Who serves the clients of "/": its CONNECTs, its events before python-socketio decodes them, its disconnects."""
+    """Serves the clients of "/": their CONNECTs, their disconnects, and their events before python-socketio decodes them."""
 
     async def on_connect(
         self, sid: str, environ: Mapping[str, Any], auth: Any, /
     ) -> dict[str, Any] | None:
-        """Accept a CONNECT and return what its reply holds beside the sid. Raises ConnectionRefusedError, HubError."""
+        """Accept a CONNECT, and return what to add to its reply. Raises ConnectionRefusedError, HubError."""
 
     def write_connect_reply(self, sid: str, reply: PreparedMessage, /) -> None:
-        """Write the CONNECT reply, and what else is to go with it."""
+        """Write the CONNECT reply, and what follows it."""
 
     async def on_disconnect(self, sid: str, reason: str, /) -> None:
-        """Hear that a client has left "/", once, whatever the cause."""
+        """Note that a client is disconnected from "/". Called once for each client."""
 
     def on_event(
         self, connection: Connection, ack: str, text: str, attachments: Sequence[bytes] = (), /
     ) -> bool:
-        """Take an event: the id of its packet (empty: none), its JSON, its attachments.
+        """Handle an event, given the id of its packet (empty: none), its JSON and its attachments.
 
-        False: it was not taken, and python-socketio's handlers are called.
+        False: it is not handled here, and python-socketio's handlers are called.
         """
 
 
 class _Client:
-    """What this module knows of one Engine.IO session."""
+    """The Socket.IO state of one Engine.IO session."""
 
     __slots__ = ("connection", "joined", "left", "pending", "ready")
 
     def __init__(self, connection: Connection) -> None:
         self.connection = connection
-        # Namespaces it is connected to, and its Socket.IO sid in each.
+        # The namespaces that it is connected to, with its Socket.IO sid in each.
         self.joined: dict[str, str] = {}
-        # Namespaces that we put it out of: what it still sends there is dropped.
+        # The namespaces that the server has disconnected it from: packets that it still sends there are dropped.
         self.left: frozenset[str] = frozenset()
         # A binary packet whose attachments are still coming.
         self.pending: Packet | UndecodedEvent | None = None
-        # Whether "/" is connected.
+        # True: "/" is connected.
         self.ready = False
 
 
 class _Environs:
-    """python-socketio's `environ` by Engine.IO sid, built on access: nothing is kept per client."""
+    """python-socketio's `environ` by Engine.IO sid. Each is made at access; none is kept."""
 
     def __init__(self, connections: dict[str, Connection]) -> None:
         self._connections = connections
@@ -102,6 +103,7 @@ class _Environs:
 class SocketIOServer(socketio.AsyncServer):  # type: ignore[misc]
     """A Socket.IO v5 server; see the module's docstring for what differs from its base class."""
 
+    # None: all events are handled by python-socketio's handlers.
     gateway: Gateway | None = None
 
     eio: EngineServer
@@ -127,28 +129,17 @@ class SocketIOServer(socketio.AsyncServer):  # type: ignore[misc]
         return EngineServer
 
     def connection(self, sid: str) -> Connection | None:
-        """Return the connection of a Socket.IO sid of "/", None where there is none.
+        """Return the connection of a Socket.IO sid of "/"; None: there is none.
 
         A connection that is lost is still returned until its disconnect handler has run.
         """
         client = self._clients.get(self.manager.eio_sid_from_sid(sid, "/") or "")
         return None if client is None else client.connection
 
-    async def expel(self, sid: str) -> None:
-        """Put a client of "/" out for good: Socket.IO `41`, then the connection is closed."""
-        connection = self.connection(sid)
-        if connection is not None:
-            self.put_out(connection)
-
-    def put_out(self, connection: Connection) -> None:
-        """Tell a connection of "/" that it is not wanted any more, and close it."""
-        connection.send(PreparedMessage("1"))
-        connection.close(CloseCode.DONE)
-
     async def disconnect(
         self, sid: str, namespace: str | None = None, ignore_queue: bool = False
     ) -> None:
-        """Put a client out of one namespace; out of its last one, close its connection."""
+        """Disconnect a client from one namespace. If that was its last one, close its connection."""
         namespace = namespace or "/"
         eio_sid = self.manager.eio_sid_from_sid(sid, namespace)
         client = self._clients.get(eio_sid or "")
@@ -158,7 +149,7 @@ class SocketIOServer(socketio.AsyncServer):  # type: ignore[misc]
         self._send(client, sio.DISCONNECT, namespace)
         if len(client.joined) == 1:
             client.connection.close(CloseCode.DONE)
-        await self._leave(client, namespace, DisconnectReason.SERVER_DISCONNECT)
+        await self._disconnect_from(client, namespace, DisconnectReason.SERVER_DISCONNECT)
 
     # ---------------------------------------------------------------- engine events
 
@@ -171,7 +162,7 @@ class SocketIOServer(socketio.AsyncServer):  # type: ignore[misc]
     def _handle_eio_message(self, eio_sid: str, data: str | bytes) -> Awaitable[None] | None:
         client = self._clients[eio_sid]
         if client.pending is not None or not isinstance(data, str):
-            return self._attach(client, data)
+            return self._add_attachment(client, data)
         gateway = self.gateway
         if gateway is not None and client.ready and (found := plain_event(data)):
             if gateway.on_event(client.connection, found[1], data[found.end() - 1 :]):
@@ -181,7 +172,7 @@ class SocketIOServer(socketio.AsyncServer):  # type: ignore[misc]
             if undecoded.attachment_count > self.eio.options.max_attachments:
                 raise ProtocolError("too many attachments")
             if not undecoded.attachment_count:
-                return self._undecoded(client, undecoded)
+                return self._handle_undecoded(client, undecoded)
             client.pending = undecoded
             return None
         if gateway is not None:
@@ -189,8 +180,8 @@ class SocketIOServer(socketio.AsyncServer):  # type: ignore[misc]
         packet = self.packet_class(encoded_packet=data or "?")
         return self._dispatch(client, packet)
 
-    def _undecoded(self, client: _Client, packet: UndecodedEvent) -> Awaitable[None] | None:
-        """Offer a binary event to the gateway, then take python-socketio's way."""
+    def _handle_undecoded(self, client: _Client, packet: UndecodedEvent) -> Awaitable[None] | None:
+        """Offer a binary event to the gateway; if that does not handle it, python-socketio does."""
         assert self.gateway is not None
         if self.gateway.on_event(client.connection, packet.ack, packet.text, packet.attachments):
             return None
@@ -207,18 +198,18 @@ class SocketIOServer(socketio.AsyncServer):  # type: ignore[misc]
         try:
             for namespace in list(client.joined):
                 try:
-                    await self._leave(client, namespace, reason)
+                    await self._disconnect_from(client, namespace, reason)
                 except Exception:
-                    # The other namespaces must still hear of it.
+                    # The handlers of the other namespaces must still be called.
                     logger.exception("a disconnect handler failed")
         finally:
             del self._clients[eio_sid]
-            # What the layers above keep there knows its connection: without the circle all of it goes at once.
+            # The objects in it refer to the connection: without that reference circle all of it is freed at once.
             client.connection.data.clear()
 
     # ---------------------------------------------------------------- packets
 
-    def _attach(self, client: _Client, data: str | bytes) -> Awaitable[None] | None:
+    def _add_attachment(self, client: _Client, data: str | bytes) -> Awaitable[None] | None:
         packet = client.pending
         if packet is None:
             raise ProtocolError("attachment without a packet")
@@ -228,7 +219,7 @@ class SocketIOServer(socketio.AsyncServer):  # type: ignore[misc]
             return None
         client.pending = None
         if isinstance(packet, UndecodedEvent):
-            return self._undecoded(client, packet)
+            return self._handle_undecoded(client, packet)
         return self._dispatch(client, packet)
 
     def _dispatch(self, client: _Client, packet: Packet) -> Awaitable[None] | None:
@@ -248,13 +239,13 @@ class SocketIOServer(socketio.AsyncServer):  # type: ignore[misc]
         if kind in (sio.BINARY_EVENT, sio.BINARY_ACK) and not packet.attachment_count:
             data = packet.reconstruct_binary(data, [])
         if kind == sio.DISCONNECT:
-            return self._client_left(client, namespace)
+            return self._handle_disconnect_packet(client, namespace)
         if kind in (sio.ACK, sio.BINARY_ACK):
             return self._ack(sid, packet.id, data)
         return self._event(client, namespace, sid, packet.id, data)
 
     async def _connect(self, client: _Client, namespace: str, auth: Any) -> None:
-        """Answer a CONNECT: the application's handler decides, and may add to the reply."""
+        """Answer a CONNECT: the `connect` handler accepts or refuses it, and may add to the reply."""
         if namespace in client.joined:
             raise ProtocolError("connected already")
         if not self._is_known(namespace):
@@ -273,7 +264,7 @@ class SocketIOServer(socketio.AsyncServer):  # type: ignore[misc]
         except (RateLimited, Unavailable):
             connection.close(CloseCode.TRY_AGAIN)
         except Exception:
-            # Our fault and not the client's: it should come back.
+            # A fault of the server: the client should try again.
             logger.exception("the connect handler failed")
             connection.close(CloseCode.TRY_AGAIN)
         finally:
@@ -288,17 +279,17 @@ class SocketIOServer(socketio.AsyncServer):  # type: ignore[misc]
         connection.establish()
         client.ready |= namespace == "/"
         if namespace == "/" and self.gateway is not None:
-            self.gateway.write_connect_reply(sid, self._frame(sio.CONNECT, namespace, reply))
+            self.gateway.write_connect_reply(sid, self._prepare(sio.CONNECT, namespace, reply))
         else:
             self._send(client, sio.CONNECT, namespace, reply)
 
-    async def _client_left(self, client: _Client, namespace: str) -> None:
-        await self._leave(client, namespace, DisconnectReason.CLIENT_DISCONNECT)
+    async def _handle_disconnect_packet(self, client: _Client, namespace: str) -> None:
+        await self._disconnect_from(client, namespace, DisconnectReason.CLIENT_DISCONNECT)
         if not client.joined:
             client.connection.unestablish()
 
-    async def _leave(self, client: _Client, namespace: str, reason: str) -> None:
-        """Take a client out of a namespace: its handler is called once, whatever the cause."""
+    async def _disconnect_from(self, client: _Client, namespace: str, reason: str) -> None:
+        """Take a client out of a namespace, and call its `disconnect` handler, which is called once."""
         sid = client.joined.pop(namespace, None)
         if sid is None:
             return
@@ -331,7 +322,7 @@ class SocketIOServer(socketio.AsyncServer):  # type: ignore[misc]
     # ---------------------------------------------------------------- calling the application
 
     async def _trigger_event(self, event: str, namespace: str, *args: Any) -> Any:
-        """Call a handler once, with as many arguments as it takes; `not_handled` where none fits."""
+        """Call a handler once; return `not_handled` if there is none that takes so many arguments."""
         if namespace == "/" and self.gateway is not None:
             if event == "connect":
                 return await self.gateway.on_connect(*args)
@@ -350,13 +341,13 @@ class SocketIOServer(socketio.AsyncServer):  # type: ignore[misc]
                 self.counters["wrong number of arguments"] += 1
                 logger.debug("an event with a wrong number of arguments")
                 return self.not_handled
-            # The older signatures: connect without auth, disconnect without a reason.
+            # Older handlers: `connect` without auth, `disconnect` without a reason.
             arguments = arguments[:-1]
         result = handler(*arguments)
         return await result if inspect.isawaitable(result) else result
 
     def _fits(self, handler: Any, count: int) -> bool:
-        """Tell whether a handler can be called with so many arguments."""
+        """Return whether a handler can be called with so many arguments."""
         bounds = self._arity.get(handler)
         if bounds is None:
             self._arity[handler] = bounds = _arity(handler)
@@ -373,16 +364,16 @@ class SocketIOServer(socketio.AsyncServer):  # type: ignore[misc]
     # ---------------------------------------------------------------- output
 
     async def _send_packet(self, eio_sid: str, pkt: sio.Packet) -> None:
-        """Send a packet and its attachments with nothing between them."""
+        """Send a packet and its attachments; nothing is sent between them."""
         connection = self.eio.connections.get(eio_sid)
         if connection is not None:
-            connection.send(frame_of(pkt))
+            connection.send(prepare(pkt))
 
     def _send(self, client: _Client, kind: int, namespace: str, data: Any = None) -> None:
-        client.connection.send(self._frame(kind, namespace, data))
+        client.connection.send(self._prepare(kind, namespace, data))
 
-    def _frame(self, kind: int, namespace: str, data: Any) -> PreparedMessage:
-        return frame_of(self.packet_class(kind, data=data, namespace=namespace))
+    def _prepare(self, kind: int, namespace: str, data: Any) -> PreparedMessage:
+        return prepare(self.packet_class(kind, data=data, namespace=namespace))
 
 
 def _arity(handler: Any) -> tuple[int, float]:

@@ -13,6 +13,9 @@ import aiohttp
 import pytest
 from aiohttp import web
 
+from hub.engineio.core.connection import Connection
+from hub.engineio.core.prepared import PreparedMessage
+from hub.engineio.core.state import CloseCode
 from hub.engineio.options import EngineOptions
 from hub.engineio.server import EngineServer
 from hub.socketio.server import SocketIOServer
@@ -136,6 +139,12 @@ async def connect(socket: aiohttp.ClientWebSocketResponse, namespace: str = "") 
     assert reply.startswith("40" + (f"{namespace}," if namespace else ""))
     assert '["auth",' in await text(socket)
     return str(json.loads(reply[reply.index("{") :])["sid"])
+
+
+def disconnect_replaced(connection: Connection) -> None:
+    """Disconnect a client for good, as a session does whose connection was replaced."""
+    connection.send(PreparedMessage("1"))
+    connection.close(CloseCode.DONE)
 
 
 async def closed(socket: aiohttp.ClientWebSocketResponse, within: float = SOON) -> int | None:

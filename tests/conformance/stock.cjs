@@ -122,7 +122,7 @@ const scenarios = {
       await gone;
       await once(socket, "connect");
       const away = once(socket, "disconnect");
-      socket.emit("expel");
+      socket.emit("replaced");
       const reason = await away;
       result[name] = [reason, socket.active];
       socket.disconnect();

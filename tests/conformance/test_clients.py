@@ -13,7 +13,7 @@ import socketio
 from hub.engineio.core.connection import Connection
 from hub.engineio.core.state import CloseCode
 from hub.socketio.server import SocketIOServer
-from tests.conformance.conftest import Serve, until
+from tests.conformance.conftest import Serve, disconnect_replaced, until
 from tests.conformance.gateway import PlainGateway
 from tests.support.tools import node, node_modules
 
@@ -22,7 +22,7 @@ TRANSPORTS = (["polling"], ["websocket"], ["polling", "websocket"])
 
 
 def with_goodbyes(server: SocketIOServer) -> None:
-    """Let clients ask how they are let go."""
+    """Let clients choose how the server disconnects them."""
 
     @server.on("bye")
     async def bye(sid: str) -> None:
@@ -30,9 +30,11 @@ def with_goodbyes(server: SocketIOServer) -> None:
         assert connection is not None
         connection.close(CloseCode.RESTART)
 
-    @server.on("expel")
-    async def expel(sid: str) -> None:
-        await server.expel(sid)
+    @server.on("replaced")
+    async def replaced(sid: str) -> None:
+        connection = server.connection(sid)
+        assert connection is not None
+        disconnect_replaced(connection)
 
 
 class TestJavaScript:
@@ -135,7 +137,7 @@ class TestPython:
             assert got == [(number,) for number in range(200)]
             await client.emit("bye")
             await until(lambda: len(connects) == 2, 5)
-            await client.emit("expel")
+            await client.emit("replaced")
             await until(lambda: not client.connected)
         finally:
             await client.disconnect()

@@ -14,7 +14,15 @@ from hub.engineio.core.connection import Connection
 from hub.engineio.core.prepared import PreparedMessage
 from hub.engineio.core.state import CloseCode
 from hub.errors import Unavailable
-from tests.conformance.conftest import Peer, Serve, closed, connect, text, until
+from tests.conformance.conftest import (
+    Peer,
+    Serve,
+    closed,
+    connect,
+    disconnect_replaced,
+    text,
+    until,
+)
 from tests.conformance.gateway import PlainGateway
 
 EVENT_BINARY = (
@@ -226,14 +234,16 @@ class TestDisconnect:
         await until(lambda: len(ends) == 5)
         assert ends[4] == "transport close"
 
-    async def test_the_server_expels_for_good(self, server_of: Serve) -> None:
+    async def test_a_replaced_client_is_disconnected_for_good(self, server_of: Serve) -> None:
         peer, server = await server_of()
         ends: list[str] = []
         server.on("disconnect", lambda sid, reason: ends.append(reason))
         async with peer.websocket() as socket:
             sid = await connect(socket)
-            await server.expel(sid)
-            await server.expel(sid)
+            connection = server.connection(sid)
+            assert connection is not None
+            for _ in range(2):
+                disconnect_replaced(connection)
             assert await text(socket) == "41"
             assert await closed(socket) == 1000
         await until(lambda: not server._clients)
@@ -243,7 +253,7 @@ class TestDisconnect:
         await peer.poll(eio_sid)
         poll = asyncio.create_task(peer.poll(eio_sid))
         await asyncio.sleep(0.02)
-        server.put_out(server.eio.connections[eio_sid])
+        disconnect_replaced(server.eio.connections[eio_sid])
         assert await poll == (200, "41")
         assert (await peer.poll(eio_sid))[0] == 400
 
