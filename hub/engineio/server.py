@@ -25,6 +25,7 @@ from hub.engineio.options import EngineOptions, from_kwargs
 from hub.engineio.transports import polling, websocket_handshake
 from hub.engineio.transports.http_responses import Detached
 from hub.engineio.transports.polling import bad_request
+from hub.tasks import BackgroundTasks
 
 logger = logging.getLogger("hub.engineio")
 
@@ -45,8 +46,8 @@ class EngineServer:
         self.tick = min(0.05, self.options.ping_interval / 300)
         self._handlers: dict[str, Handler] = {}
         self._sessions: dict[str, dict[str, Any]] = {}
-        # Tasks of disconnect handlers, and of `start_background_task`.
-        self._tasks: set[asyncio.Task[Any]] = set()
+        # Tasks of disconnect handlers, and of `start_background_task`; None: there was none yet.
+        self._tasks: BackgroundTasks | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         # Bound once: each connection keeps it.
         self.clock: Callable[[], float] = self._time
@@ -190,11 +191,10 @@ class EngineServer:
             await asyncio.wait((self._emptied,), timeout=within)
         for connection in list(self.connections.values()):
             connection.abort(DisconnectReason.SERVER_DISCONNECT)
-        if self._tasks:
-            await asyncio.wait(self._tasks, timeout=max(0.1, deadline - self.clock()))
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self._tasks is not None:
+            if running := list(self._tasks):
+                await asyncio.wait(running, timeout=max(0.1, deadline - self.clock()))
+            await self._tasks.stop()
         if self._timers is not None:
             self._timers.stop()
 
@@ -314,10 +314,9 @@ class EngineServer:
             raise KeyError("Session not found") from None
 
     def _spawn(self, coroutine: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
-        task = asyncio.get_running_loop().create_task(coroutine)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-        return task
+        if self._tasks is None:
+            self._tasks = BackgroundTasks()
+        return self._tasks.spawn(coroutine)
 
 
 def _ignore(sid: str, data: str | bytes) -> None:

@@ -631,7 +631,7 @@ class TestShutdown:
             assert (await poll)[0] == 400
             await asyncio.wait_for(stop, 1)
         assert not engine.connections
-        assert not engine._tasks
+        assert not any(engine._tasks or ())
         assert len(engine.timers) == 0
 
     async def test_peers_that_do_not_answer_are_cut(self, engine_of: Serve) -> None:

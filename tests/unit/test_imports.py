@@ -23,7 +23,7 @@ IMPORTS_ONLY = {
     "errors": set[str](),
     "model": {"errors"},
     "settings": {"errors", "model"},
-    "engineio": {"model", "settings"},
+    "engineio": {"model", "settings", "tasks"},
     "redis": {"errors"},
     "embedded": {"errors", "settings"},
     "client": {"errors", "model"},
