@@ -77,7 +77,7 @@ async def nothing_stays(peer: Peer, server: SocketIOServer) -> Any:
     # Told of the end in a turn of the loop behind it.
     await until(lambda: not server._clients and not server.manager.rooms, 2)
     await until(lambda: len(tasks()) <= before and files() <= open_files, 2)
-    await until(lambda: not any(server.eio._tasks or ()))  # a task is forgotten in the turn behind its end
+    await until(lambda: not any(server.eio._tasks or ()))
     await until(lambda: len(server.eio.timers) == 0)
 
 
