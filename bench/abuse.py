@@ -15,7 +15,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import itertools
-import json
 import os
 import re
 import statistics
@@ -44,23 +43,19 @@ FLOODS = {
 FLOODERS, AT_A_TIME = 4, 10_000
 
 
-async def publisher(
-    http: aiohttp.ClientSession, url: str, number: int, latencies: list[float]
-) -> None:
+async def publisher(url: str, number: int, latencies: list[float]) -> None:
     """Publish into a room of one's own and note how long each answer takes."""
-    async with http.ws_connect(f"{url}/socket.io/?EIO=4&transport=websocket") as socket:
-        await socket.send_str("40")
-        count = 0
+    from tests.support.light import Light
+
+    client = await (await Light.open("127.0.0.1", int(url.rsplit(":", 1)[1]))).connect()
+    try:
         while True:
             began = time.perf_counter()
-            request = {"room": f"bench-{number}", "event": "m", "data": "x" * 100}
-            await socket.send_str(f"42{count}{json.dumps(['publish', request])}")
-            while not (text := (await socket.receive()).data).startswith(f"43{count}["):
-                if text == "2":
-                    await socket.send_str("3")
+            await client.ask("publish", room=f"bench-{number}", event="m", data="x" * 100)
             latencies.append(time.perf_counter() - began)
-            count += 1
             await asyncio.sleep(PAUSE)
+    finally:
+        client.cut()
 
 
 def _only_lost(attack: asyncio.Task[None]) -> None:
@@ -100,11 +95,11 @@ async def flood(url: str, packet: str) -> None:
 
     async def send() -> None:
         client = await (await Light.open("127.0.0.1", int(url.rsplit(":", 1)[1]))).connect()
-        client._packet = lambda packet: client.text("3") if packet == "2" else None  # type: ignore[method-assign]
+        client._packet = lambda packet: client.send("3") if packet == "2" else None  # type: ignore[method-assign]
         numbers, count = itertools.count(), max(1, AT_A_TIME // len(packet))
         while not client.closed.done():
             for number in itertools.islice(numbers, count):
-                client.text(packet % number)
+                client.send(packet % number)
             while client._transport.get_write_buffer_size() > 100_000:
                 await asyncio.sleep(0.01)
             await asyncio.sleep(0)
@@ -153,27 +148,26 @@ class Spells:
 async def measure(url: str, kind: str, rate: float, pairs: int, seconds: float) -> None:
     quiet, hostile = Spells("quiet"), Spells("hostile")
     latencies: list[float] = []
-    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as http:
-        tasks = [asyncio.create_task(publisher(http, url, n, latencies)) for n in range(PUBLISHERS)]
-        await asyncio.sleep(2)
-        for _ in range(pairs):
-            for results in (quiet, hostile):
-                abuser = None
-                if results is hostile:
-                    attack = ("--abuse", url, "--rate", str(rate), "--kind", kind)
-                    abuser = subprocess.Popen([sys.executable, __file__, *attack])
-                    await asyncio.sleep(2)
-                latencies.clear()
-                await asyncio.sleep(seconds)
-                results.add(latencies)
-                if abuser is not None:
-                    assert abuser.poll() is None, "the abuser did not last"
-                    abuser.kill()
-                    abuser.wait()
-                    await asyncio.sleep(1)
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+    tasks = [asyncio.create_task(publisher(url, n, latencies)) for n in range(PUBLISHERS)]
+    await asyncio.sleep(2)
+    for _ in range(pairs):
+        for results in (quiet, hostile):
+            abuser = None
+            if results is hostile:
+                attack = ("--abuse", url, "--rate", str(rate), "--kind", kind)
+                abuser = subprocess.Popen([sys.executable, __file__, *attack])
+                await asyncio.sleep(2)
+            latencies.clear()
+            await asyncio.sleep(seconds)
+            results.add(latencies)
+            if abuser is not None:
+                assert abuser.poll() is None, "the abuser did not last"
+                abuser.kill()
+                abuser.wait()
+                await asyncio.sleep(1)
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
     print(f"{kind}{'' if kind in FLOODS else f', {rate:.0f} a second'}")
     print(quiet, hostile, sep="\n")
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import json
 
 import aiohttp
 
 from tests.chaos.drill import LATE, Drill, Scene, play
 from tests.support.raw import Raw
+from tests.support.socketio_wire import CONNECT, encode, join_payload
 
 
 async def late_post(d: Drill) -> None:
@@ -21,7 +21,7 @@ async def late_post(d: Drill) -> None:
     given_up = await Raw(d.cluster.hubs[0].url, "polling").open()
     await given_up.drop()
     async with aiohttp.ClientSession() as http:
-        connect = "40" + json.dumps({"pid": m._pid, "offset": str(m.offset)})
+        connect = join_payload(encode(CONNECT, {"pid": m._pid, "offset": str(m.offset)}))
         asking = asyncio.create_task(http.post(given_up.session_url, data=connect))
         await asyncio.sleep(LATE / 2)
         asking.cancel()

@@ -13,6 +13,7 @@ from tests.chaos.deploy import deploy
 from tests.support.hubs import Hub
 from tests.support.light import Light, Refused
 from tests.support.raw import Raw
+from tests.support.socketio_wire import CONNECT, decode, split_payload
 from tests.support.times import UNIT, eventually, eventually_true
 
 CLIENTS = 400
@@ -65,8 +66,8 @@ async def test_vanished_clients_do_not_hold_up_the_end(hub):
         for _ in range(20):
             url = f"{old.url}/socket.io/?EIO=4&transport=polling"
             async with http.get(url) as answer:
-                sid = (await answer.text()).split('"')[3]
-            async with http.post(f"{url}&sid={sid}", data="40") as answer:
+                sid = decode(split_payload(await answer.text())[0]).data["sid"]
+            async with http.post(f"{url}&sid={sid}", data=CONNECT) as answer:
                 assert answer.status == 200
     began = time.monotonic()
     assert await asyncio.to_thread(old.terminate) == 0

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import json
 import time
 
 import aiohttp
@@ -12,6 +11,7 @@ import pytest
 
 from tests.support.expect import exactly
 from tests.support.raw import Raw
+from tests.support.socketio_wire import CONNECT, decode, encode, join_payload, split_payload
 from tests.support.times import SOON, UNIT, eventually, eventually_true
 
 # Seconds that Redis cannot be reached: four times what a command may take, a lease lasts, a ping is waited for, and long
@@ -166,7 +166,7 @@ async def test_a_connect_that_comes_too_late_puts_nobody_out(cluster, raw):
     await first.drop()
     late = await Raw(stopped.url).open()
     stopped.freeze()
-    await late.send('40{"pid":"' + pid + '"}')
+    await late.send(*encode(CONNECT, {"pid": pid}))
     await late.drop()
     second = await raw(other.url, pid=pid)
     assert second.reply["pid"] == pid
@@ -218,8 +218,9 @@ async def test_a_poll_that_is_sent_again_loses_nothing(cluster, raw):
         await producer.publish("r", "one")
         url = f"{cluster.hubs[0].url}/socket.io/?EIO=4&transport=polling"
         async with http.get(f"{url}&t=a") as answer:
-            sid = json.loads((await answer.text())[1:].split("\x1e")[0])["sid"]
-        async with http.post(f"{url}&sid={sid}", data="40" + json.dumps(auth)) as answer:
+            sid = decode(split_payload(await answer.text())[0]).data["sid"]
+        connect = join_payload(encode(CONNECT, auth))
+        async with http.post(f"{url}&sid={sid}", data=connect) as answer:
             assert answer.status == 200
         heard, last = "", url
         while '"one"' not in heard:

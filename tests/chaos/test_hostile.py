@@ -137,7 +137,7 @@ async def test_whoever_does_not_care_is_not_read(strict, others, flood):
         client._packet = answered.append  # type: ignore[method-assign]
         for start in range(0, total, 500):
             for _ in range(start, start + 500):
-                client.text(count(packet))
+                client.send(count(packet))
             await asyncio.sleep(0)
         await asyncio.sleep(max(0.0, until - loop.time()))
         passed = loop.time() - until + within
@@ -155,7 +155,7 @@ async def test_events_without_an_acknowledgement_are_no_way_around(strict, other
     client = await (await Light.open("127.0.0.1", strict.port)).connect()
     async with others(strict):
         for _ in range(5000):
-            client.text(f'42["{event}",{{}}]')
+            client.send(f'42["{event}",{{}}]')
         behind = client.ask("history", room="r")
         await asyncio.sleep(2.0 * UNIT)
         assert not behind.done()
@@ -171,7 +171,7 @@ async def test_what_is_no_event_is_read_more_slowly(hub, others):
     client._packet = refusals.append  # type: ignore[method-assign]
     async with others(victim):
         for _ in range(1000):
-            client.text("40/nowhere,")
+            client.send("40/nowhere,")
         await asyncio.sleep(2.0 * UNIT)
         assert 50 <= len(refusals) <= 500
         assert not client.closed.done()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
@@ -20,6 +19,7 @@ from hub.engineio.options import EngineOptions
 from hub.engineio.server import EngineServer
 from hub.socketio.server import SocketIOServer
 from tests.conformance import engineio_server, socketio_server
+from tests.support.socketio_wire import OPEN, decode
 
 # How long anything that must happen may take.
 SOON = 1.0
@@ -61,8 +61,9 @@ class Peer:
         """Open a polling session; return its sid."""
         status, body = await self.poll("")
         assert status == 200
-        assert body[0] == "0"
-        sid = json.loads(body[1:])["sid"]
+        opened = decode(body)
+        assert opened.type == OPEN
+        sid = opened.data["sid"]
         assert isinstance(sid, str)
         return sid
 
@@ -138,7 +139,7 @@ async def connect(socket: aiohttp.ClientWebSocketResponse, namespace: str = "") 
     reply = await text(socket)
     assert reply.startswith("40" + (f"{namespace}," if namespace else ""))
     assert '["auth",' in await text(socket)
-    return str(json.loads(reply[reply.index("{") :])["sid"])
+    return str(decode(reply).data["sid"])
 
 
 def disconnect_replaced(connection: Connection) -> None:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import json
 
 import pytest
 import socketio
 
 from tests.support.expect import at_least_once, exactly
-from tests.support.raw import encode
+from tests.support.socketio_wire import CONNECT, EVENT, encode
 from tests.support.times import eventually
 
 both_transports = pytest.mark.parametrize("transport", ["websocket", "polling"])
@@ -141,7 +140,7 @@ async def test_a_replaced_connection_moves_nothing(hub, proxy, raw, room, name):
     proxy.stall("down")
     new = await raw(hub.url, auth={"client_id": name})
     await new.session()
-    await old.send(*encode(["unsubscribe", {"room": room}]), "41", "1")
+    await old.send(*encode(EVENT, ["unsubscribe", {"room": room}]), "41", "1")
     await publisher.publish(room, 1)
     await exactly(new, [1])
     answer = await new.ask("subscribe", {"room": room + "b"})
@@ -230,7 +229,7 @@ async def test_another_clients_pid_is_refused(hub, raw, js, name, transport):
     pid = owner.reply["pid"]
     for given in ("someone-else-" + name, "new-" + name):
         thief = await raw(hub.url, transport, auth=False)
-        await thief.send("40" + json.dumps({"client_id": given, "pid": pid}))
+        await thief.send(*encode(CONNECT, {"client_id": given, "pid": pid}))
         await eventually(lambda thief=thief: any(str(p).startswith("4") for p in thief.packets))
         error = thief.reply
         assert set(error) <= {"message", "data"}

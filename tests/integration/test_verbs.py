@@ -8,7 +8,7 @@ import pytest
 
 from tests.conformance.conftest import upgrade_request
 from tests.support.expect import exactly, flow
-from tests.support.raw import encode
+from tests.support.socketio_wire import EVENT, encode
 from tests.support.times import UNIT, eventually
 from tests.unit.engineio.core.test_ws_parser import masked
 
@@ -51,7 +51,7 @@ async def test_publishes_of_one_connection_keep_their_order(hub, raw, room, tran
     packets = []
     for number, item in enumerate(sent):
         event = ["publish", {"room": room, "event": "m", "data": item}]
-        packets += encode(event, 1000 + number if number % 2 else None)
+        packets += encode(EVENT, event, 1000 + number if number % 2 else None)
     await client.send(*packets)
     await exactly(client, sent)
     await eventually(lambda: all(1000 + n in client.answers for n in range(1, 300, 2)))
@@ -68,7 +68,9 @@ async def test_a_flushed_script_cache_reorders_nothing(hub, raw, redis_server, r
         redis_server.client.script_flush()
         for number in range(start, start + 50):
             await client.send(
-                *encode(["publish", {"room": room, "event": "m", "data": number}], 1000 + number)
+                *encode(
+                    EVENT, ["publish", {"room": room, "event": "m", "data": number}], 1000 + number
+                )
             )
     await exactly(client, list(range(500)))
     await eventually(lambda: all(1000 + number in client.answers for number in range(500)))
@@ -88,9 +90,8 @@ async def test_verbs_take_effect_in_the_order_sent(hub, raw, room):
         ["subscribe", {"room": room}], publish,
     ]):  # fmt: skip
         verb, fields = event
-        packets += encode(
-            [verb, fields | ({"data": number} if verb == "publish" else {})], 100 + number
-        )
+        more = {"data": number} if verb == "publish" else {}
+        packets += encode(EVENT, [verb, fields | more], 100 + number)
     await client.send(*packets)
     await eventually(lambda: client.data()[-1:] == [6])
     assert client.data() in ([2, 6], [6])
@@ -382,7 +383,7 @@ async def test_no_event_before_the_subscribe_answer(hub, raw, publisher, room):
         client = await raw(hub.url)
         for turn in range(20):
             before = len(client.packets)
-            await client.send(*encode(["subscribe", {"room": room}], 500 + turn))
+            await client.send(*encode(EVENT, ["subscribe", {"room": room}], 500 + turn))
             await client.answer(500 + turn)
             await eventually(lambda before=before: len(client.packets) > before + 3)
             assert client.packets[before].startswith(f"3{500 + turn}[")

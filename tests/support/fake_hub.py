@@ -12,7 +12,17 @@ from typing import Any, Self
 
 from aiohttp import WSMsgType, web
 
-from tests.support.raw import encode
+from tests.support.socketio_wire import (
+    ACK,
+    CONNECT,
+    CONNECT_ERROR,
+    DISCONNECT,
+    EVENT,
+    OPEN,
+    Packet,
+    Wire,
+    encode,
+)
 
 Verb = Callable[["Peer", str, dict[str, Any]], dict[str, Any] | None]
 
@@ -22,12 +32,16 @@ class Peer:
 
     def __init__(self, ws: web.WebSocketResponse) -> None:
         self.ws = ws
+        self.wire = Wire()
         self.auth: dict[str, Any] = {}
         # Whether the client has said goodbye for good (41).
         self.goodbye = False
 
     async def send(self, event: str, *args: Any) -> None:
-        for packet in encode([event, *args]):
+        await self.write(EVENT, [event, *args])
+
+    async def write(self, type: str, data: Any, number: int | None = None) -> None:
+        for packet in encode(type, data, number):
             if isinstance(packet, bytes):
                 await self.ws.send_bytes(packet)
             else:
@@ -100,30 +114,30 @@ class FakeHub:
         shake = {"sid": "e", "upgrades": [], "pingInterval": 25000, "pingTimeout": 20000}
         if self.max_payload is not None:
             shake["maxPayload"] = self.max_payload
-        await ws.send_str("0" + json.dumps(shake))
+        await ws.send_str(OPEN + json.dumps(shake))
         async for message in ws:
-            if message.type != WSMsgType.TEXT:
+            if message.type not in (WSMsgType.TEXT, WSMsgType.BINARY):
                 continue
-            await self._take(peer, message.data)
+            if (packet := peer.wire.receive(message.data)) is not None:
+                await self._take(peer, packet)
         return ws
 
-    async def _take(self, peer: Peer, packet: str) -> None:
-        if packet.startswith("40"):
-            peer.auth = json.loads(packet[2:] or "{}")
+    async def _take(self, peer: Peer, packet: Packet) -> None:
+        if packet.type == CONNECT:
+            peer.auth = packet.data or {}
             self.peers.append(peer)
             if self.error is not None:
-                await peer.ws.send_str("44" + json.dumps(self.error))
+                await peer.write(CONNECT_ERROR, self.error)
                 return
-            await peer.ws.send_str("40" + json.dumps({"sid": "x", "pid": self.pid}))
+            await peer.write(CONNECT, {"sid": "x", "pid": self.pid})
             await peer.send("hub:session", self.session, self.offset)
             for offset, data in self.replay:
                 await peer.message(offset, data)
-        elif packet.startswith("41"):
+        elif packet.type == DISCONNECT:
             peer.goodbye = True
-        elif packet.startswith("42"):
-            digits = packet[2 : packet.index("[")]
-            verb, fields = json.loads(packet[packet.index("[") :])
+        elif packet.type == EVENT:
+            verb, fields = packet.data
             self.verbs.append((verb, fields))
             said = self.answer(peer, verb, fields)
-            if said is not None and digits:
-                await peer.ws.send_str(f"43{digits}{json.dumps([said])}")
+            if said is not None and packet.number is not None:
+                await peer.write(ACK, [said], packet.number)

@@ -6,14 +6,19 @@ It knows WebSocket alone, keeps the data and the last offset of what it hears, a
 from __future__ import annotations
 
 import asyncio
-import json
 from typing import Any, Self
+
+from tests.support.socketio_wire import ACK, CONNECT, DISCONNECT, EVENT, OPEN, Wire, encode
 
 _REQUEST = (
     "GET /socket.io/?EIO=4&transport=websocket HTTP/1.1\r\nHost: {host}:{port}\r\nUpgrade: websocket\r\n"
     "Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n"
     "{more}\r\n"
 )
+
+
+# Opcodes of WebSocket frames.
+_TEXT, _BINARY, _CLOSE = 1, 2, 8
 
 
 class Refused(Exception):
@@ -45,7 +50,7 @@ class Light(asyncio.Protocol):
         self._opened: asyncio.Future[None] = loop.create_future()
         self._connected: asyncio.Future[dict[str, Any]] = loop.create_future()
         self._answers: dict[int, asyncio.Future[Any]] = {}
-        self._number = 0
+        self._wire = Wire()
         self._code = 0
         self._buffer = b""
         self._head = True
@@ -61,30 +66,30 @@ class Light(asyncio.Protocol):
 
     async def connect(self, **auth: Any) -> Self:
         """Send CONNECT and wait for its reply. Raises ConnectionError where the connection ends instead."""
-        self.text("40" + json.dumps({key: value for key, value in auth.items() if value}))
+        self.send(*encode(CONNECT, {key: value for key, value in auth.items() if value}))
         reply = await self._connected
         self.pid = reply.get("pid")
         return self
 
-    def text(self, packet: str) -> None:
-        """Send an Engine.IO packet."""
-        data = packet.encode()
-        size = len(data)
-        head = bytes([0x81, 0x80 | size]) if size < 126 else b"\x81\xfe" + size.to_bytes(2, "big")
-        # A mask of zeros masks nothing.
-        self._transport.write(head + b"\0\0\0\0" + data)
+    def send(self, *packets: str | bytes) -> None:
+        """Send Engine.IO packets; bytes are attachments."""
+        for packet in packets:
+            if isinstance(packet, bytes):
+                self._write(_BINARY, packet)
+            else:
+                self._write(_TEXT, packet.encode())
 
     def ask(self, verb: str, **fields: Any) -> asyncio.Future[Any]:
         """Send a verb; the future holds its answer."""
-        self._number += 1
-        answer = self._answers[self._number] = asyncio.get_running_loop().create_future()
-        self.text(f"42{self._number}{json.dumps([verb, fields])}")
+        number, packets = self._wire.ask(verb, fields)
+        answer = self._answers[number] = asyncio.get_running_loop().create_future()
+        self.send(*packets)
         return answer
 
     def leave(self) -> None:
         """Disconnect deliberately."""
-        self.text("41")
-        self._transport.write(b"\x88\x80\0\0\0\0")
+        self.send(DISCONNECT)
+        self._write(_CLOSE)
 
     def cut(self) -> None:
         """Cut the connection without a word."""
@@ -130,26 +135,36 @@ class Light(asyncio.Protocol):
             start = body + size
         self._buffer = buffer[start:]
 
+    def _write(self, opcode: int, data: bytes = b"") -> None:
+        size = len(data)
+        length = bytes([0x80 | size]) if size < 126 else b"\xfe" + size.to_bytes(2, "big")
+        # A mask of zeros masks nothing.
+        self._transport.write(bytes([0x80 | opcode]) + length + b"\0\0\0\0" + data)
+
     # -- what the hub says
 
     def _frame(self, opcode: int, payload: bytes) -> None:
-        if opcode == 8:
+        if opcode == _CLOSE:
             self._code = int.from_bytes(payload[:2], "big")
             if not self._transport.is_closing():
-                self._transport.write(b"\x88\x80\0\0\0\0")
+                self._write(_CLOSE)
                 self._transport.close()
-        elif opcode == 1:
+        elif opcode == _TEXT:
             self._packet(payload.decode())
+        elif opcode == _BINARY:
+            self._packet(payload)
 
-    def _packet(self, packet: str) -> None:
-        if packet == "2":
-            self.text("3")
-        elif packet.startswith("0"):
+    def _packet(self, packet: str | bytes) -> None:
+        received = self._wire.receive(packet)
+        self.send(*self._wire.due())
+        if received is None:
+            return
+        if received.type == OPEN:
             self._opened.set_result(None)
-        elif packet.startswith("40"):
-            self._connected.set_result(json.loads(packet[2:]))
-        elif packet.startswith("42"):
-            event, *args = json.loads(packet[2:])
+        elif received.type == CONNECT:
+            self._connected.set_result(received.data)
+        elif received.type == EVENT:
+            event, *args = received.data
             if args and isinstance(args[-1], str):
                 self.offset = args[-1]
             if event == "hub:session":
@@ -158,8 +173,7 @@ class Light(asyncio.Protocol):
                 self.gaps.append(args[0])
             else:
                 self.heard.append(args[0])
-        elif packet.startswith("43"):
-            bracket = packet.index("[")
-            answer = self._answers.pop(int(packet[2:bracket]))
+        elif received.type == ACK and received.number is not None:
+            answer = self._answers.pop(received.number)
             if not answer.done():
-                answer.set_result(json.loads(packet[bracket:])[0])
+                answer.set_result(received.data[0])

@@ -6,18 +6,28 @@ It answers pings unless told otherwise, and keeps every packet as it came.
 from __future__ import annotations
 
 import asyncio
-import base64
 import io
-import itertools
-import json
 from typing import Any
 
 import aiohttp
 
 from tests.support.hubs import secrets
+from tests.support.socketio_wire import (
+    ACK,
+    CLOSE,
+    CONNECT,
+    CONNECT_ERROR,
+    DISCONNECT,
+    EVENT,
+    OPEN,
+    Packet,
+    Wire,
+    encode,
+    is_message,
+    join_payload,
+    split_payload,
+)
 from tests.support.times import eventually
-
-SEPARATOR = "\x1e"
 
 
 class Raw:
@@ -29,7 +39,6 @@ class Raw:
     def __init__(self, url: str, transport: str = "websocket", *, pong: bool = True) -> None:
         self.url = url
         self.transport = transport
-        self.pong = pong
         self.handshake: dict[str, Any] = {}
         self.reply: dict[str, Any] | None = None
         # Socket.IO packets as they came: str, or bytes for attachments.
@@ -44,9 +53,7 @@ class Raw:
         self.status = 0
         # How many packets each polling answer held.
         self.payloads: list[int] = []
-        self._ids = itertools.count(1)
-        self._pending: tuple[str, int] | None = None
-        self._attachments: list[bytes] = []
+        self._wire = Wire(pong=pong)
         self._http: aiohttp.ClientSession | None = None
         self._ws: aiohttp.ClientWebSocketResponse | None = None
         self._reader: asyncio.Task[None] | None = None
@@ -67,8 +74,10 @@ class Raw:
             async with self._http.get(f"{self.url}/socket.io/?EIO=4&transport=polling") as answer:
                 first = await answer.text()
                 assert answer.status == 200, (answer.status, first)
-        assert first[0] == "0", first
-        self.handshake = json.loads(first[1:].split(SEPARATOR)[0])
+        opened = self._wire.receive(split_payload(first)[0])
+        assert opened is not None
+        assert opened.type == OPEN, first
+        self.handshake = opened.data
         self._reader = asyncio.create_task(self._read())
         return self
 
@@ -86,11 +95,8 @@ class Raw:
                     await self._ws.send_str(packet)
             return
         assert self._http
-        payload = SEPARATOR.join(
-            "b" + base64.b64encode(packet).decode() if isinstance(packet, bytes) else packet
-            for packet in packets
-        )
-        async with self._http.post(self.session_url, data=io.BytesIO(payload.encode())) as answer:
+        payload = io.BytesIO(join_payload(packets).encode())
+        async with self._http.post(self.session_url, data=payload) as answer:
             self.status = answer.status
             await answer.read()
 
@@ -149,30 +155,30 @@ class Raw:
                 text = await answer.text()
                 if answer.status != 200:
                     return
-            packets = text.split(SEPARATOR)
+            packets = split_payload(text)
             self.payloads.append(len(packets))
             for packet in packets:
-                is_binary = packet[:1] == "b"
-                await self._take(base64.b64decode(packet[1:]) if is_binary else packet)
-                if packet == "1":
+                await self._take(packet)
+                if packet == CLOSE:
                     return
 
     async def _take(self, packet: str | bytes) -> None:
-        if isinstance(packet, str) and packet[:1] != "4":
+        if isinstance(packet, str) and not is_message(packet):
             self.control.append(packet)
-            if packet == "2" and self.pong:
-                await self.send("3")
-            return
-        message = packet if isinstance(packet, bytes) else packet[1:]
-        self.packets.append(message)
-        self._parse(message)
+        else:
+            self.packets.append(packet if isinstance(packet, bytes) else packet[1:])
+        received = self._wire.receive(packet)
+        if due := self._wire.due():
+            await self.send(*due)
+        if received is not None:
+            self._got(received)
 
     # -- Socket.IO
 
     async def connect(self, auth: dict[str, Any] | None = None, **more: Any) -> dict[str, Any]:
         """Send CONNECT and return its reply."""
         given = {**(auth or {}), **more}
-        await self.send("40" + (json.dumps(given) if given else ""))
+        await self.send(*encode(CONNECT, given or None))
         await eventually(lambda: self.reply is not None or self.closed)
         assert self.reply is not None, "closed instead of a CONNECT reply"
         if "pid" in self.reply:
@@ -186,17 +192,17 @@ class Raw:
 
     async def emit(self, verb: str, *args: Any) -> None:
         """Send an event without asking for an acknowledgement."""
-        await self.send(*encode([verb, *args]))
+        await self.send(*encode(EVENT, [verb, *args]))
 
     async def ask(self, verb: str, *args: Any) -> Any:
         """Send an event and return the first argument of its acknowledgement."""
-        number = next(self._ids)
-        await self.send(*encode([verb, *args], number))
+        number, packets = self._wire.ask(verb, *args)
+        await self.send(*packets)
         return await self.answer(number)
 
     async def ask_text(self, text: str, *attachments: bytes, kind: str = "2") -> Any:
         """Send an event whose JSON is given as text, and return its acknowledgement."""
-        number = next(self._ids)
+        number = self._wire.number()
         count = f"{len(attachments)}-" if kind == "5" else ""
         await self.send(f"4{kind}{count}{number}{text}", *attachments)
         return await self.answer(number)
@@ -230,62 +236,12 @@ class Raw:
         """Return the data of each message of that name."""
         return [args[0] for args in self.named(name)]
 
-    def _parse(self, message: str | bytes) -> None:
-        if isinstance(message, bytes):
-            assert self._pending is not None, "an attachment that nothing announced"
-            self._attachments.append(message)
-            header, count = self._pending
-            if len(self._attachments) == count:
-                self._pending = None
-                self._got(header, [bytes(part) for part in self._attachments])
-            return
-        assert self._pending is None, f"{message!r} between a packet and its attachments"
-        if message[0] in "56":
-            count, _, rest = message[1:].partition("-")
-            self._pending, self._attachments = (message[0] + rest, int(count)), []
-        else:
-            self._got(message, [])
-
-    def _got(self, message: str, attachments: list[bytes]) -> None:
-        kind, rest = message[0], message[1:]
-        digits = len(rest) - len(rest.lstrip("0123456789"))
-        number = int(rest[:digits]) if digits else None
-        body = json.loads(rest[digits:]) if rest[digits:] else None
-        body = _fill(body, attachments)
-        if kind in "04":
-            self.reply = body
-        elif kind == "1":
-            self.events.append(("41", [], None))
-        elif kind in "25":
-            self.events.append((body[0], body[1:], number))
-        elif kind in "36" and number is not None:
-            self.answers[number] = body[0] if body else None
-
-
-def encode(event: list[Any], number: int | None = None) -> list[str | bytes]:
-    """Return the Engine.IO packets of a Socket.IO event."""
-    attachments: list[bytes] = []
-
-    def take(value: Any) -> Any:
-        if isinstance(value, bytes):
-            attachments.append(value)
-            return {"_placeholder": True, "num": len(attachments) - 1}
-        if isinstance(value, list | tuple):
-            return [take(item) for item in value]
-        if isinstance(value, dict):
-            return {key: take(item) for key, item in value.items()}
-        return value
-
-    text = json.dumps(take(event), separators=(",", ":"))
-    kind = f"45{len(attachments)}-" if attachments else "42"
-    return [f"{kind}{'' if number is None else number}{text}", *attachments]
-
-
-def _fill(value: Any, attachments: list[bytes]) -> Any:
-    if isinstance(value, list):
-        return [_fill(item, attachments) for item in value]
-    if isinstance(value, dict):
-        if value.get("_placeholder") is True:
-            return attachments[value["num"]]
-        return {key: _fill(item, attachments) for key, item in value.items()}
-    return value
+    def _got(self, packet: Packet) -> None:
+        if packet.type in (CONNECT, CONNECT_ERROR):
+            self.reply = packet.data
+        elif packet.type == DISCONNECT:
+            self.events.append((DISCONNECT, [], None))
+        elif packet.type == EVENT:
+            self.events.append((packet.data[0], packet.data[1:], packet.number))
+        elif packet.type == ACK and packet.number is not None:
+            self.answers[packet.number] = packet.data[0] if packet.data else None

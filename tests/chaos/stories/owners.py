@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 
 from tests.chaos.drill import LATE, Drill, Scene
 from tests.chaos.member import LOST
 from tests.support.raw import Raw
+from tests.support.socketio_wire import CONNECT, encode
 from tests.support.times import UNIT, eventually
 
 
@@ -135,7 +135,7 @@ async def served_first(d: Drill) -> None:
     given_up = await Raw(d.cluster.hubs[0].url).open()
     d.wire.late["commands", "up"] = 2 * LATE
     d.wire.late["bus", "down"] = 10 * LATE
-    await given_up.send("40" + json.dumps({"pid": m._pid, "offset": str(m.offset)}))
+    await given_up.send(*encode(CONNECT, {"pid": m._pid, "offset": str(m.offset)}))
     await asyncio.sleep(LATE / 2)
     d.wire.late["commands", "up"] = 0.0
     await d.back(m)

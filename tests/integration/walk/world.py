@@ -24,6 +24,7 @@ from hub.pid import Pid
 from hub.pubsub.session import Session
 from tests.integration.walk.lab import Bad, Host, Lab, Past, Peer
 from tests.support.redis import RedisServer
+from tests.support.socketio_wire import ACK, DISCONNECT, decode
 from tests.support.switches import Mutation
 
 
@@ -128,21 +129,17 @@ class Client:
         if isinstance(item, tuple):
             getattr(self, "got_" + item[0])(*item[1:])
             return
-        text = item.packets[0]
-        if text[0] == "3":
-            ack, _, answer = text[1:].partition("[")
-            self.got_answer(*self.connection.asked.pop(ack), json.loads("[" + answer)[0])
-            return
-        if text == "1":
+        packet = decode(f"4{item.packets[0]}")
+        if packet.type == ACK:
+            self.got_answer(*self.connection.asked.pop(str(packet.number)), packet.data[0])
+        elif packet.type == DISCONNECT:
             self.got_41()
-            return
-        packet = json.loads(text[1:])
-        if packet[0] == "hub:session":
-            self.got_session(packet[1], int(packet[2]))
-        elif packet[0] == "hub:gap":
-            self.got_gap(packet[1], int(packet[2]))
+        elif packet.data[0] == "hub:session":
+            self.got_session(packet.data[1], int(packet.data[2]))
+        elif packet.data[0] == "hub:gap":
+            self.got_gap(packet.data[1], int(packet.data[2]))
         else:
-            self.got_message(packet)
+            self.got_message(packet.data)
 
     def got_connect(self, how: str, pid: str) -> None:
         client_id, generation = pid.rsplit(".", 3)[:2]
