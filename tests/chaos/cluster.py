@@ -59,6 +59,7 @@ class RedisWire(Proxy):
 
     def swallow(self, ports: set[int]) -> int:
         """Black-hole the connections that Redis sees come from these ports; close nothing."""
+        self.strikes["swallow"] += 1
         pairs = {pair for pair in self._pairs if _far_port(pair) in ports}
         self._pairs -= pairs
         self._lost |= pairs
@@ -66,6 +67,7 @@ class RedisWire(Proxy):
 
     def cut_one(self, kind: str) -> None:
         """Reset the hub's `bus`, or its `commands`."""
+        self.strikes[f"cut {kind}"] += 1
         for pair in [pair for pair in self._pairs if self._kinds.get(pair) == kind]:
             self._pairs.discard(pair)
             for writer in pair.writers:

@@ -1,4 +1,4 @@
-"""Lets nothing hang: past its deadline a body fails with the stack of every task, and past that the process ends.
+"""Lets nothing hang: past its deadline a body fails with its progress and the stack of every task; past that the process ends.
 
 What is started while a run is marked can be found afterwards, whatever became of its parents.
 """
@@ -13,7 +13,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,24 +23,36 @@ GRACE = 60.0
 MARK = "CHAOS_RUN"
 
 
+class Deadline:
+    """What is known of a body that has a deadline. The body sets `progress`, which says how far it has come."""
+
+    def __init__(self) -> None:
+        self.progress: Callable[[], str] = lambda: ""
+
+
 @contextlib.asynccontextmanager
-async def deadline(seconds: float) -> AsyncIterator[None]:
-    """Cancel the body after `seconds`, and fail with what it was doing.
+async def deadline(seconds: float) -> AsyncIterator[Deadline]:
+    """Cancel the body after `seconds`, and fail with its progress and with what it was doing.
 
     A body that does not even end then takes the process with it, and all that was started: a suite that hangs tells
     nobody anything.
     """
     loop, task = asyncio.get_running_loop(), asyncio.current_task()
     assert task is not None
+    body = Deadline()
     told = ""
+
+    def report() -> str:
+        progress = body.progress()
+        return f"{progress}\nwhat hung:\n{stacks(loop)}".lstrip()
 
     def over() -> None:
         nonlocal told
-        told = stacks(loop)
+        told = report()
         task.cancel()
 
     def end() -> None:
-        print(f"the storm hangs, and does not end either\n{stacks(loop)}", file=sys.__stderr__)
+        print(f"the storm hangs, and does not end either\n{report()}", file=sys.__stderr__)
         faulthandler.dump_traceback(file=sys.__stderr__ or 2, all_threads=True)
         for pid in leftovers():
             os.kill(pid, signal.SIGKILL)
@@ -51,12 +63,12 @@ async def deadline(seconds: float) -> AsyncIterator[None]:
     last.daemon = True
     last.start()
     try:
-        yield
+        yield body
     except asyncio.CancelledError:
         if not told:
             raise
         task.uncancel()
-        raise AssertionError(f"not done within {seconds:.0f} s; what hung:\n{told}") from None
+        raise AssertionError(f"not done within {seconds:.0f} s; {told}") from None
     finally:
         alarm.cancel()
         last.cancel()

@@ -16,6 +16,7 @@ from typing import Any
 from tests.chaos.bare import Bare
 from tests.chaos.checker import Violation, check
 from tests.chaos.cluster import PREFIX, Cluster
+from tests.chaos.deadline import deadline
 from tests.chaos.history import Began, Gap, Got, Publication
 from tests.support.hubs import MAIN
 from tests.support.raw import Raw
@@ -25,6 +26,8 @@ from tests.support.times import SOON, UNIT, eventually, eventually_true
 LATE = 0.4 * UNIT
 # Seconds within which a client that is live hears a message.
 HEARD = 4.0 * UNIT
+# Seconds within which a story has ended: fewer than pytest gives a test, as that could not say how it stands.
+PLAY = 4 * SOON
 # Seconds within which one is told of a gap.
 TOLD = 2.0 * UNIT
 
@@ -189,6 +192,24 @@ class Drill:
 
     # -- the end
 
+    def progress(self) -> str:
+        """Say what has been done to the ways, how often, and how the clients stand."""
+        ways = {"way to Redis": self.cluster.wires, "door": self.cluster.doors}
+        struck = [
+            f"{what} {number}: {kind} {count}"
+            for what, proxies in ways.items()
+            for number, proxy in enumerate(proxies)
+            for kind, count in proxy.strikes.items()
+        ]
+        clients = [
+            f"{member.name} began {self.began(member)} times, is at {member.offset}, {member.fault=}"
+            for member in self.members
+        ]
+        published = f"{len(self.history.publications)} messages published"
+        return f"struck so far: {', '.join(struck) or 'nothing'}\n" + "\n".join(
+            [published, *clients]
+        )
+
     async def settle(self, reasons: tuple[str, ...], *, remembered: bool) -> list[Violation]:
         """Let everybody hear a last message of each room, and judge."""
         found = []
@@ -245,7 +266,8 @@ async def play(scene: Scene, rule: str | None) -> list[Violation]:
         drill = Drill(cluster)
         await drill.start()
         try:
-            async with asyncio.timeout(6 * SOON):
+            async with deadline(PLAY) as limit:
+                limit.progress = drill.progress
                 await scene.story(drill)
                 return await drill.settle(scene.reasons, remembered=scene.remembered)
         finally:

@@ -45,13 +45,21 @@ class Storm:
         ]
         # What struck when, for whoever has to understand a violation.
         self.log: list[str] = []
+        # The last line of the log about each lane.
+        self._latest: dict[str, str] = {}
+        # How often every fault is to strike.
+        self._enough = 0
         self._began = time.monotonic()
 
     # -- what befalls them
 
     async def rage(self, *, enough: int, limit: float) -> None:
-        """Let every fault strike `enough` times at least, within `limit` seconds."""
+        """Let every fault strike `enough` times at least, within `limit` seconds.
+
+        Raises AssertionError with the progress where the time is not enough.
+        """
         self._began = time.monotonic()
+        self._enough = enough
         wandering = self.crowd.wander()
         lanes = collections.defaultdict(list)
         for fault in self.faults:
@@ -61,12 +69,16 @@ class Storm:
         ]
         everything = asyncio.gather(*work)
         try:
-            async with asyncio.timeout(limit):
+            async with asyncio.timeout(limit) as timer:
                 done, _ = await asyncio.wait(
                     [everything, *wandering], return_when=asyncio.FIRST_COMPLETED
                 )
                 for task in done:
                     task.result()
+        except TimeoutError:
+            if not timer.expired():
+                raise
+            raise AssertionError(f"not done within {limit:.0f} s; {self.progress()}") from None
         finally:
             everything.cancel()
             await asyncio.gather(everything, return_exceptions=True)
@@ -87,22 +99,34 @@ class Storm:
                 bag = list(faults)
             dice.shuffle(bag)
             for fault in bag:
-                self._note(f"{fault.name} strikes")
+                self._note(name, f"{fault.name} strikes")
                 await fault.strike()
                 lasts = fault.lasts
                 if self._long and fault.lasts_long is not None and fault.count == 1:
                     lasts = fault.lasts_long
                 await asyncio.sleep(dice.uniform(*lasts))
                 await fault.heal()
-                self._note(f"{fault.name} healed")
+                self._note(name, f"{fault.name} healed")
                 if dice.random() < 0.5 and name == "redis":
                     # Half of them strike hubs that have hardly recovered.
                     with contextlib.suppress(AssertionError):
                         await self.cluster.ready()
                 await asyncio.sleep(dice.uniform(0.1, 0.6))
 
-    def _note(self, what: str) -> None:
-        self.log.append(f"{time.monotonic() - self._began:7.2f} {what}")
+    def _note(self, lane: str, what: str) -> None:
+        line = f"{time.monotonic() - self._began:7.2f} {what}"
+        self.log.append(line)
+        self._latest[lane] = line.strip()
+
+    def progress(self) -> str:
+        """Say how often each fault has struck so far, the rarest first, and what happened last in each lane."""
+        counts = sorted((fault.count, fault.name) for fault in self.faults)
+        struck = ", ".join(f"{name} {count}" for count, name in counts)
+        latest = "; ".join(f"{lane}: {line}" for lane, line in self._latest.items())
+        return (
+            f"struck so far, of {self._enough} times each: {struck}\n"
+            f"last in each lane, after {time.monotonic() - self._began:.2f} s: {latest}"
+        )
 
     # -- the end
 
@@ -178,7 +202,7 @@ class Storm:
             (folder / f"hub{number}.log").write_text(hub.log.read_text(errors="replace"))
         rules = collections.Counter(violation.rule for violation in found)
         few = "\n".join(map(str, found[:20]))
-        return f"seed {self.seed}, evidence in {folder}: {dict(rules)}\n{few}"
+        return f"seed {self.seed}, evidence in {folder}: {dict(rules)}\n{self.progress()}\n{few}"
 
 
 @contextlib.asynccontextmanager

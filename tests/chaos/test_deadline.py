@@ -25,7 +25,8 @@ async def stubborn():
             pass
 
 async def main():
-    async with deadline.deadline(0.1):
+    async with deadline.deadline(0.1) as body:
+        body.progress = lambda: "none of three"
         await stubborn()
 
 deadline.GRACE = 0.3
@@ -41,10 +42,16 @@ async def hangs_here() -> None:
 
 
 async def test_a_body_past_its_deadline_fails_with_what_hung():
-    """Not only that it hung: where each of its tasks stood."""
-    with pytest.raises(AssertionError, match="hangs_here"):
-        async with deadline(0.05):
+    """Not only that it hung: how far it had come, and where each of its tasks stood."""
+
+    async def two_of_three() -> None:
+        async with deadline(0.05) as body:
+            body.progress = lambda: "two of three"
             await asyncio.gather(hangs_here(), hangs_here())
+
+    with pytest.raises(AssertionError, match=r"(?s)two of three.*hangs_here") as failed:
+        await two_of_three()
+    assert "2 task(s)" in str(failed.value)
 
 
 async def test_a_body_in_time_is_left_alone():
@@ -60,6 +67,7 @@ async def test_a_body_that_cannot_be_stopped_takes_the_process_with_it():
     )
     assert run.returncode == 70
     assert b"stubborn" in run.stderr
+    assert b"none of three" in run.stderr
     assert b"Thread" in run.stderr
     await eventually(lambda: not command(int(run.stdout)), what="its child runs on")
 

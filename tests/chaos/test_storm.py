@@ -47,18 +47,18 @@ async def test_nothing_is_lost_in_a_storm(capsys):
         while True:
             print(f"\nchaos: seed {seed}", flush=True)
             with marked():
-                async with deadline(DEADLINE):
-                    await one_storm(seed)
+                async with deadline(DEADLINE) as limit:
+                    await one_storm(seed, limit)
             gc.collect()
             seed += 1
             if time.monotonic() >= until:
                 break
 
 
-async def one_storm(seed):
+async def one_storm(seed, limit):
     """Rage, settle, judge; what happened is kept where it went wrong."""
     async with raging(seed, SCALE, long=MINUTES > 0) as storm:
-        await judged(storm)
+        await judged(storm, limit)
         replays, gaps = storm.history.replays(), storm.history.gaps()
         assert replays >= 100, f"{replays} replays are too few to prove anything"
         assert gaps >= 10, f"{gaps} gaps are too few to prove anything"
@@ -66,8 +66,9 @@ async def one_storm(seed):
             assert fault.count >= ENOUGH, f"{fault.name} struck {fault.count} times"
 
 
-async def judged(storm):
+async def judged(storm, limit):
     """Let it rage and settle; nothing may be wrong then."""
+    limit.progress = storm.progress
     try:
         await storm.rage(enough=ENOUGH, limit=LIMIT)
         found = await storm.settle()
@@ -90,5 +91,8 @@ if MINUTES:  # what the mix proves is proved; alone, a fault shows more clearly 
     async def test_nothing_is_lost_by_a_fault_alone(capsys, fault):
         """Three strikes, and nothing else goes wrong."""
         with capsys.disabled(), marked():
-            async with deadline(DEADLINE), raging(SEED, SCALE, [fault], long=True) as storm:
-                await judged(storm)
+            async with (
+                deadline(DEADLINE) as limit,
+                raging(SEED, SCALE, [fault], long=True) as storm,
+            ):
+                await judged(storm, limit)

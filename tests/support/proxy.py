@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import socket
 import struct
+from collections import Counter
 from types import TracebackType
 from typing import Any, Self
 
@@ -33,6 +34,8 @@ class Proxy:
         self.refuse = False
         # How often connections were cut, in whatever way.
         self._cuts = 0
+        # How often it was told to do each kind of harm.
+        self.strikes: Counter[str] = Counter()
         # Connections made so far.
         self.count = 0
         self._pairs: set[_Pair] = set()
@@ -76,6 +79,7 @@ class Proxy:
 
     def cut(self) -> int:
         """Reset every connection, both ways; return how many there were."""
+        self.strikes["cut"] += 1
         pairs = self._take()
         for pair in pairs:
             for writer in pair.writers:
@@ -91,6 +95,7 @@ class Proxy:
         return self._cut_side(1)
 
     def _cut_side(self, side: int) -> int:
+        self.strikes[("cut client side", "cut hub side")[side]] += 1
         pairs = self._take()
         self._lost |= pairs
         for pair in pairs:
@@ -101,12 +106,14 @@ class Proxy:
 
     def blackhole(self) -> int:
         """Swallow what either side sends on the present connections; close nothing."""
+        self.strikes["blackhole"] += 1
         pairs = self._take()
         self._lost |= pairs
         return len(pairs)
 
     def stall(self, way: str) -> None:
         """Stop passing bytes `down` to the clients or `up` to the hub."""
+        self.strikes[f"stall {way}"] += 1
         self._flow[way].clear()
 
     def flow(self, way: str) -> None:
