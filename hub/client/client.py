@@ -15,6 +15,7 @@ from typing import Any, Self, TypeVar
 
 import msgspec
 
+from hub.client.connect_auth import ConnectAuth
 from hub.client.delivery import Delivery, Handler
 from hub.client.position import Position
 from hub.client.reconnecting import ReconnectingHubConnection
@@ -75,17 +76,15 @@ class HubClient:
         if attempts < 1:
             raise ValueError("attempts: at least 1")
         self._named = check_client_id(client_id) if client_id is not None else None
-        self._token = token
-        self._manual = acks == "manual"
+        manual = acks == "manual"
         self._timeout = timeout
         self._position = Position(client_id, position_file)
-        self._delivery = Delivery(
-            self._position, manual=self._manual, bound=queue, attempts=attempts
-        )
+        self._delivery = Delivery(self._position, manual=manual, bound=queue, attempts=attempts)
+        auth = ConnectAuth(self._position, token=token, client_id=client_id, manual_acks=manual)
         self._connection = ReconnectingHubConnection(
             url,
             transports,
-            self._auth,
+            auth,
             self._position,
             self._delivery,
             timeout=timeout,
@@ -278,17 +277,6 @@ class HubClient:
         given = {name: value for name, value in fields.items() if value is not None}
         given |= {name: fields[name] for name in nulls}
         return await self._connection.ask(verb, given, retry=retry)
-
-    def _auth(self) -> dict[str, Any]:
-        """Return the CONNECT auth as of now."""
-        auth = {
-            "token": self._token,
-            "client_id": self._named,
-            "acks": "manual" if self._manual else None,
-            "pid": self._position.pid,
-            "offset": (self._position.offset or None) if self._position.pid else None,
-        }
-        return {name: value for name, value in auth.items() if value is not None}
 
     def _start(self, work: Coroutine[Any, Any, None], name: str) -> None:
         self._tasks.append(asyncio.create_task(self._guard(work), name=name))

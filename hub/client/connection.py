@@ -20,7 +20,6 @@ import asyncio
 import contextlib
 import json
 import logging
-from collections.abc import Awaitable, Callable
 from typing import Any
 
 import aiohttp
@@ -31,6 +30,8 @@ import socketio
 import socketio.exceptions
 import socketio.packet
 
+from hub.client.connect_auth import ConnectAuth
+from hub.client.delivery import Delivery
 from hub.errors import ERRORS, BadRequest, Forbidden, TooLarge, Unavailable
 from hub.model import ATTACHMENTS, SessionInfo
 
@@ -122,11 +123,7 @@ class _Engine(engineio.AsyncClient):  # type: ignore[misc]
 class HubConnection(socketio.AsyncClient):  # type: ignore[misc]
     """A connection that is opened once, and not again once it has ended."""
 
-    def __init__(
-        self,
-        arrived: Callable[[list[Any], Callable[[], bool]], Awaitable[None]],
-        wake: Callable[[], None],
-    ) -> None:
+    def __init__(self, delivery: Delivery) -> None:
         super().__init__(
             reconnection=False,
             handle_sigint=False,
@@ -143,28 +140,25 @@ class HubConnection(socketio.AsyncClient):  # type: ignore[misc]
         self._session: asyncio.Future[SessionInfo] = loop.create_future()
         # None: lost; otherwise a reason to stay away.
         self.closed: asyncio.Future[Replaced | None] = loop.create_future()
-        self._arrived = arrived
-        # Called when reading has to go on, whatever waits: `asking` has become true.
-        self._wake = wake
+        # Takes the events that arrive, and returns when the next one may be read.
+        self._delivery = delivery
         self._answers: set[asyncio.Future[Any]] = set()
 
     def _engineio_client_class(self) -> type[_Engine]:
         return _Engine
 
-    @property
-    def asking(self) -> bool:
-        """Return whether a verb waits for its answer, or the link has ended."""
-        return bool(self._answers) or self.closed.done()
-
     async def open(
-        self, url: str, auth: Callable[[], dict[str, Any]], transports: list[str] | None
+        self, url: str, auth: ConnectAuth, transports: list[str] | None
     ) -> tuple[dict[str, Any], SessionInfo]:
         """Connect and return the CONNECT reply and what `hub:session` said.
 
         Raises Unavailable where trying again may help, and another HubError where the hub refuses.
         """
         try:
-            await self.connect(url, auth=auth, transports=transports, namespaces=["/"], wait=False)
+            # python-socketio asks for the fields when it sends CONNECT: for the newest position.
+            await self.connect(
+                url, auth=auth.fields, transports=transports, namespaces=["/"], wait=False
+            )
         except Exception as error:  # the libraries let out whatever their parsers raise
             raise Unavailable(f"cannot connect: {error!r}") from error
         self.eio.read_loop_task.add_done_callback(self._unread)
@@ -188,10 +182,10 @@ class HubConnection(socketio.AsyncClient):  # type: ignore[misc]
         self._answers.add(answer)
         try:
             parts = self._encode(verb, fields, number)
-            self._wake()
-            for part in parts:
-                await self.eio.send(part)
-            said = await answer
+            with self._delivery.reading_beyond_bound():
+                for part in parts:
+                    await self.eio.send(part)
+                said = await answer
         finally:
             self._answers.discard(answer)
             self.callbacks["/"].pop(number, None)
@@ -269,7 +263,6 @@ class HubConnection(socketio.AsyncClient):  # type: ignore[misc]
         if self.closed.done():
             return
         self.closed.set_result(reason)
-        self._wake()
         awaited: list[asyncio.Future[Any]] = [self._reply, self._session, *self._answers]
         for waiting in awaited:
             if not waiting.done():
@@ -294,7 +287,7 @@ class HubConnection(socketio.AsyncClient):  # type: ignore[misc]
             return
         if data[0] == "hub:session" and not self._session.done():
             self._session.set_result(msgspec.convert(data[1], SessionInfo))
-        await self._arrived(data, lambda: self.asking)
+        await self._delivery.put(data)
 
     async def _handle_eio_disconnect(self, _reason: str) -> None:
         self.connected = False

@@ -11,10 +11,11 @@ being opened moves nothing.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import inspect
 import logging
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import msgspec
@@ -53,6 +54,8 @@ class Delivery:
         # The newest message handed to a handler; what is not newer is a repeat.
         self._seen = 0
         self._queue: deque[list[Any]] = deque()
+        # Verbs that wait for their answer. While there are any, a full queue does not stop the reading.
+        self._answers_awaited = 0
         # Rooms of a lost session, and up to where each is lost; told before the queue is handled.
         self._lost: dict[str, str] = {}
         self._held = True
@@ -61,7 +64,7 @@ class Delivery:
         self._emptied = asyncio.Event()
         self._closed = False
 
-    async def put(self, event: list[Any], asking: Callable[[], bool]) -> None:
+    async def put(self, event: list[Any]) -> None:
         """Queue an event that arrived, and return when the next one may be read.
 
         Raises ValueError where the queue has reached its hard bound: the connection has to go, and
@@ -74,7 +77,7 @@ class Delivery:
         while len(self._queue) >= self._bound:
             if self._overrun and not self._held:
                 raise ValueError("the handlers are too far behind")
-            if asking():
+            if self._answers_awaited:
                 return
             self._emptied.clear()
             await self._emptied.wait()
@@ -88,9 +91,15 @@ class Delivery:
         self._lost[room] = until
         self._changed.set()
 
-    def wake(self) -> None:
-        """Let the connection be read on: a verb has begun to wait, or the connection has ended."""
+    @contextlib.contextmanager
+    def reading_beyond_bound(self) -> Iterator[None]:
+        """Let `put` return though the queue is full: an answer arrives after the events in it."""
+        self._answers_awaited += 1
         self._emptied.set()
+        try:
+            yield
+        finally:
+            self._answers_awaited -= 1
 
     def hold(self) -> None:
         """Handle nothing until `release`, and forget what waits, which the next connection brings.
@@ -99,7 +108,7 @@ class Delivery:
         """
         self._held = True
         self._queue.clear()
-        self.wake()
+        self._emptied.set()
 
     def release(self) -> None:
         """Handle what has arrived: a connection is open.

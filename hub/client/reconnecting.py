@@ -11,9 +11,9 @@ import asyncio
 import contextlib
 import logging
 import random
-from collections.abc import Callable
 from typing import Any
 
+from hub.client.connect_auth import ConnectAuth
 from hub.client.connection import HubConnection
 from hub.client.delivery import Delivery
 from hub.client.position import Position
@@ -37,7 +37,7 @@ class ReconnectingHubConnection:
         self,
         url: str,
         transports: list[str] | None,
-        auth: Callable[[], dict[str, Any]],
+        auth: ConnectAuth,
         position: Position,
         delivery: Delivery,
         *,
@@ -46,7 +46,6 @@ class ReconnectingHubConnection:
     ) -> None:
         self._url = url
         self._transports = transports
-        # Called for each link, so that each starts from the newest position.
         self._auth = auth
         self._position = position
         self._delivery = delivery
@@ -71,7 +70,7 @@ class ReconnectingHubConnection:
         """Make link after link; return never, raise a HubError where the hub says to stay away."""
         failures = 0
         while True:
-            link = HubConnection(self._delivery.put, self._delivery.wake)
+            link = HubConnection(self._delivery)
             try:
                 await self._open(link)
                 failures = 0
