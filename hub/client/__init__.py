@@ -1,6 +1,6 @@
 """The Python client: `HubClient` for asyncio, and `Publisher` for scripts and web backends.
 
-It knows only errors and the model of the hub; `docs/client.md` shows how to use it.
+`docs/client.md` shows how to use it. Of the hub it imports only errors and the model.
 """
 
 from __future__ import annotations

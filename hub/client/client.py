@@ -1,6 +1,6 @@
 """The asyncio client: stays connected to a hub, and gives an application each message once.
 
-One task keeps a connection, for as long as the hub does not refuse it; one calls the handlers.
+It runs two tasks: one keeps the client connected, the other calls the handlers.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any, Self, TypeVar
 import msgspec
 
 from hub.client.connect_auth import ConnectAuth
-from hub.client.delivery import Delivery, Handler
+from hub.client.delivery import Delivery, EventHandler
 from hub.client.position import Position
 from hub.client.reconnecting import ReconnectingHubConnection
 from hub.errors import HubError, Unavailable
@@ -31,24 +31,31 @@ from hub.model import (
     check_client_id,
 )
 
-# A retry later than this might not be known for one: the hub forgets idempotency ids.
-TIMEOUT_LONGEST = DEDUPE_LIFE * 0.75
+# Seconds. After a longer time the hub may have forgotten the idempotency id of a publish, and would store a
+# retry as another message.
+TIMEOUT_MAX = DEDUPE_LIFE * 0.75
 
-AnyHandler = TypeVar("AnyHandler", bound=Handler)
-Answer = TypeVar("Answer", Subscribed, History)
+AnyHandler = TypeVar("AnyHandler", bound=EventHandler)
+WithMessages = TypeVar("WithMessages", Subscribed, History)
 
 log = logging.getLogger("hub.client")
 
 
 class HubClient:
-    """A client of the hub that reconnects by itself and gets what it missed.
+    """A client of the hub that reconnects by itself and receives what it missed.
 
-    `client_id` names a durable session; `acks="manual"` leaves the position to `ack`.
-    `position_file` keeps pid and offset, so that another process can go on from there.
-    `timeout` (seconds) bounds every verb, its retries included, and the first connect; a verb not
-    answered within `answer_timeout` makes its connection count as dead. `queue` messages at most
-    wait for the handlers; a handler that raises is called up to `attempts` times, then the client
-    ends with HandlerFailed.
+    - `url`: the hub's address, `http://host:port`.
+    - `client_id`: names a durable session. Without one the hub names the session.
+    - `token`: sent in the CONNECT auth.
+    - `acks`: with "auto" the position moves when a handler has returned, with "manual" by `ack` alone.
+    - `position_file`: a file for pid and offset, so that another process can continue the session.
+    - `transports`: a list of "polling" and "websocket". By default it connects with polling and upgrades.
+    - `timeout`: seconds, up to 90. It bounds the first connect, and each verb with its retries.
+    - `answer_timeout`: seconds. If a verb is not answered in this time, its connection counts as lost.
+    - `queue`: at least 1. If so many messages wait for the handlers, the connection is not read.
+    - `attempts`: at least 1. If a handler has raised so often in a row, the client ends (HandlerFailed).
+
+    Raises BadRequest for a `client_id` that cannot be one, ValueError for another option out of its bounds.
     """
 
     def __init__(
@@ -67,19 +74,21 @@ class HubClient:
     ) -> None:
         if acks not in ("auto", "manual"):
             raise ValueError("acks: auto or manual")
-        if not 0 < timeout <= TIMEOUT_LONGEST:
-            raise ValueError(f"timeout: above 0 and up to {TIMEOUT_LONGEST} seconds")
+        if not 0 < timeout <= TIMEOUT_MAX:
+            raise ValueError(f"timeout: above 0 and up to {TIMEOUT_MAX} seconds")
         if not answer_timeout > 0:
             raise ValueError("answer_timeout: above 0")
         if queue < 1:
             raise ValueError("queue: at least 1")
         if attempts < 1:
             raise ValueError("attempts: at least 1")
-        self._named = check_client_id(client_id) if client_id is not None else None
+        self._client_id = check_client_id(client_id) if client_id is not None else None
         manual = acks == "manual"
         self._timeout = timeout
         self._position = Position(client_id, position_file)
-        self._delivery = Delivery(self._position, manual=manual, bound=queue, attempts=attempts)
+        self._delivery = Delivery(
+            self._position, manual_acks=manual, max_queued=queue, attempts=attempts
+        )
         auth = ConnectAuth(self._position, token=token, client_id=client_id, manual_acks=manual)
         self._connection = ReconnectingHubConnection(
             url,
@@ -90,24 +99,24 @@ class HubClient:
             timeout=timeout,
             answer_timeout=answer_timeout,
         )
-        # Why the client has ended for good; None while it runs, and after `close`.
+        # Why the client has ended by itself; None while it runs, and after `close`.
         self.failure: HubError | None = None
         self._ended = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
 
-    # -- life
+    # -- connecting and closing
 
     async def connect(self) -> Self:
-        """Start, and return when connected.
+        """Start, and return when `hub:session` has arrived. To be called once.
 
-        Raises Unavailable after `timeout`, and at once what the hub refuses for good.
+        Raises Unavailable after `timeout`, and another HubError at once if the hub refuses.
         """
         if self._tasks:
-            raise RuntimeError("connect once")
-        self._start(self._connection.run(), "hub-client-connection")
+            raise RuntimeError("connect() may be called once")
+        self._start_task(self._connection.run(), "hub-client-connection")
         try:
             async with asyncio.timeout(self._timeout):
-                await self._connection.up()
+                await self._connection.wait_connected()
         except TimeoutError:
             await self.close(end=False)
             raise self._connection.last_error or Unavailable("no connection in time") from None
@@ -115,29 +124,30 @@ class HubClient:
             await self.close(end=False)
             raise
         # Last, so that handlers registered before the caller awaits again miss nothing.
-        self._start(self._delivery.run(), "hub-client-delivery")
+        self._start_task(self._delivery.run(), "hub-client-delivery")
         return self
 
     async def close(self, *, end: bool | None = None) -> None:
-        """Disconnect, and cancel a handler that is at work; its message does not count as handled.
+        """Disconnect, and cancel a handler that is running; its message does not count as handled.
 
-        `end` says whether a session without a name ends, which nothing can continue then; one with
-        a name is parked in any case. By default it ends where there is no position file.
+        If `end` is true, the session of a client without a `client_id` ends, and its position file is
+        deleted. By default it ends if there is no position file. Any other session is parked.
         """
         if end is None:
-            end = self._named is None and not self._position.kept
-        if self._connection.link is not None:
-            await self._connection.link.shut(end=end)
-        self._finish(None, forget=end and self._named is None)
+            end = self._client_id is None and not self._position.has_file
+        if self._connection.current is not None:
+            await self._connection.current.close(end_session=end)
+        self._end(None, delete_position_file=end and self._client_id is None)
         tasks = [task for task in self._tasks if task is not asyncio.current_task()]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
     async def wait(self) -> None:
-        """Wait until the client is closed; raise what ended it, if something else did.
+        """Wait until the client is closed. Raises the HubError that ended it otherwise.
 
-        Replaced: a newer connection has the session. HandlerFailed: a handler gave up.
+        Replaced: a newer connection has the session. HandlerFailed: a handler used its attempts.
+        Another HubError: the hub refused the client.
         """
         await self._ended.wait()
         if self.failure is not None:
@@ -154,12 +164,12 @@ class HubClient:
     ) -> None:
         await self.close()
 
-    # -- what an application hears
+    # -- events
 
     def on(self, event: str) -> Callable[[AnyHandler], AnyHandler]:
-        """Register the handler of an event, called with `(data, meta)`; it may be a coroutine.
+        """Register the handler of an event: a function or coroutine function of `(data, meta)`.
 
-        The handler of `"*"` gets `(event, data, meta)` of every message that has no other.
+        The handler of `"*"` gets `(event, data, meta)` of every message that has no other handler.
         """
 
         def register(handler: AnyHandler) -> AnyHandler:
@@ -169,23 +179,23 @@ class HubClient:
         return register
 
     def on_gap(self, handler: AnyHandler) -> AnyHandler:
-        """Register the handler that is told each gap, before any message newer than it."""
-        self._delivery.on_gap = handler
+        """Register the handler of gaps. It gets each `Gap` before any newer message."""
+        self._delivery.gap_handler = handler
         return handler
 
     @property
     def gaps(self) -> list[Gap]:
-        """Return the gaps told so far, the newest last; one that contains another replaces it."""
+        """Return the gaps reported so far, newest last, at most 1,000; one that contains others replaces them."""
         return list(self._delivery.gaps)
 
     @property
     def connected(self) -> bool:
-        """Return whether a connection is up."""
-        return self._connection.link is not None
+        """Return whether the client is connected."""
+        return self._connection.current is not None
 
     @property
     def session(self) -> SessionInfo | None:
-        """Return what the hub said of the session when the newest connection was made."""
+        """Return the `hub:session` of the newest connection; None before the first."""
         return self._connection.session
 
     @property
@@ -196,13 +206,13 @@ class HubClient:
 
     @property
     def client_id(self) -> str | None:
-        """Return the session's name: the one given, or the one the hub made."""
+        """Return the session's name: the one given, or the one that the hub made (None before that)."""
         session = self._connection.session
-        return session.client_id if session is not None else self._named
+        return session.client_id if session is not None else self._client_id
 
     @property
     def offset(self) -> str:
-        """Return the offset up to which everything has been handled."""
+        """Return the offset up to which every message has been handled; empty before the first connection."""
         return self._position.offset
 
     # -- verbs
@@ -210,17 +220,20 @@ class HubClient:
     async def subscribe(
         self, room: str, *, history: int | None = None, since: str | None = None
     ) -> Subscribed:
-        """Join a room, with its last `history` messages or those after the offset `since`."""
-        said = await self._ask("subscribe", room=room, history=history, since=since)
-        self._connection.joined(room)
-        return _with_offsets(msgspec.convert(said, Subscribed))
+        """Join a room, and return its last `history` messages or those after the offset `since`.
+
+        They are in the answer only; no handler gets them. Raises a HubError.
+        """
+        answer = await self._call_verb("subscribe", room=room, history=history, since=since)
+        self._connection.add_room(room)
+        return _with_offsets(msgspec.convert(answer, Subscribed))
 
     async def unsubscribe(self, room: str) -> None:
-        """Leave a room."""
-        self._connection.left(room)
-        await self._ask("unsubscribe", room=room)
-        # A connection made meanwhile may have found the session still in the room.
-        self._connection.left(room)
+        """Leave a room. Raises a HubError."""
+        self._connection.remove_room(room)
+        await self._call_verb("unsubscribe", room=room)
+        # A connection that was made meanwhile may have found the session still in the room.
+        self._connection.remove_room(room)
 
     async def publish(
         self,
@@ -233,11 +246,17 @@ class HubClient:
         ttl: float | None = None,
         echo: bool = True,
     ) -> Published:
-        """Publish a message and return when the hub has it.
+        """Publish a message, and return when the hub has accepted it.
 
-        Retried with the same idempotency `id` (one is made) while the outcome is unknown; a
-        volatile message is not. Raises Unavailable when `timeout` is over: outcome unknown;
-        BadRequest and TooLarge, nothing being sent, for data that no hub, or not this one, takes.
+        - `data`: JSON, with up to 10 binary values.
+        - `id`: the idempotency key. Without one, one is made.
+        - `volatile`: if true, the message is not stored, and only connected sessions receive it.
+        - `ttl`: seconds. After that the message is neither replayed nor part of `history`.
+        - `echo`: if false, this client does not receive the message.
+
+        While the outcome is unknown, the message is sent again with the same `id`. A volatile message is
+        sent once. Raises Unavailable when `timeout` is over: the outcome is unknown. Raises BadRequest for
+        data that cannot be sent and TooLarge for more bytes than the hub takes: nothing has been sent.
         """
         fields = {
             "room": room,
@@ -248,8 +267,8 @@ class HubClient:
             "ttl": ttl,
             "echo": None if echo else False,
         }
-        said = await self._ask("publish", retry=not volatile, nulls=("data",), **fields)
-        return msgspec.convert(said, Published)
+        answer = await self._call_verb("publish", retry=not volatile, nulls=("data",), **fields)
+        return msgspec.convert(answer, Published)
 
     async def history(
         self,
@@ -259,45 +278,51 @@ class HubClient:
         before: str | None = None,
         after: str | None = None,
     ) -> History:
-        """Return messages of a room's log: the last ones, or those next to `before` or `after`."""
-        said = await self._ask("history", room=room, limit=limit, before=before, after=after)
-        return _with_offsets(msgspec.convert(said, History))
+        """Return up to `limit` messages of a room's log, oldest first.
+
+        They are the newest ones, the newest before the offset `before`, or the oldest after `after`.
+        Raises a HubError.
+        """
+        answer = await self._call_verb(
+            "history", room=room, limit=limit, before=before, after=after
+        )
+        return _with_offsets(msgspec.convert(answer, History))
 
     async def ack(self, offset: str) -> None:
-        """Tell the hub that everything up to `offset` is processed."""
-        await self._ask("ack", offset=offset)
-        self._position.move(offset)
+        """Acknowledge every message up to `offset`, and move the position there. Raises a HubError."""
+        await self._call_verb("ack", offset=offset)
+        self._position.advance(offset)
 
     # -- inside
 
-    async def _ask(
+    async def _call_verb(
         self, verb: str, *, retry: bool = True, nulls: tuple[str, ...] = (), **fields: Any
     ) -> dict[str, Any]:
-        """Ask a verb with those fields that are not None, and with `nulls` in any case."""
+        """Call a verb with the fields that are not None, and with those named in `nulls` in any case."""
         given = {name: value for name, value in fields.items() if value is not None}
         given |= {name: fields[name] for name in nulls}
-        return await self._connection.ask(verb, given, retry=retry)
+        return await self._connection.call_verb(verb, given, retry=retry)
 
-    def _start(self, work: Coroutine[Any, Any, None], name: str) -> None:
-        self._tasks.append(asyncio.create_task(self._guard(work), name=name))
+    def _start_task(self, work: Coroutine[Any, Any, None], name: str) -> None:
+        self._tasks.append(asyncio.create_task(self._run_task(work), name=name))
 
-    async def _guard(self, work: Coroutine[Any, Any, None]) -> None:
-        """Run one of the two tasks; a failure of either ends the client, and is told."""
+    async def _run_task(self, work: Coroutine[Any, Any, None]) -> None:
+        """Run one of the two tasks. If either fails, the failure is logged and the client ends."""
         try:
             await work
         except HubError as error:
             log.error("the client has ended: %s", error)
-            self._finish(error)
+            self._end(error)
         except Exception as error:
-            log.exception("the client has ended by a fault of its own")
-            self._finish(HubError(repr(error)))
+            log.exception("the client has ended: unexpected error")
+            self._end(HubError(repr(error)))
 
-    def _finish(self, failure: HubError | None, *, forget: bool = False) -> None:
-        """End the client once; the first reason counts."""
+    def _end(self, failure: HubError | None, *, delete_position_file: bool = False) -> None:
+        """End the client. Only the first call has an effect."""
         if self._ended.is_set():
             return
         self.failure = failure
-        self._position.close(forget=forget)
+        self._position.close(delete_file=delete_position_file)
         self._delivery.close()
         self._connection.stop(failure or Unavailable("the client is closed"))
         self._ended.set()
@@ -306,8 +331,8 @@ class HubClient:
                 task.cancel()
 
 
-def _with_offsets(answer: Answer) -> Answer:
-    """Give each message's `meta` its offset, as handlers get it."""
+def _with_offsets(answer: WithMessages) -> WithMessages:
+    """Return an answer in which each message's `meta` has the offset, as handlers get it."""
     messages = [_with_offset(message) for message in answer.messages]
     return msgspec.structs.replace(answer, messages=messages)
 

@@ -1,11 +1,11 @@
-"""Hands messages to handlers: in offset order, one at a time, each once, and moves the position.
+"""Calls the handlers of messages, in offset order, one at a time, once for each, and moves the position.
 
-What has arrived waits in a queue with a bound. A full queue stops the reading of the connection,
-so that the hub holds the rest in the session's inbox; only while a verb waits for its answer does
-reading go on, up to `HARD` times the bound, because the answer comes behind those messages.
+Events that have arrived wait in a queue with a bound. A full queue stops the reading of the connection,
+and the hub then keeps further messages in the session's inbox. While a verb waits for its answer, reading
+continues up to the hard bound, because the answer arrives after those messages.
 
-While no connection is open (`hold`) nothing is handled: what one brings that breaks while it is
-being opened moves nothing.
+While no connection is open the delivery is paused. So a connection that breaks while it is being opened
+changes nothing.
 """
 
 from __future__ import annotations
@@ -24,17 +24,17 @@ from hub.client.position import Position
 from hub.errors import HubError, Unavailable
 from hub.model import RESERVED_PREFIX, Gap, Meta, SessionInfo, is_offset, offset_int
 
-HARD = 10
-GAPS_KEPT = 1000
-RETRY_FIRST, RETRY_LONGEST = 0.1, 5.0  # seconds between calls of a handler that raises
+HARD_BOUND_FACTOR = 10  # hard bound of the queue / its bound
+MAX_GAPS = 1000  # gaps that `HubClient.gaps` keeps
+RETRY_MIN, RETRY_MAX = 0.1, 5.0  # seconds between calls of a handler that raises
 
-Handler = Callable[..., Any]
+EventHandler = Callable[..., Any]
 
 log = logging.getLogger("hub.client")
 
 
 class HandlerFailed(HubError):
-    """A handler raised as often as it may; the position stays before its message."""
+    """A handler raised at each of its attempts. The position stays before the message."""
 
     code = "internal"
 
@@ -42,141 +42,150 @@ class HandlerFailed(HubError):
 class Delivery:
     """The queue between the connection and the handlers, and the loop that empties it."""
 
-    def __init__(self, position: Position, *, manual: bool, bound: int, attempts: int) -> None:
+    def __init__(
+        self, position: Position, *, manual_acks: bool, max_queued: int, attempts: int
+    ) -> None:
         self.position = position
-        self.handlers: dict[str, Handler] = {}
-        self.on_gap: Handler | None = None
-        # Newest last. A gap that contains an earlier one has taken its place.
-        self.gaps: deque[Gap] = deque(maxlen=GAPS_KEPT)
-        self._manual = manual
-        self._bound = bound
+        # By event name; "*" has the handler of events without one.
+        self.handlers: dict[str, EventHandler] = {}
+        self.gap_handler: EventHandler | None = None
+        # Newest last. A gap replaces those that it contains.
+        self.gaps: deque[Gap] = deque(maxlen=MAX_GAPS)
+        self._manual_acks = manual_acks
+        self._max_queued = max_queued
         self._attempts = attempts
-        # The newest message handed to a handler; what is not newer is a repeat.
-        self._seen = 0
+        # Offset of the newest message that was handled; one that is not newer is a repeat.
+        self._newest_handled = 0
+        # Events as they arrived, each its name and its arguments; up to the hard bound.
         self._queue: deque[list[Any]] = deque()
+        # Rooms of a lost session, each with the offset before which its messages are lost. Their gaps are
+        # reported before the queue is handled.
+        self._lost_rooms: dict[str, str] = {}
+        # True while no connection is open.
+        self._paused = True
         # Verbs that wait for their answer. While there are any, a full queue does not stop the reading.
         self._answers_awaited = 0
-        # Rooms of a lost session, and up to where each is lost; told before the queue is handled.
-        self._lost: dict[str, str] = {}
-        self._held = True
-        # Set where `run` may have something to do.
-        self._changed = asyncio.Event()
-        self._emptied = asyncio.Event()
+        # Set when `run` may have something to do.
+        self._work_arrived = asyncio.Event()
+        # Set when a reader that waits in `enqueue` may continue.
+        self._reading_resumed = asyncio.Event()
         self._closed = False
 
-    async def put(self, event: list[Any]) -> None:
+    async def enqueue(self, event: list[Any]) -> None:
         """Queue an event that arrived, and return when the next one may be read.
 
-        Raises ValueError where the queue has reached its hard bound: the connection has to go, and
-        the next one brings the rest. While held, the rest is dropped and `release` raises: the
-        answers that the opening waits for come behind it.
+        Raises ValueError where the queue has reached its hard bound: the connection has to be closed, and
+        the next one brings the rest. While paused, the rest is dropped and `resume` raises, because the
+        answers that the opening of the connection waits for arrive after it.
         """
-        if not self._overrun:
+        if not self._at_hard_bound:
             self._queue.append(event)
-            self._changed.set()
-        while len(self._queue) >= self._bound:
-            if self._overrun and not self._held:
-                raise ValueError("the handlers are too far behind")
+            self._work_arrived.set()
+        while len(self._queue) >= self._max_queued:
+            if self._at_hard_bound and not self._paused:
+                raise ValueError("the handlers are too slow for the messages that wait")
             if self._answers_awaited:
                 return
-            self._emptied.clear()
-            await self._emptied.wait()
+            self._reading_resumed.clear()
+            await self._reading_resumed.wait()
 
     @property
-    def _overrun(self) -> bool:
-        return len(self._queue) >= self._bound * HARD
-
-    def lost(self, room: str, until: str) -> None:
-        """Have a gap told, from the position as it is then: what lies before `until` is lost."""
-        self._lost[room] = until
-        self._changed.set()
+    def _at_hard_bound(self) -> bool:
+        return len(self._queue) >= self._max_queued * HARD_BOUND_FACTOR
 
     @contextlib.contextmanager
     def reading_beyond_bound(self) -> Iterator[None]:
-        """Let `put` return though the queue is full: an answer arrives after the events in it."""
+        """Let `enqueue` return though the queue is full: an answer arrives after the events in it."""
         self._answers_awaited += 1
-        self._emptied.set()
+        self._reading_resumed.set()
         try:
             yield
         finally:
             self._answers_awaited -= 1
 
-    def hold(self) -> None:
-        """Handle nothing until `release`, and forget what waits, which the next connection brings.
+    def add_lost_room(self, room: str, before: str) -> None:
+        """Report a gap of a room soon: from the position of that time to the offset `before`."""
+        self._lost_rooms[room] = before
+        self._work_arrived.set()
 
-        Gaps of a lost session stay: the hub does not tell them again.
+    def pause(self) -> None:
+        """Handle nothing until `resume`, and drop the queue, which the next connection brings again.
+
+        Lost rooms stay: the hub does not report their gaps.
         """
-        self._held = True
+        self._paused = True
         self._queue.clear()
-        self._emptied.set()
+        self._reading_resumed.set()
 
-    def release(self) -> None:
+    def resume(self) -> None:
         """Handle what has arrived: a connection is open.
 
-        Raises Unavailable where more has come meanwhile than may wait: the next one brings it.
+        Raises Unavailable where more has arrived than the queue may hold; the next connection brings it.
         """
-        if self._overrun:
-            raise Unavailable("too much has come while the connection was being opened")
-        self._held = False
-        self._changed.set()
+        if self._at_hard_bound:
+            raise Unavailable("too many messages arrived while the connection was being opened")
+        self._paused = False
+        self._work_arrived.set()
 
     def close(self) -> None:
-        """Let `run` return; a handler at work is cancelled with its task, which is the caller's to do."""
+        """Let `run` return. A handler that is running is cancelled by whoever cancels its task."""
         self._closed = True
-        self.hold()
-        self._changed.set()
+        self.pause()
+        self._work_arrived.set()
 
     async def run(self) -> None:
-        """Handle events until closed, or until a handler fails for good (HandlerFailed)."""
+        """Handle events until closed; raise HandlerFailed when a handler has used its attempts."""
         while not self._closed:
-            if self._held or not (self._lost or self._queue):
-                self._changed.clear()
-                await self._changed.wait()
-            elif self._lost:
-                room = next(iter(self._lost))
-                until = self._lost.pop(room)
-                await self.told(Gap(room, "expired", self.position.offset or "0", until))
+            if self._paused or not (self._lost_rooms or self._queue):
+                self._work_arrived.clear()
+                await self._work_arrived.wait()
+            elif self._lost_rooms:
+                room = next(iter(self._lost_rooms))
+                before = self._lost_rooms.pop(room)
+                await self._report_gap(Gap(room, "expired", self.position.offset or "0", before))
             else:
                 event = self._queue.popleft()
-                self._emptied.set()
-                await self._handle(*event)
+                self._reading_resumed.set()
+                await self._handle_event(*event)
 
-    async def told(self, gap: Gap) -> None:
-        """Note a gap, and tell it unless it was told before."""
+    async def _report_gap(self, gap: Gap) -> None:
+        """Keep a gap and call its handler, unless it was reported before."""
         if gap in self.gaps:
             return
-        kept = [earlier for earlier in self.gaps if not gap.contains(earlier)]
+        others = [earlier for earlier in self.gaps if not gap.contains(earlier)]
         self.gaps.clear()
-        self.gaps.extend([*kept, gap])
-        if self.on_gap is not None:
-            await self._call(self.on_gap, gap)
+        self.gaps.extend([*others, gap])
+        if self.gap_handler is not None:
+            await self._call_handler(self.gap_handler, gap)
 
-    async def _handle(self, event: str, *args: Any) -> None:
+    async def _handle_event(self, event: str, *args: Any) -> None:
         offset = args[-1] if args and is_offset(args[-1]) else ""
         if event == "hub:session":
             session = msgspec.convert(args[0], SessionInfo)
-            self.position.begin(session, offset, manual=self._manual)
-            self._seen = offset_int(self.position.offset)
+            self.position.start_from(session, offset, manual_acks=self._manual_acks)
+            self._newest_handled = offset_int(self.position.offset)
         elif event == "hub:gap":
-            await self.told(msgspec.convert(args[0], Gap))
+            await self._report_gap(msgspec.convert(args[0], Gap))
         elif offset and len(args) == 3 and not event.startswith(RESERVED_PREFIX):
-            await self._deliver(event, args[0], args[1], offset)
+            await self._handle_message(event, args[0], args[1], offset)
 
-    async def _deliver(self, event: str, data: Any, about: Any, offset: str) -> None:
-        if offset_int(offset) <= self._seen:
+    async def _handle_message(
+        self, event: str, data: Any, wire_meta: dict[str, Any], offset: str
+    ) -> None:
+        if offset_int(offset) <= self._newest_handled:
             return
-        meta = Meta(about["room"], about.get("from"), offset)
+        meta = Meta(wire_meta["room"], wire_meta.get("from"), offset)
         if handler := self.handlers.get(event):
-            await self._call(handler, data, meta)
+            await self._call_handler(handler, data, meta)
         elif handler := self.handlers.get("*"):
-            await self._call(handler, event, data, meta)
-        self._seen = offset_int(offset)
-        if not self._manual:
-            self.position.move(offset)
+            await self._call_handler(handler, event, data, meta)
+        self._newest_handled = offset_int(offset)
+        if not self._manual_acks:
+            self.position.advance(offset)
 
-    async def _call(self, handler: Handler, *args: Any) -> None:
+    async def _call_handler(self, handler: EventHandler, *args: Any) -> None:
         """Call a handler until it returns, with growing pauses, `attempts` times at most."""
-        pause = RETRY_FIRST
+        pause = RETRY_MIN
         for attempt in range(1, self._attempts + 1):
             try:
                 result = handler(*args)
@@ -184,7 +193,7 @@ class Delivery:
                     await result
                 return
             except (Exception, asyncio.CancelledError) as error:  # whatever the application raises
-                # A cancellation may also be that of something the handler awaited.
+                # A CancelledError may also come from something that the handler awaited.
                 task = asyncio.current_task()
                 if isinstance(error, asyncio.CancelledError) and task and task.cancelling():
                     raise
@@ -193,4 +202,4 @@ class Delivery:
                 if attempt == self._attempts:
                     raise HandlerFailed(f"handler {name} raised {error!r}") from error
             await asyncio.sleep(pause)
-            pause = min(pause * 2, RETRY_LONGEST)
+            pause = min(pause * 2, RETRY_MAX)

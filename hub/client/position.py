@@ -1,7 +1,8 @@
-"""Keeps what a client needs to resume, its pid and its offset, and a file of them if it is given one.
+"""Keeps what a client needs to continue its session: its pid and its offset, and a file of them if it has one.
 
-The file is replaced as a whole (written beside, then renamed), at most once per `INTERVAL` and at
-the end. So a process that crashes sees again what it handled since the file was last written.
+The file is replaced as a whole (written under another name, then renamed), at most once per
+`WRITE_INTERVAL` and when the client is closed. So a process that crashes receives again what it handled
+since the file was last written.
 """
 
 from __future__ import annotations
@@ -15,13 +16,13 @@ import msgspec
 
 from hub.model import SessionInfo, is_offset, offset_int
 
-INTERVAL = 1.0  # seconds
+WRITE_INTERVAL = 1.0  # seconds
 
 log = logging.getLogger("hub.client")
 
 
-class _Kept(msgspec.Struct):
-    """What the file holds."""
+class _SavedPosition(msgspec.Struct):
+    """The content of the file, as JSON."""
 
     pid: str
     offset: str
@@ -32,78 +33,84 @@ class Position:
     """Up to where the messages of one session have been handled."""
 
     def __init__(self, client_id: str | None = None, path: str | os.PathLike[str] | None = None):
-        # The secret that continues the session; none before the first CONNECT reply.
+        # The secret that continues the session; None before the first CONNECT reply.
         self.pid: str | None = None
-        # Up to here everything has been handled (with manual acks: acknowledged).
+        # Every message up to this offset has been handled (with manual acks: acknowledged).
         self.offset: str = ""
         self._client_id = client_id
         self._path = Path(path) if path is not None else None
-        self._write_due: asyncio.TimerHandle | None = None
+        self._write_timer: asyncio.TimerHandle | None = None
+        # Pid and offset in the file.
         self._written: tuple[str | None, str] = (None, "")
-        self._load()
+        self._read_file()
 
     @property
-    def kept(self) -> bool:
+    def has_file(self) -> bool:
         """Return whether another process can continue from here."""
         return self._path is not None
 
-    def begin(self, session: SessionInfo, offset: str, *, manual: bool) -> None:
-        """Take the position that the hub resumes from (`hub:session`).
+    def start_from(self, session: SessionInfo, offset: str, *, manual_acks: bool) -> None:
+        """Take the offset that the hub continues from, which came with `hub:session`.
 
-        A handler may have moved on while the connection was being made; that stays, unless the
-        hub's clock is behind it (`reset`) or the session is another one.
+        A handler may have advanced the position while the connection was being made. That stays, unless
+        the hub's clock is behind it (`reset`) or the session is another one.
         """
         ours = offset_int(self.offset)
         ahead = offset_int(offset) <= ours <= offset_int(session.head)
-        if manual or not session.recovered or not ahead:
+        if manual_acks or not session.recovered or not ahead:
             self.offset = offset
-        self._changed()
+        self._write_later()
 
-    def move(self, offset: str) -> None:
-        """Move forward to `offset`; never back."""
+    def advance(self, offset: str) -> None:
+        """Move forward to `offset`, never back."""
         if offset_int(offset) > offset_int(self.offset):
             self.offset = offset
-            self._changed()
+            self._write_later()
 
-    def close(self, *, forget: bool) -> None:
-        """Write the file a last time, or remove it where the session has been ended."""
-        if self._write_due is not None:
-            self._write_due.cancel()
-            self._write_due = None
-        if not forget:
-            self._write()
+    def close(self, *, delete_file: bool) -> None:
+        """Write the file a last time, or delete it because the session has ended."""
+        if self._write_timer is not None:
+            self._write_timer.cancel()
+            self._write_timer = None
+        if not delete_file:
+            self._write_file()
         elif self._path is not None:
             self._path.unlink(missing_ok=True)
 
-    def _changed(self) -> None:
-        if self._path is not None and self._write_due is None:
-            self._write_due = asyncio.get_running_loop().call_later(INTERVAL, self._write)
+    def _write_later(self) -> None:
+        if self._path is not None and self._write_timer is None:
+            loop = asyncio.get_running_loop()
+            self._write_timer = loop.call_later(WRITE_INTERVAL, self._write_file)
 
-    def _load(self) -> None:
+    def _read_file(self) -> None:
         if self._path is None or not self._path.exists():
             return
         try:
-            kept = msgspec.json.decode(self._path.read_bytes(), type=_Kept)
+            saved = msgspec.json.decode(self._path.read_bytes(), type=_SavedPosition)
         except (msgspec.DecodeError, OSError) as error:
-            log.warning("position file %s is not usable, starting anew: %s", self._path, error)
+            log.warning(
+                "position file %s is not usable, starting a new session: %s", self._path, error
+            )
             return
-        if kept.client_id != self._client_id:
-            log.warning("position file %s is of another client_id, starting anew", self._path)
+        if saved.client_id != self._client_id:
+            log.warning(
+                "position file %s belongs to another client_id, starting a new session", self._path
+            )
             return
-        if is_offset(kept.offset):
-            self.pid, self.offset = kept.pid, kept.offset
+        if is_offset(saved.offset):
+            self.pid, self.offset = saved.pid, saved.offset
 
-    def _write(self) -> None:
-        self._write_due = None
+    def _write_file(self) -> None:
+        self._write_timer = None
         if self._path is None or self.pid is None or (self.pid, self.offset) == self._written:
             return
-        beside = self._path.with_name(f".{self._path.name}.{os.getpid()}")
-        kept = _Kept(self.pid, self.offset, self._client_id)
+        temporary = self._path.with_name(f".{self._path.name}.{os.getpid()}")
+        saved = _SavedPosition(self.pid, self.offset, self._client_id)
         try:
-            # Readable by its owner only: the pid is a secret.
-            beside.touch(mode=0o600)
-            beside.write_bytes(msgspec.json.encode(kept))
-            beside.replace(self._path)
+            # Only its owner may read it: the pid is a secret.
+            temporary.touch(mode=0o600)
+            temporary.write_bytes(msgspec.json.encode(saved))
+            temporary.replace(self._path)
         except OSError as error:
             log.warning("cannot write the position file %s: %s", self._path, error)
             return

@@ -1,7 +1,4 @@
-"""The synchronous publisher: a `HubClient` on a thread of its own, for code that has no loop.
-
-Any number of threads may publish at once; each call returns when the hub has its message.
-"""
+"""The synchronous publisher: a `HubClient` on a thread of its own, for code without an event loop."""
 
 from __future__ import annotations
 
@@ -17,7 +14,7 @@ from hub.client.client import HubClient
 from hub.errors import Unavailable
 from hub.model import Published
 
-WIND_UP = 5.0  # seconds that calls under way are given to end when their client is closed
+CLOSE_TIMEOUT = 5.0  # seconds for calls in progress to end when their client is closed
 
 T = TypeVar("T")
 
@@ -25,8 +22,8 @@ T = TypeVar("T")
 class Publisher:
     """Publishes into rooms from scripts and web backends.
 
-    Takes what `HubClient` takes. Connects at the first call, and again in a forked process, whose
-    parent's connection is not its own.
+    Takes the arguments of `HubClient`. Connects at the first call, and again in a forked process, which
+    cannot use its parent's connection. Any number of threads may publish at once.
     """
 
     def __init__(self, url: str, **options: Any) -> None:
@@ -35,7 +32,8 @@ class Publisher:
         self._lock = threading.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._client: HubClient | None = None
-        self._owner = 0
+        # The process that connected, as a forked one is another.
+        self._process_id = 0
         self._closed = False
 
     def publish(
@@ -49,25 +47,28 @@ class Publisher:
         ttl: float | None = None,
         echo: bool = True,
     ) -> Published:
-        """Publish a message; see `HubClient.publish`. Raises a HubError."""
+        """Publish a message, and return when the hub has accepted it; see `HubClient.publish`.
+
+        Raises a HubError, in the first call also what `HubClient.connect` raises.
+        """
         with self._lock:
-            # Under the lock, so that nothing is submitted to a loop that has been stopped.
+            # Submitted under the lock, because `close` stops the loop.
             published = self._submit(
-                self._connected().publish(
+                self._connected_client().publish(
                     room, event, data, id=id, volatile=volatile, ttl=ttl, echo=echo
                 )
             )
-        return _result(published)
+        return _wait(published)
 
     def close(self) -> None:
-        """Disconnect and end the thread. Calls under way raise Unavailable, and any that follow."""
+        """Disconnect and end the thread. Calls in progress and later ones raise Unavailable."""
         with self._lock:
             self._closed = True
-            self._stop()
+            self._stop_thread()
 
     def __enter__(self) -> Self:
         with self._lock:
-            self._connected()
+            self._connected_client()
         return self
 
     def __exit__(
@@ -78,51 +79,51 @@ class Publisher:
     ) -> None:
         self.close()
 
-    def _connected(self) -> HubClient:
-        """Return the client, connected; only under the lock."""
+    def _connected_client(self) -> HubClient:
+        """Return the client, connected. To be called under the lock."""
         if self._closed:
             raise Unavailable("the publisher is closed")
-        if self._owner != os.getpid():
+        if self._process_id != os.getpid():
             self._loop = self._client = None
         elif self._client is not None and self._client.failure is not None:
-            self._stop()
+            self._stop_thread()
         if self._client is None:
-            self._start()
+            self._start_thread()
         assert self._client is not None
         return self._client
 
-    def _start(self) -> None:
-        self._owner = os.getpid()
+    def _start_thread(self) -> None:
+        self._process_id = os.getpid()
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(
             target=self._loop.run_forever, name="hub-publisher", daemon=True
         )
         self._thread.start()
         try:
-            self._client = _result(self._submit(self._connect()))
+            self._client = _wait(self._submit(self._connect()))
         except BaseException:
-            self._stop()
+            self._stop_thread()
             raise
 
     async def _connect(self) -> HubClient:
         return await HubClient(self._url, **self._options).connect()
 
-    def _stop(self) -> None:
-        if self._loop is None or self._owner != os.getpid():
+    def _stop_thread(self) -> None:
+        if self._loop is None or self._process_id != os.getpid():
             return
-        _result(self._submit(self._wind_up()))
+        _wait(self._submit(self._close_client()))
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
         self._loop = self._client = None
 
-    async def _wind_up(self) -> None:
-        """Close the client, and see every call under way to its end."""
+    async def _close_client(self) -> None:
+        """Close the client, and wait until every call in progress has ended."""
         if self._client is not None:
             await self._client.close()
-        left = asyncio.all_tasks() - {asyncio.current_task()}
-        if left:
-            _, late = await asyncio.wait(left, timeout=WIND_UP)
+        calls = asyncio.all_tasks() - {asyncio.current_task()}
+        if calls:
+            _, late = await asyncio.wait(calls, timeout=CLOSE_TIMEOUT)
             for task in late:
                 task.cancel()
             await asyncio.gather(*late, return_exceptions=True)
@@ -132,8 +133,8 @@ class Publisher:
         return asyncio.run_coroutine_threadsafe(work, self._loop)
 
 
-def _result(future: concurrent.futures.Future[T]) -> T:
-    """Wait for what was submitted."""
+def _wait(future: concurrent.futures.Future[T]) -> T:
+    """Wait for submitted work, and return its result. Raises Unavailable where `close` cancelled it."""
     try:
         return future.result()
     except concurrent.futures.CancelledError:

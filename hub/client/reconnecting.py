@@ -1,8 +1,7 @@
-"""Keeps a client connected, connection after connection, and asks verbs over whichever is up.
+"""Keeps a client connected, one connection after another, and calls verbs over the open one.
 
-What is lost on the way is asked again, and a session that the hub could not continue is brought
-back into its rooms. Until that is done the delivery is held, so a connection that breaks on the
-way changes nothing but what has been done.
+A verb whose connection was lost is called again, and a session that the hub could not continue joins its
+rooms again. Until it has, the delivery is paused, so a connection that breaks meanwhile undoes nothing.
 """
 
 from __future__ import annotations
@@ -20,17 +19,17 @@ from hub.client.position import Position
 from hub.errors import HubError, Unavailable
 from hub.model import SessionInfo, offset_int
 
-BACKOFF_FIRST, BACKOFF_LONGEST = 0.2, 10.0  # seconds; jitter takes up to half of it away
+BACKOFF_MIN, BACKOFF_MAX = 0.2, 10.0  # seconds; jitter takes up to half of it away
 OPEN_TIMEOUT = 10.0  # seconds from the first packet to `hub:session`
 
 log = logging.getLogger("hub.client")
 
 
 class ReconnectingHubConnection:
-    """The connection of one client, as the client sees it: mostly up.
+    """The connection of one client; when it ends, another one is made.
 
-    `timeout` bounds every verb, its retries included; one not answered within `answer_timeout`
-    makes its link count as dead.
+    `timeout` (seconds) bounds every verb, its retries included. A connection on which a verb is not
+    answered within `answer_timeout` (seconds) counts as lost.
     """
 
     def __init__(
@@ -51,32 +50,33 @@ class ReconnectingHubConnection:
         self._delivery = delivery
         self._timeout = timeout
         self._answer_timeout = answer_timeout
-        # What the hub said of the session when the newest link was made.
+        # The `hub:session` of the newest connection.
         self.session: SessionInfo | None = None
-        # Rooms to be in; a session that could not be continued is brought into them again.
+        # The rooms that the session is to be in.
         self._rooms: set[str] = set()
-        # Rooms that the hub has lost, and whose gap is not with the delivery yet.
-        self._owed: set[str] = set()
-        # The link that may be asked, while there is one.
-        self.link: HubConnection | None = None
-        # Why the newest attempt failed.
+        # Rooms that the hub has lost, and that the session has not joined again yet.
+        self._lost_rooms: set[str] = set()
+        # The open connection, on which verbs may be called; None while there is none.
+        self.current: HubConnection | None = None
+        # Why the newest attempt to connect failed, or the newest connection ended.
         self.last_error: HubError | None = None
-        # Set while there is a link, and when there will be none any more, for the reason in `over`.
+        # Set when `current` or `_stop_reason` has been set.
         self._changed = asyncio.Event()
-        self._over: HubError | None = None
+        # Why there will be no connection any more.
+        self._stop_reason: HubError | None = None
         self._stopped = asyncio.Event()
 
     async def run(self) -> None:
-        """Make link after link; return never, raise a HubError where the hub says to stay away."""
+        """Keep connected for ever; raise a HubError where the hub does not want this client."""
         failures = 0
         while True:
-            link = HubConnection(self._delivery)
+            connection = HubConnection(self._delivery)
             try:
-                await self._open(link)
+                await self._open(connection)
                 failures = 0
-                self.link = link
+                self.current = connection
                 self._changed.set()
-                reason = await asyncio.shield(link.closed)
+                reason = await asyncio.shield(connection.closed)
                 if reason is not None:
                     raise reason
             except HubError as error:
@@ -86,102 +86,108 @@ class ReconnectingHubConnection:
                 failures += 1
                 log.info("not connected: %s", error)
             finally:
-                await self._drop(link)
-            await asyncio.sleep(_pause(failures))
+                await self._discard(connection)
+            await asyncio.sleep(_backoff(failures))
 
     def stop(self, reason: HubError) -> None:
-        """Let everybody who waits for a link know that there will be none."""
-        self._over = reason
+        """Raise `reason` in every call that waits for a connection, and in later ones."""
+        self._stop_reason = reason
         self._changed.set()
         self._stopped.set()
 
-    async def up(self) -> HubConnection:
-        """Return the link as soon as there is one."""
+    async def wait_connected(self) -> HubConnection:
+        """Return the open connection as soon as there is one. Raises the reason of `stop`."""
         while True:
-            if self._over is not None:
-                raise self._over
-            if self.link is not None:
-                return self.link
+            if self._stop_reason is not None:
+                raise self._stop_reason
+            if self.current is not None:
+                return self.current
             self._changed.clear()
             await self._changed.wait()
 
-    async def ask(self, verb: str, fields: dict[str, Any], *, retry: bool = True) -> dict[str, Any]:
-        """Send a verb, again while its outcome is unknown and time is left; return its answer."""
+    async def call_verb(
+        self, verb: str, fields: dict[str, Any], *, retry: bool = True
+    ) -> dict[str, Any]:
+        """Call a verb, again while its outcome is unknown and time is left; return its answer.
+
+        Raises the HubError that the hub answered; Unavailable where the outcome stays unknown.
+        """
         loop = asyncio.get_running_loop()
         deadline = loop.time() + self._timeout
         failures = 0
         while True:
             try:
                 async with asyncio.timeout_at(deadline):
-                    return await self._ask_once(await self.up(), verb, fields)
+                    return await self._call_once(await self.wait_connected(), verb, fields)
             except TimeoutError:
                 raise Unavailable(f"{verb}: no answer within {self._timeout} s") from None
             except HubError as error:
-                pause = _pause(failures)
+                pause = _backoff(failures)
                 late = loop.time() + pause > deadline
-                if late or not (error.retryable and retry) or self._over is not None:
+                if late or not (error.retryable and retry) or self._stop_reason is not None:
                     raise
             failures += 1
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(pause):
                     await self._stopped.wait()
 
-    async def _ask_once(
-        self, link: HubConnection, verb: str, fields: dict[str, Any]
+    async def _call_once(
+        self, connection: HubConnection, verb: str, fields: dict[str, Any]
     ) -> dict[str, Any]:
         try:
             async with asyncio.timeout(self._answer_timeout):
-                return await link.ask(verb, fields)
+                return await connection.call_verb(verb, fields)
         except TimeoutError:
-            link.end(None)
+            connection.mark_closed(None)
             raise Unavailable(f"{verb}: no answer within {self._answer_timeout} s") from None
 
-    def joined(self, room: str) -> None:
-        """Note that the session is to be in a room."""
+    def add_room(self, room: str) -> None:
+        """Remember that the session is to be in a room."""
         self._rooms.add(room)
 
-    def left(self, room: str) -> None:
-        """Note that the session is not to be in a room."""
+    def remove_room(self, room: str) -> None:
+        """Remember that the session is not to be in a room."""
         self._rooms.discard(room)
-        self._owed.discard(room)
+        self._lost_rooms.discard(room)
 
-    async def _open(self, link: HubConnection) -> None:
-        """Connect, bring the session into its rooms, and let what has come be handled."""
+    async def _open(self, connection: HubConnection) -> None:
+        """Connect, join the rooms that the hub has lost, and resume the delivery."""
         try:
             async with asyncio.timeout(OPEN_TIMEOUT):
-                reply, self.session = await link.open(self._url, self._auth, self._transports)
+                reply, self.session = await connection.open(self._url, self._auth, self._transports)
         except TimeoutError:
             raise Unavailable("the hub does not answer") from None
         self._position.pid = reply.get("pid", self._position.pid)
-        self._compare(self.session)
-        for room in sorted(self._owed):
-            said = await self._ask_once(link, "subscribe", {"room": room})
-            self._delivery.lost(room, until=str(offset_int(said["offset"]) + 1))
-            self._owed.discard(room)
-        self._delivery.release()
+        self._find_lost_rooms(self.session)
+        for room in sorted(self._lost_rooms):
+            answer = await self._call_once(connection, "subscribe", {"room": room})
+            self._delivery.add_lost_room(room, before=str(offset_int(answer["offset"]) + 1))
+            self._lost_rooms.discard(room)
+        self._delivery.resume()
 
-    def _compare(self, session: SessionInfo) -> None:
-        """Note which rooms the hub has lost, and which it knows of from an earlier process."""
+    def _find_lost_rooms(self, session: SessionInfo) -> None:
+        """Compare the rooms that the hub lists with those that the session is to be in."""
         listed = set(session.rooms)
         if session.recovered:
-            self._owed |= self._rooms - listed
+            self._lost_rooms |= self._rooms - listed
+            # An earlier process may have joined some.
             self._rooms |= {room for room in listed if not room.startswith("@")}
         else:
-            self._owed |= self._rooms
+            self._lost_rooms |= self._rooms
             if self._position.offset:
-                # The personal room, which a named session is always in: the old one was, too.
-                self._owed |= listed
+                # The personal room, which a named session is always in. The lost session was in it, too.
+                self._lost_rooms |= listed
 
-    async def _drop(self, link: HubConnection) -> None:
-        """Part with a link, and with what it brought that has not been handled."""
-        link.end(None)
-        if self.link is link:
-            self.link = None
-        self._delivery.hold()
-        await link.shut(end=False)
+    async def _discard(self, connection: HubConnection) -> None:
+        """Close a connection, and drop what it brought and no handler has had."""
+        connection.mark_closed(None)
+        if self.current is connection:
+            self.current = None
+        self._delivery.pause()
+        await connection.close(end_session=False)
 
 
-def _pause(failures: int) -> float:
-    """Return how long to wait before the next attempt."""
-    longest = min(BACKOFF_FIRST * 2.0 ** min(failures, 10), BACKOFF_LONGEST)
+def _backoff(failures: int) -> float:
+    """Return the seconds to wait after so many failures in a row, jitter included."""
+    longest = min(BACKOFF_MIN * 2.0 ** min(failures, 10), BACKOFF_MAX)
     return float(longest * random.uniform(0.5, 1))

@@ -122,15 +122,15 @@ class Python(Member):
         self.client.on("m")(self._message)
         self.client.on_gap(self._gap)
         delivery = self.client._delivery
-        handle = delivery._handle
+        handle_event = delivery._handle_event
 
         async def watched(event: str, *args: Any) -> None:
-            await handle(event, *args)
+            await handle_event(event, *args)
             if event == "hub:session":
                 # It may have handled more than the hub was told of; that stays its position.
                 self.hear(event, [args[0], self.client.offset])
 
-        delivery._handle = watched  # type: ignore[method-assign]
+        delivery._handle_event = watched  # type: ignore[method-assign]
 
     def _message(self, data: Any, meta: Any) -> None:
         self.got(meta.room, data, meta.offset)
@@ -158,7 +158,7 @@ class Python(Member):
     async def ask(self, verb: str, **fields: Any) -> dict[str, Any]:
         try:
             if verb == "ack":  # its answer says how much is stored, which `ack` does not
-                return await self.client._ask(verb, **fields)
+                return await self.client._call_verb(verb, **fields)
             said = await getattr(self.client, verb)(**fields)
         except HubError as error:
             return error.answer()

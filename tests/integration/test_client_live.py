@@ -147,7 +147,7 @@ async def test_the_largest_message(own_hub, client, room, transports, unit):
     """What the client refuses for its size is just what the hub would close the connection over."""
     hub = await own_hub(max_payload=2000)
     writer = await client(hub.url, transports=transports)
-    link = writer._connection.link
+    connection = writer._connection.current
     size = 2001
     while True:
         try:
@@ -155,11 +155,11 @@ async def test_the_largest_message(own_hub, client, room, transports, unit):
             break
         except errors.TooLarge:
             size -= 1
-    assert writer._connection.link is link
-    link.eio.max_payload += 4  # one byte, or four where it begins another group of base64
+    assert writer._connection.current is connection
+    connection.eio.max_payload += 4  # one byte, or four where it begins another group of base64
     with pytest.raises(errors.Unavailable):  # volatile: it is not tried again
         await writer.publish(room, "m", unit * (size + 1), volatile=True)
-    await eventually(lambda: writer._connection.link not in (None, link))
+    await eventually(lambda: writer._connection.current not in (None, connection))
 
 
 async def test_names_and_replacement(hub, client, name, room):

@@ -77,7 +77,7 @@ async def test_the_hubs_own_client(hub, client, raw, room, monkeypatch, transpor
         network.mute = False
         await eventually(lambda: heard == ["meanwhile"])
         await listener.close()
-        opened = [ws for ws in gc.get_objects() if type(ws) is connection._WebSocket]
+        opened = [ws for ws in gc.get_objects() if type(ws) is connection._ClientWebSocket]
         assert all(ws.closed for ws in opened if ws._response.url.port == network.port)
 
 

@@ -90,15 +90,15 @@ async def test_handlers_registered_behind_connect_are_in_time(fake, connect, mon
     """Nothing is handed out before the caller of `connect` had its turn, however much has come."""
     fake.replay = [(100 + number, number) for number in range(20)]
     client = connect()
-    up = client._connection.up
+    wait_connected = client._connection.wait_connected
 
-    async def up_late() -> Any:
-        link = await up()
-        await link.ask("history", {"room": "r"})  # answered behind the replay
-        return link
+    async def wait_for_the_replay() -> Any:
+        connection = await wait_connected()
+        await connection.call_verb("history", {"room": "r"})  # answered after the replay
+        return connection
 
     with monkeypatch.context() as patch:
-        patch.setattr(client._connection, "up", up_late)
+        patch.setattr(client._connection, "wait_connected", wait_for_the_replay)
         await client.connect()
         got = collect(client)
         await eventually(lambda: client.offset == "119")
@@ -369,8 +369,8 @@ async def test_verbs_are_bounded_in_time(fake, connect):
 
 async def test_closing_ends_the_pause_before_the_next_try(fake, connect, monkeypatch):
     """A verb that waits to be sent again is told at once that there is no client any more."""
-    monkeypatch.setattr(reconnecting, "BACKOFF_FIRST", 20 * UNIT)
-    monkeypatch.setattr(reconnecting, "BACKOFF_LONGEST", 20 * UNIT)
+    monkeypatch.setattr(reconnecting, "BACKOFF_MIN", 20 * UNIT)
+    monkeypatch.setattr(reconnecting, "BACKOFF_MAX", 20 * UNIT)
     client = connect()
     await client.connect()
     said = {"code": "unavailable", "message": "?", "retryable": True}
