@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 from aiohttp import web
@@ -17,40 +16,42 @@ PAGE_HEADERS = {
     "Cache-Control": "no-cache",
 }
 
-Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
-
 
 def build_app(node: Node, server: SocketIOServer) -> web.Application:
-    """Return the application that serves a node. Raises NotFound where files of the page are missing."""
+    """Return the application of one hub process. Raises NotFound if files of the page are missing."""
     app = web.Application()
-    app.router.add_get("/healthz", _healthz)
-    app.router.add_get("/readyz", _readyz(node, server))
+    health = Health(node, server)
+    app.router.add_get("/healthz", health.answer_healthz)
+    app.router.add_get("/readyz", health.answer_readyz)
     for path, file in static_files.routes().items():
-        app.router.add_get(path, _page_file(file))
+        app.router.add_get(path, PageFile(file).serve)
     server.attach(app)
     return app
 
 
-async def _healthz(_: web.Request) -> web.Response:
-    """Say that the process is up."""
-    return web.json_response({"ok": True})
+class Health:
+    """Answers whether the process runs, and whether it is ready for new clients."""
 
+    def __init__(self, node: Node, server: SocketIOServer) -> None:
+        self._node = node
+        self._server = server
 
-def _readyz(node: Node, server: SocketIOServer) -> Handler:
-    """Return the handler that says whether Redis and the bus are connected and new clients are admitted."""
+    async def answer_healthz(self, _: web.Request) -> web.Response:
+        """Answer that the process runs."""
+        return web.json_response({"ok": True})
 
-    async def readyz(_: web.Request) -> web.Response:
-        state = {"redis": node.store.commands.up, "bus": node.store.bus.up}
-        ready = all(state.values()) and not server.eio.admission.refusing
+    async def answer_readyz(self, _: web.Request) -> web.Response:
+        """Answer 200 if Redis and the bus are connected and new clients are admitted, otherwise 503."""
+        state = {"redis": self._node.store.commands.up, "bus": self._node.store.bus.up}
+        ready = all(state.values()) and not self._server.eio.admission.refusing
         return web.json_response({"ok": ready, **state}, status=200 if ready else 503)
 
-    return readyz
 
+class PageFile:
+    """One file of the page or of the browser libraries."""
 
-def _page_file(path: Path) -> Handler:
-    """Return the handler that serves one file of the page."""
+    def __init__(self, path: Path) -> None:
+        self._path = path
 
-    async def page_file(_: web.Request) -> web.StreamResponse:
-        return web.FileResponse(path, headers=PAGE_HEADERS)
-
-    return page_file
+    async def serve(self, _: web.Request) -> web.StreamResponse:
+        return web.FileResponse(self._path, headers=PAGE_HEADERS)

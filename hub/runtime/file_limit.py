@@ -1,4 +1,4 @@
-"""How many files the process may have open: each connection is one."""
+"""How many files the process may have open, and so how many connections: each connection is a file."""
 
 from __future__ import annotations
 
@@ -7,31 +7,38 @@ import resource
 
 log = logging.getLogger("hub.runtime")
 
-# More than anybody needs; some systems allow a thousand million, which makes starting a process slow.
-MOST = 1 << 20
-# Not for connections: Redis, the listening socket, files of the page, and HTTP requests that are only to be refused.
-RESERVE = 200
+# A higher limit is of no use. On some systems it is a thousand million, which makes starting a process slow.
+MAX_FILES = 1 << 20
+# For other files than admitted connections: Redis, the listening sockets, files of the page, and connections that are
+# only to be refused.
+RESERVED_FILES = 200
 
 
-def raise_limit() -> int:
-    """Raise the limit as far as this process may, and return it."""
+def raise_file_limit() -> int:
+    """Raise the limit on open files as far as this process may, and return it."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = MOST if hard == resource.RLIM_INFINITY else min(hard, MOST)
-    if soft == resource.RLIM_INFINITY or soft >= wanted:
-        return MOST if soft == resource.RLIM_INFINITY else soft
+    highest = MAX_FILES if hard == resource.RLIM_INFINITY else min(hard, MAX_FILES)
+    if soft == resource.RLIM_INFINITY or soft >= highest:
+        return MAX_FILES if soft == resource.RLIM_INFINITY else soft
     try:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
-    except (OSError, ValueError):  # some systems have a lower limit that they do not tell
+        resource.setrlimit(resource.RLIMIT_NOFILE, (highest, hard))
+    except (OSError, ValueError):  # some systems have a lower limit that they do not report
         return soft
-    return wanted
+    return highest
 
 
-def connections(wanted: int) -> int:
-    """Return how many connections to allow: `wanted` (0: any number), but not more than there are files for."""
-    files = raise_limit()
-    possible = max(1, files - RESERVE)
+def allowed_connections(wanted: int) -> int:
+    """Return how many connections to allow: `wanted` (0: any number), but not more than there are files for.
+
+    Raises the limit on open files first.
+    """
+    files = raise_file_limit()
+    possible = max(1, files - RESERVED_FILES)
     if wanted > possible:
         log.warning(
-            "max_connections %d: only %d, as at most %d files may be open", wanted, possible, files
+            "max_connections is %d, but only %d connections are possible: %d files may be open",
+            wanted,
+            possible,
+            files,
         )
     return min(wanted or possible, possible)

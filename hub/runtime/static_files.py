@@ -31,16 +31,11 @@ def client_dir() -> Path:
     return _CHECKOUT / "node_modules" / "socket.io-client" / "dist"
 
 
-def client_file() -> Path:
-    """Return the path of socket.io.min.js."""
-    return client_dir() / "socket.io.min.js"
-
-
 def routes() -> dict[str, Path]:
-    """Return URL path → file for everything that the hub serves as it is.
+    """Return URL path → file for every file that the hub serves.
 
-    Only what is named here is served, whatever else lies beside it. Raises NotFound where a
-    file is missing, which in a checkout means that the libraries were never fetched.
+    Other files of the directories are not served. Raises NotFound if a file is missing: in a checkout,
+    `make setup` fetches the libraries.
     """
     found = {"/": static_dir() / "index.html"}
     found |= {f"/static/{name}": static_dir() / name for name in PAGE_FILES[1:]}

@@ -96,7 +96,7 @@ def test_every_file_of_the_page_is_found():
     }
     assert {"/socket.io/socket.io.min.js", "/socket.io/socket.io.min.js.map"} <= found.keys()
     assert found["/"] == static_files.static_dir() / "index.html"
-    assert found["/socket.io/socket.io.min.js"] == static_files.client_file()
+    assert found["/socket.io/socket.io.min.js"] == static_files.client_dir() / "socket.io.min.js"
 
 
 def test_a_missing_library_is_told_with_its_remedy(monkeypatch, tmp_path):

@@ -9,7 +9,7 @@ import socket
 import pytest
 import uvloop
 
-from hub.runtime.listener import AT_ONCE, listen
+from hub.runtime.listener import ACCEPTS_PER_TURN, listen
 
 
 def kept_alive(transport: asyncio.BaseTransport) -> bool:
@@ -17,7 +17,7 @@ def kept_alive(transport: asyncio.BaseTransport) -> bool:
     return bool(accepted.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE))
 
 
-def patience(transport: asyncio.BaseTransport) -> int:
+def write_timeout(transport: asyncio.BaseTransport) -> int:
     accepted = transport.get_extra_info("socket")
     return accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT)
 
@@ -33,13 +33,15 @@ def test_clients_that_come_together_are_accepted_together(host):
     async def main() -> None:
         async with contextlib.AsyncExitStack() as stack:
             address = await listen(stack, Protocol, host, 0, 30.0)
-            for _ in range(AT_ONCE):  # the kernel connects them; the loop stands still meanwhile
+            for _ in range(
+                ACCEPTS_PER_TURN
+            ):  # the kernel connects them; the loop stands still meanwhile
                 stack.enter_context(socket.create_connection((host, address[1])))
             for _ in range(3):
                 await asyncio.sleep(0)
-            assert len(accepted) == AT_ONCE
+            assert len(accepted) == ACCEPTS_PER_TURN
             assert all(map(kept_alive, accepted))
-            assert set(map(patience, accepted)) == {30_000}
+            assert set(map(write_timeout, accepted)) == {30_000}
         with pytest.raises(ConnectionRefusedError):
             socket.create_connection((host, address[1]))
 

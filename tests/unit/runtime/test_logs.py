@@ -19,7 +19,7 @@ def written() -> Iterator[io.StringIO]:
     """Logs at 'info' into a string; everything as before afterwards."""
     root = logging.getLogger()
     handlers, level = root.handlers[:], root.level
-    levels = {name: logging.getLogger(name).level for name in ("hub", *logs._NOISY)}
+    levels = {name: logging.getLogger(name).level for name in ("hub", *logs._NOISY_LIBRARIES)}
     stream = io.StringIO()
     logs.setup("info", stream)
     yield stream

@@ -1,0 +1,46 @@
+"""aiohttp's server of one hub process: its connections, their bounds, and its end."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+from collections.abc import AsyncIterator
+
+from aiohttp import web
+
+from hub.engineio.http_errors import RequestHandler, answer_http_errors
+from hub.runtime.listener import listen
+from hub.settings import Settings
+
+# Seconds that HTTP requests in progress have to end when the server closes.
+SHUTDOWN_TIMEOUT = 2.0
+# Seconds after which an idle connection, or one whose request head does not end, is closed; aiohttp's default is an hour.
+IDLE_TIMEOUT = 75.0
+# Seconds for which the rest of a refused body is read and dropped, so that its sender receives the response.
+LINGERING_TIME = 0.5
+# Seconds, at least, after which a connection whose peer takes nothing is cut. A session's pings end it in no less.
+MIN_WRITE_TIMEOUT = 30.0
+
+
+@contextlib.asynccontextmanager
+async def http_server(app: web.Application, settings: Settings) -> AsyncIterator[int]:
+    """Serve an application on the host and port of the settings; yield the port. Raises OSError."""
+    runner = web.AppRunner(app, handle_signals=False, shutdown_timeout=SHUTDOWN_TIMEOUT)
+    await runner.setup()
+    async with contextlib.AsyncExitStack() as stack:
+        stack.push_async_callback(runner.cleanup)
+        assert runner.server is not None
+        runner.server.request_handler = answer_http_errors(runner.server.request_handler)
+        protocol = functools.partial(
+            RequestHandler,
+            runner.server,
+            loop=asyncio.get_running_loop(),
+            access_log=None,  # type: ignore[arg-type]  # as aiohttp's runner passes it on
+            tcp_keepalive=False,  # `listen` sets it
+            keepalive_timeout=IDLE_TIMEOUT,
+            lingering_time=LINGERING_TIME,
+        )
+        write_timeout = max(settings.ping_interval + settings.ping_timeout, MIN_WRITE_TIMEOUT)
+        address = await listen(stack, protocol, settings.host, settings.port, write_timeout)
+        yield address[1]
