@@ -14,7 +14,7 @@ import msgspec.inspect as types
 
 from hub.api.limits import Cost
 from hub.api.registry import VERBS
-from hub.cli.serve_options import FLAGS
+from hub.cli.serve_options import SERVE_OPTIONS
 from hub.cli.settings_reference import SETTINGS, Setting
 from hub.field_docs import field_docs
 
@@ -51,9 +51,9 @@ def settings_page(_: str) -> str:
 
 
 def _facts(setting: Setting) -> Iterator[str]:
-    for flag in FLAGS:
-        if flag.field == setting.name:
-            yield f"Option: `{flag.name}`"
+    for option in SERVE_OPTIONS:
+        if option.field == setting.name:
+            yield f"Option: `{option.name}`"
     if setting.unit:
         yield f"Unit: {setting.unit}"
     value, *larger = setting.default_text.split(" ", 1) if setting.default != "" else ("",)

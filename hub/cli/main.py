@@ -1,4 +1,4 @@
-"""The command line: its commands, and one sentence for each mistake."""
+"""The command line `hub`: its commands, its exit status, and the sentences in which it reports errors."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ cli.add_command(show_settings)
 
 
 def main(args: Sequence[str] | None = None) -> None:
-    """Run the command line and exit: 0 done, 1 the hub cannot run, 2 it was asked wrongly."""
+    """Run the command line and exit. Status: 0 done, 1 the hub cannot run, 2 wrong usage, 130 interrupted."""
     try:
         status = cli.main(args, prog_name="hub", standalone_mode=False)
     except click.exceptions.NoArgsIsHelpError as error:
@@ -53,13 +53,14 @@ def _fail(sentence: str, status: int) -> None:
 
 
 def _sentence(error: click.UsageError) -> str:
-    """Return what was wrong, naming the option or the variable, whichever held the value."""
+    """Return the sentence for a usage error. It names the option or the variable that had the value."""
     param, context = error.__dict__.get("param"), error.ctx
     if isinstance(param, ServeOption) and isinstance(context, click.Context):
         source = context.get_parameter_source(param.name or "")
-        named = param.flag.name if source is ParameterSource.COMMANDLINE else param.flag.envvar
+        spec = param.spec
+        name = spec.name if source is ParameterSource.COMMANDLINE else spec.variable
         if isinstance(error, click.BadParameter) and not isinstance(error, click.MissingParameter):
-            return invalid(named, error.message)
+            return invalid(name, error.message)
     return error.format_message()
 
 

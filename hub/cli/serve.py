@@ -1,4 +1,4 @@
-"""`hub serve`: the options of serving, and what they start."""
+"""The command `hub serve`."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from click.core import ParameterSource
 from msgspec import inspect
 
 import hub
-from hub.cli.config import load
-from hub.cli.serve_options import FLAGS, Flag
+from hub.cli.config import read_settings
+from hub.cli.serve_options import SERVE_OPTIONS, OptionSpec
 from hub.cli.settings_reference import Setting
 from hub.errors import Unavailable
 from hub.runtime import logs
 
-# What the system says where it does not let the hub listen.
-NO_ADDRESS = (errno.EADDRINUSE, errno.EADDRNOTAVAIL, errno.EACCES)
+# Errors of the system if the hub cannot listen on its address.
+LISTEN_ERRORS = (errno.EADDRINUSE, errno.EADDRNOTAVAIL, errno.EACCES)
 
-SERVE_HELP = """Serve the hub until it is told to stop (SIGTERM or Ctrl-C).
+SERVE_HELP = """Serve the hub until it is stopped (SIGTERM or Ctrl-C).
 
-Publishes into rooms reach every subscriber in one order; who was away gets what it missed. Once
-connections are accepted, one line on standard output says where. Logs go to standard error.
+The messages of a room reach every subscriber in one order. A client that reconnects receives what it missed. Once
+the hub accepts connections, it prints its address in one line on standard output. Logs go to standard error.
 """
 SERVE_EPILOG = """\b
 Examples:
@@ -35,15 +35,15 @@ Examples:
   hub serve --host 0.0.0.0 --redis-url redis://localhost:6379/0
   HUB_CORS=https://example.org hub serve
 
-An option wins over its variable, a variable over the default. `hub settings` lists the finer
-settings too, which have variables only."""
+An option wins over its variable, a variable over the default. `hub settings` lists all settings,
+also those that have only a variable."""
 
 
 class ServeCommand(click.Command):
-    """Shows the options under the headings of their settings, in the order of FLAGS."""
+    """Lists the options in its help under the headings of their settings."""
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        headings = {flag.field: flag.setting.section for flag in FLAGS}
+        headings = {spec.field: spec.setting.section for spec in SERVE_OPTIONS}
         sections: dict[str, list[tuple[str, str]]] = {}
         for param in self.get_params(ctx):
             if (row := param.get_help_record(ctx)) is not None:
@@ -56,24 +56,24 @@ class ServeCommand(click.Command):
 class ServeOption(click.Option):
     """An option whose help ends with its variable and its default."""
 
-    def __init__(self, flag: Flag) -> None:
+    def __init__(self, spec: OptionSpec) -> None:
         super().__init__(
-            [flag.name],
-            type=option_type(flag.setting),
-            default=flag.setting.default,
-            envvar=flag.envvar,
-            metavar=flag.metavar or flag.setting.unit.upper() or None,
+            [spec.name],
+            type=option_type(spec.setting),
+            default=spec.setting.default,
+            envvar=spec.variable,
+            metavar=spec.metavar or spec.setting.unit.upper() or None,
         )
-        self.flag = flag
+        self.spec = spec
 
     def get_help_record(self, ctx: click.Context) -> tuple[str, str]:
-        default = self.flag.shown_default or self.flag.setting.default_text
-        name = f"{self.flag.name} {self.make_metavar(ctx)}"
-        return name, f"{self.flag.help}  [{self.flag.envvar}; default: {default}]"
+        default = self.spec.shown_default or self.spec.setting.default_text
+        name = f"{self.spec.name} {self.make_metavar(ctx)}"
+        return name, f"{self.spec.help}  [{self.spec.variable}; default: {default}]"
 
 
 def option_type(setting: Setting) -> click.ParamType[Any]:
-    """Return the option type that holds a setting's bounds as Settings states them."""
+    """Return the option type with the bounds of a setting."""
     match setting.type:
         case inspect.IntType(ge=low, le=high):
             return click.IntRange(low, high)
@@ -86,48 +86,49 @@ def option_type(setting: Setting) -> click.ParamType[Any]:
             return click.STRING
 
 
-def serve(**given: Any) -> None:
-    """Run the hub with the options that were given; `load` reads the variables."""
+def run_hub(**options: Any) -> None:
+    """Run the hub with the settings of the options and variables."""
     context = click.get_current_context()
-    explicit = {
-        name: value
-        for name, value in given.items()
-        if context.get_parameter_source(name) is ParameterSource.COMMANDLINE
+    given = {
+        field: value
+        for field, value in options.items()
+        if context.get_parameter_source(field) is ParameterSource.COMMANDLINE
     }
-    chosen = load(os.environ, explicit)
-    logs.setup(chosen.log_level)
-    from hub.runtime import process  # heavy, and of no use to --help
+    settings = read_settings(os.environ, given)
+    logs.setup(settings.log_level)
+    from hub.runtime import process  # its imports take long, and --help does not need them
 
-    # Messages make no cycles: looking for some every 700 objects was 6 % of the time.
+    # Messages make no reference cycles. By default Python looks for cycles after every 700 new objects, which took 6 %
+    # of the time.
     gc.freeze()
     gc.set_threshold(50_000, 20, 20)
 
     try:
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-            runner.run(process.serve(chosen, announce=announce))
+            runner.run(process.serve(settings, announce=print_address))
     except OSError as error:
-        if error.errno in NO_ADDRESS or isinstance(error, socket.gaierror):
+        if error.errno in LISTEN_ERRORS or isinstance(error, socket.gaierror):
             why = (error.strerror or str(error)).rpartition(": ")[2]
-            raise Unavailable(f"Cannot listen on {chosen.host}:{chosen.port}: {why}.") from None
+            raise Unavailable(f"Cannot listen on {settings.host}:{settings.port}: {why}.") from None
         raise
 
 
 serve_command = ServeCommand(
     "serve",
-    callback=serve,
-    params=[ServeOption(flag) for flag in FLAGS],
+    callback=run_hub,
+    params=[ServeOption(spec) for spec in SERVE_OPTIONS],
     help=SERVE_HELP,
     epilog=SERVE_EPILOG,
 )
 
 
-def announce(url: str) -> None:
-    """Say on standard output, in one line, where the hub listens."""
+def print_address(url: str) -> None:
+    """Print in one line on standard output where the hub listens."""
     click.echo(f"Socket.IO Hub {hub.__version__} listening on {url}")
 
 
 def _loop_factory() -> Any:
-    """Return uvloop's loop where it is installed, else None: asyncio's own."""
+    """Return what makes uvloop's event loop if that is installed, otherwise None: asyncio's own loop."""
     try:
         import uvloop
     except ImportError:

@@ -1,4 +1,4 @@
-"""The options of `hub serve`: which settings they are."""
+"""The options of `hub serve`: which settings have one."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from typing import NamedTuple
 from hub.cli.settings_reference import SETTINGS, Setting
 
 
-class Flag(NamedTuple):
-    """An option of `hub serve`: a field of Settings, whose explanation is its help."""
+class OptionSpec(NamedTuple):
+    """An option of `hub serve`. It gives a field of Settings, and its help is the field's explanation."""
 
     field: str
-    # Stands for the value in the help; otherwise its unit does.
+    # Stands for the value in the help; None: its unit does.
     metavar: str | None = None
-    # What the default does, where the value does not show it.
+    # The default in words, where its value does not explain itself.
     shown_default: str | None = None
 
     @property
@@ -25,7 +25,7 @@ class Flag(NamedTuple):
         return "--" + self.field.replace("_", "-")
 
     @property
-    def envvar(self) -> str:
+    def variable(self) -> str:
         return self.setting.variable
 
     @property
@@ -33,25 +33,25 @@ class Flag(NamedTuple):
         return self.setting.description
 
 
-FLAGS = (
-    Flag("host", "ADDRESS"),
-    Flag("port", "PORT"),
-    Flag("redis_url", "URL", "a server of the hub's own"),
-    Flag("data_dir", "DIRECTORY"),
-    Flag("fsync"),
-    Flag("prefix", "WORD"),
-    Flag("cors", "ORIGINS", "the hub's own pages only"),
-    Flag("trusted_proxies", "NETWORKS", "none"),
-    Flag("ping_interval"),
-    Flag("ping_timeout"),
-    Flag("max_payload"),
-    Flag("max_connections", None, "as many as it may have files open"),
-    Flag("connections_per_address"),
-    Flag("log_length"),
-    Flag("log_age"),
-    Flag("inbox_length"),
-    Flag("named_life"),
-    Flag("anonymous_life"),
-    Flag("drain"),
-    Flag("log_level"),
+SERVE_OPTIONS = (
+    OptionSpec("host", "ADDRESS"),
+    OptionSpec("port", "PORT"),
+    OptionSpec("redis_url", "URL", "the embedded server"),
+    OptionSpec("data_dir", "DIRECTORY"),
+    OptionSpec("fsync"),
+    OptionSpec("prefix", "WORD"),
+    OptionSpec("cors", "ORIGINS", "the hub's own pages only"),
+    OptionSpec("trusted_proxies", "NETWORKS", "none"),
+    OptionSpec("ping_interval"),
+    OptionSpec("ping_timeout"),
+    OptionSpec("max_payload"),
+    OptionSpec("max_connections", None, "as many as files may be open"),
+    OptionSpec("connections_per_address"),
+    OptionSpec("log_length"),
+    OptionSpec("log_age"),
+    OptionSpec("inbox_length"),
+    OptionSpec("named_life"),
+    OptionSpec("anonymous_life"),
+    OptionSpec("drain"),
+    OptionSpec("log_level"),
 )

@@ -1,4 +1,4 @@
-"""Explains the settings: meaning, unit, default and bounds, as help, `hub settings` and the docs show them."""
+"""The meaning, unit, default and bounds of each setting, for `hub serve --help`, `hub settings` and the docs."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ import msgspec.inspect as types
 from hub.field_docs import field_docs
 from hub.settings import GIB, HOUR, KIB, MIB, TIB, YEAR, Settings
 
-# What larger numbers are shown in, too: the first that divides them. Times below a minute stay as they are.
+# Larger units by their size, in which a number is shown, too: in the first one that divides it. Times below a minute
+# have none.
 _SIZES = {TIB: "TiB", GIB: "GiB", MIB: "MiB", KIB: "KiB", 10**9: "GB", 10**6: "MB", 1000: "kB"}
 _TIMES = {int(YEAR): "years", int(HOUR): "h", 60: "min"}
-_LARGER = {"bytes": _SIZES, "seconds": _TIMES}
+_LARGER_UNITS = {"bytes": _SIZES, "seconds": _TIMES}
 # A section's heading in the source of Settings, and its first field.
 _SECTION = re.compile(r"^ +# -- (.+)\n\s+(\w+):", re.MULTILINE)
 
@@ -26,11 +27,11 @@ class Setting(NamedTuple):
     name: str
     default: object
     type: types.Type
-    # The values there are, in the order of the source, where the type lists them.
+    # The possible values, in the order of the source, where the type lists them.
     choices: tuple[str, ...] = ()
-    # Of a number.
+    # Of a number; otherwise empty.
     unit: str = ""
-    # Bounds in words that follow the setting's name.
+    # The bounds as a sentence whose subject is the setting (`it …`), where the type does not state them.
     rule: str = ""
 
     @property
@@ -39,13 +40,13 @@ class Setting(NamedTuple):
 
     @property
     def section(self) -> str:
-        """The heading that it stands under."""
-        return _source().sections[self.name]
+        """Return the heading of its section."""
+        return _settings_source().sections[self.name]
 
     @property
     def description(self) -> str:
-        """One or a few sentences: what it does, and what happens at the bound."""
-        return _source().descriptions[self.name]
+        """Return a few sentences: what it does, and what happens at its bound."""
+        return _settings_source().descriptions[self.name]
 
     @property
     def default_text(self) -> str:
@@ -53,7 +54,7 @@ class Setting(NamedTuple):
 
     @property
     def bounds(self) -> str:
-        """The values that it may have, in words; empty where there is nothing to say."""
+        """Return in words which values it may have; empty if any."""
         match self.type:
             case types.IntType(ge=int(low), le=int(high)):
                 return f"{self.text(low)} to {self.text(high)}"
@@ -69,16 +70,16 @@ class Setting(NamedTuple):
                 return self.rule
 
     def text(self, value: object) -> str:
-        """Return a value as one writes it in a variable, and in larger units behind it."""
+        """Return a value as it is written in a variable, then in parentheses in a larger unit."""
         text = variable_text(value)
-        for size, unit in _LARGER.get(self.unit, {}).items():
+        for size, unit in _LARGER_UNITS.get(self.unit, {}).items():
             if isinstance(value, int | float) and value and value % size == 0:
                 return f"{text} ({int(value // size)} {unit})"
         return text
 
 
 def variable_text(value: object) -> str:
-    """Return a setting's value as one writes it in a variable."""
+    """Return a setting's value as it is written in a variable."""
     if isinstance(value, bool):
         return str(value).lower()
     return str(value).removesuffix(".0") if isinstance(value, float) else str(value)
@@ -102,23 +103,23 @@ def _settings() -> dict[str, Setting]:
     return found
 
 
-class _Source(NamedTuple):
-    """What the source of Settings says and the class does not: by field, its section and its explanation."""
+class _SettingsSource(NamedTuple):
+    """What only the source of Settings has: by field, the section and the explanation."""
 
     sections: dict[str, str]
     descriptions: dict[str, str]
 
 
 @functools.cache
-def _source() -> _Source:
-    """Read the source. Raises OSError where only compiled modules are installed."""
+def _settings_source() -> _SettingsSource:
+    """Read the source of Settings. Raises OSError where only compiled modules are installed."""
     source = inspect.getsource(Settings)
     begins = {name: title for title, name in _SECTION.findall(source)}
     title, sections = "", {}
     for name in Settings.__struct_fields__:
         sections[name] = title = begins.get(name, title)
-    return _Source(sections, field_docs(Settings))
+    return _SettingsSource(sections, field_docs(Settings))
 
 
-# By name, in the order of the struct.
+# By field name, in the order of the source.
 SETTINGS = _settings()

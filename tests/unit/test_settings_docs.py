@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from hub.cli.serve_options import FLAGS
+from hub.cli.serve_options import SERVE_OPTIONS
 from hub.cli.settings_reference import SETTINGS, Setting
 from hub.settings import Settings
 from tests.support.tools import ROOT
@@ -35,7 +35,7 @@ def test_every_setting_is_explained(setting: Setting) -> None:
 
 def test_settings_and_options_are_listed_in_the_order_of_the_struct() -> None:
     assert tuple(SETTINGS) == Settings.__struct_fields__
-    places = [list(SETTINGS).index(flag.field) for flag in FLAGS]
+    places = [list(SETTINGS).index(option.field) for option in SERVE_OPTIONS]
     assert places == sorted(places)
 
 

@@ -16,7 +16,7 @@ import pytest
 import hub
 import hub.runtime
 from hub.cli import config, main
-from hub.cli.serve_options import FLAGS
+from hub.cli.serve_options import SERVE_OPTIONS
 from hub.cli.settings_reference import SETTINGS
 from hub.errors import Unavailable
 from hub.settings import Settings
@@ -104,14 +104,14 @@ def test_an_empty_option_counts_as_not_given_where_empty_says_nothing(run, app, 
     assert app.started == [Settings(data_dir="/d")]
 
 
-@pytest.mark.parametrize("flag", FLAGS, ids=lambda flag: flag.field)
-def test_every_option_is_a_setting_and_has_its_help(run, flag):
-    assert flag.field in Settings.__struct_fields__
-    assert re.fullmatch(r"[A-Z].*\.", flag.help)
+@pytest.mark.parametrize("option", SERVE_OPTIONS, ids=lambda option: option.field)
+def test_every_option_is_a_setting_and_has_its_help(run, option):
+    assert option.field in Settings.__struct_fields__
+    assert re.fullmatch(r"[A-Z].*\.", option.help)
     status, out, _ = run("serve", "--help")
     assert status == 0
-    assert f"{flag.name} " in out
-    assert f"[{flag.envvar};" in re.sub(r"\s+", " ", out).replace("[ ", "[")
+    assert f"{option.name} " in out
+    assert f"[{option.variable};" in re.sub(r"\s+", " ", out).replace("[ ", "[")
 
 
 def test_help_fits_the_terminal(run):
@@ -269,7 +269,7 @@ def test_settings_hides_a_password_wherever_it_stands(run, monkeypatch, url, sho
 
 
 def test_settings_can_be_read_back(run, monkeypatch):
-    assert config.load(read_environment_file(run("settings")[1]), {}) == Settings()
+    assert config.read_settings(read_environment_file(run("settings")[1]), {}) == Settings()
 
 
 def test_a_shell_can_read_the_settings(run, monkeypatch, tmp_path):
@@ -284,7 +284,7 @@ def test_a_shell_can_read_the_settings(run, monkeypatch, tmp_path):
         check=True,
     )
     assert read.stderr == ""
-    assert config.load(read_environment_file(read.stdout), {}) == Settings(lease=3.5)
+    assert config.read_settings(read_environment_file(read.stdout), {}) == Settings(lease=3.5)
 
 
 def test_version(run):
