@@ -1,1 +1,1 @@
-"""The Valkey server that a hub without a Redis of its own starts and watches."""
+"""The Valkey server that a hub starts if its settings name no Redis."""

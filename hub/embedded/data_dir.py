@@ -1,16 +1,14 @@
-"""The data directory of a hub with its own server: who holds it, and what lies in it.
+"""The data directory of a hub with an embedded server: its lock, its socket and its log.
 
-It belongs to one hub at a time, and holds:
+One hub at a time uses it. It contains:
 
-    hub.lock     locked by the hub while it lives (its process id is inside, for people)
-    redis.lock   locked by the server and its children while any of them lives; names their
-                 process group
-    redis.sock   where the server listens; a link into a directory of its own where this path
-                 would be longer than a socket's may be
-    redis.log    what the server says of itself; redis.log.1 its older part
+    hub.lock         locked by the hub while it runs; contains the hub's process id, for people
+    redis.lock       locked by the server and its children while any of them runs; contains their process group
+    redis.sock       the server's socket; a link to it if this path is too long for a socket
+    redis.log        the server's log; redis.log.1 is the older part
     appendonlydir/   the data
 
-Locks end with the processes that hold them, however these end, so nothing here is ever stale.
+The system releases a lock when the processes that hold it end, even by SIGKILL. So no lock is ever stale.
 """
 
 from __future__ import annotations
@@ -26,35 +24,36 @@ from typing import IO
 
 from hub.errors import HubError
 
-# sun_path holds 108 bytes on Linux and 104 elsewhere, the closing zero included.
-SOCKET_PATH_MAX = 107 if sys.platform == "linux" else 103
-LOG_MAX = 4 * 1024 * 1024
+# Bytes. The system's field for it (sun_path) has 108 on Linux and 104 elsewhere, one of them for the final zero.
+MAX_SOCKET_PATH = 107 if sys.platform == "linux" else 103
+MAX_LOG = 4 * 1024 * 1024  # bytes
 
 
 class EmbeddedServerError(HubError):
-    """The hub's own server cannot run; the message tells the operator why, in a sentence."""
+    """The embedded server cannot run. The message is a sentence that says why."""
 
 
 class DataDir:
-    """A data directory: `take()` it, use it, `free()` it."""
+    """A data directory; to be used between `lock` and `unlock`."""
 
     def __init__(self, path: str) -> None:
-        # Absolute: the server and the next hub may have other working directories.
+        # Absolute, because the server and the next hub may have other working directories.
         self.path = Path(path).absolute()
-        # Where the server listens; `take` settles it.
+        # The path on which the server is to listen; `lock` may choose another one.
         self.socket = self.path / "redis.sock"
         self.log = self.path / "redis.log"
-        # Open, and thereby locked, from take to free.
-        self._held: IO[str] | None = None
+        # hub.lock, open from `lock` to `unlock`.
+        self._lock_file: IO[str] | None = None
 
     @property
-    def taken(self) -> bool:
-        return self._held is not None
+    def locked(self) -> bool:
+        """Return whether this process has locked the directory."""
+        return self._lock_file is not None
 
-    def take(self) -> None:
-        """Make this process the directory's hub.
+    def lock(self) -> None:
+        """Lock the directory for this process, and choose the path of the socket.
 
-        Raises EmbeddedServerError where another hub is, OSError where the directory is unusable.
+        Raises EmbeddedServerError if another hub has locked it, OSError if the directory is unusable.
         """
         self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
         file = (self.path / "hub.lock").open("a+")
@@ -74,32 +73,32 @@ class DataDir:
         file.truncate(0)
         file.write(f"{os.getpid()}\n")
         file.flush()
-        self._held = file
+        self._lock_file = file
         self._choose_socket()
 
-    def free(self) -> None:
-        """Let the next hub have the directory."""
-        if self._held is not None:
+    def unlock(self) -> None:
+        """Unlock the directory for the next hub, and remove the socket."""
+        if self._lock_file is not None:
             try:
                 self._remove_socket()
             finally:
-                self._held.close()
-                self._held = None
+                self._lock_file.close()
+                self._lock_file = None
 
     # ----------------------------------------------------------------- the server's lock
 
-    def server_lock(self) -> IO[str]:
-        """Open redis.lock: to be locked, and inherited by the server."""
+    def open_server_lock(self) -> IO[str]:
+        """Open redis.lock, which is to be locked and inherited by the server."""
         return (self.path / "redis.lock").open("a+")
 
     def server_group(self) -> int | None:
-        """Return the process group of a server that still runs here, None where none does.
+        """Return the process group of the server that runs here, None if none runs.
 
-        The answer is safe to signal: whoever holds the lock is in that group, and the system
-        gives a group's number to nobody else as long as it has members. 0: the server has not
-        yet come so far as to name it.
+        0: a server is starting and has not written its group yet. Any other group is safe to signal. The
+        processes that hold the lock are members of it, and the system does not use a group's number again
+        while the group has members.
         """
-        with self.server_lock() as lock:
+        with self.open_server_lock() as lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
@@ -110,17 +109,17 @@ class DataDir:
     # ------------------------------------------------------------------------ its socket
 
     def _choose_socket(self) -> None:
-        """Settle where the server listens, and clear away what a killed hub left there."""
+        """Choose the path on which the server listens, and remove a socket that a killed hub left."""
         self._remove_socket()
         inside = self.path / "redis.sock"
         self.socket = inside
-        if len(os.fsencode(inside)) <= SOCKET_PATH_MAX:
+        if len(os.fsencode(inside)) <= MAX_SOCKET_PATH:
             return
-        # Made for this user alone, under a name that nobody can have foreseen.
+        # Only this user may use this directory, and nobody can predict its name.
         elsewhere = Path(tempfile.mkdtemp(prefix="hub-"))
         self.socket = elsewhere / "redis.sock"
         inside.symlink_to(self.socket)
-        if len(os.fsencode(self.socket)) > SOCKET_PATH_MAX:
+        if len(os.fsencode(self.socket)) > MAX_SOCKET_PATH:
             raise EmbeddedServerError(
                 f"The paths of the data directory {self.path} and of the temporary directory "
                 f"{elsewhere.parent} are both too long for a Unix socket; choose a shorter "
@@ -138,17 +137,17 @@ class DataDir:
     # --------------------------------------------------------------------------- its log
 
     def rotate_log(self) -> None:
-        """Keep the log bounded: two files of LOG_MAX and what one run adds."""
-        if self.log.exists() and self.log.stat().st_size > LOG_MAX:
+        """Bound the log to two files of MAX_LOG bytes, and what one run of the server adds."""
+        if self.log.exists() and self.log.stat().st_size > MAX_LOG:
             self.log.replace(self.path / "redis.log.1")
 
-    def last_words(self) -> str:
-        """Return the log's last line that says something, without its time and process."""
+    def last_log_line(self) -> str:
+        """Return the log's last line that is not blank, without its time and process."""
         try:
             with self.log.open("rb") as file:
                 file.seek(max(0, self.log.stat().st_size - 4096))
                 lines = file.read().decode(errors="replace").splitlines()
         except OSError:
             return ""
-        said = [line for line in lines if line.strip()]
-        return re.sub(r"^\d+:\w .{0,40}? [*#.-] ", "", said[-1]) if said else ""
+        lines = [line for line in lines if line.strip()]
+        return re.sub(r"^\d+:\w .{0,40}? [*#.-] ", "", lines[-1]) if lines else ""

