@@ -1,14 +1,14 @@
-"""The hub's one tree of errors, and how each is told to a client.
+"""The errors that a client may get, with their codes.
 
 HubError
 ├── BadRequest      a field is missing, of the wrong type, or out of bounds
-├── Unauthorized    who are you?
-├── Forbidden       not for you
-├── NotFound        there is no such thing
-├── TooLarge        over a stated size
-├── RateLimited     too many, too fast
-├── Unavailable     Redis is away or slow; the outcome is unknown
-└── Internal        a fault of the hub's own
+├── Unauthorized    the client has not proven who it is
+├── Forbidden       the client may not do this
+├── NotFound        what the request names does not exist
+├── TooLarge        the request is over a documented size
+├── RateLimited     the client sends too many requests in a short time
+├── Unavailable     Redis is not reachable or slow; the outcome is unknown
+└── Internal        a fault of the hub itself
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import Any
 class HubError(Exception):
     """An error that a client may see.
 
-    `code` is one of PROTOCOL §4's; `retryable` says whether the same request may succeed later.
+    `code`: see "Errors" in docs/protocol.md. `retryable`: true means that the same request may succeed later.
     """
 
     code = "internal"
@@ -29,8 +29,8 @@ class HubError(Exception):
         super().__init__(message)
         self.message = message
 
-    def answer(self) -> dict[str, Any]:
-        """Return the answer to a verb that failed (PROTOCOL §4)."""
+    def to_answer(self) -> dict[str, Any]:
+        """Return the answer of a verb that failed with this error."""
         return {
             "ok": False,
             "error": {"code": self.code, "message": self.message, "retryable": self.retryable},
@@ -71,6 +71,7 @@ class Internal(HubError):
     code = "internal"
 
 
+# By code.
 ERRORS: dict[str, type[HubError]] = {
     cls.code: cls
     for cls in (

@@ -9,9 +9,9 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-_PID = re.compile(
-    r"([A-Za-z0-9._-]{1,128})\.([0-9]{1,16})\.([0-9]{1,16})\.([A-Za-z0-9_-]{22,64})\Z"
-)
+from hub.model import CLIENT_ID
+
+_PID = re.compile(rf"({CLIENT_ID})\.([0-9]{{1,16}})\.([0-9]{{1,16}})\.([A-Za-z0-9_-]{{22,64}})\Z")
 
 
 @dataclass(frozen=True, slots=True, repr=False)

@@ -89,7 +89,7 @@ class Call:
         pipeline = self.pipeline
         pipeline.limits.leave(self.size)
         if isinstance(result, HubError):
-            self.reply(result.answer())
+            self.reply(result.to_answer())
         elif self.ack:
             more = b',"duplicate":true' if duplicate else b""
             text = b'3%b[{"ok":true,"offset":"%d"%b}]' % (self.ack.encode(), result, more)
@@ -158,12 +158,12 @@ class VerbPipeline:
             assert pending is not None
             await pending
         except HubError as error:
-            call.reply(error.answer())
+            call.reply(error.to_answer())
         except NotOwner as refusal:
             self.node.sessions.on_not_owner(self.session, refusal)
         except Exception:
             log.exception("a %s failed", verb.name)
-            call.reply(Internal(FAILED).answer())
+            call.reply(Internal(FAILED).to_answer())
         finally:
             self.limits.leave(call.size)
 

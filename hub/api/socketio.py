@@ -115,12 +115,12 @@ class SocketIOGateway:
                 request = decode(event, verb.request, arguments, len(attachments), depth)
         except BadRequest as error:
             if ack:
-                pipeline.write_answer(ack, limits.charge_failed(error).answer())
+                pipeline.write_answer(ack, limits.charge_failed(error).to_answer())
             else:
                 limits.charge_failed(error)
         except HubError as error:
             if ack:
-                pipeline.write_answer(ack, error.answer())
+                pipeline.write_answer(ack, error.to_answer())
         else:
             size = len(text) + sum(map(len, attachments)) if attachments else len(text)
             pipeline.submit(verb, request, attachments, ack, size)

@@ -161,5 +161,5 @@ class Python(Member):
                 return await self.client._call_verb(verb, **fields)
             said = await getattr(self.client, verb)(**fields)
         except HubError as error:
-            return error.answer()
+            return error.to_answer()
         return {"ok": True, "offset": said.offset if said is not None else ""}
