@@ -79,7 +79,7 @@ class _ClientWebSocket(aiohttp.ClientWebSocketResponse):
 
 
 class _EngineClient(engineio.AsyncClient):  # type: ignore[misc]
-    # Bytes that one WebSocket message or polling body may have; None: the hub has not said so.
+    # Bytes that one WebSocket message or polling body may have; None: the handshake has no bound.
     max_payload: int | None = None
 
     async def _connect_websocket(self, *args: Any) -> Any:

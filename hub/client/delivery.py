@@ -128,7 +128,7 @@ class Delivery:
         self._work_arrived.set()
 
     def close(self) -> None:
-        """Let `run` return. A handler that is running is cancelled by whoever cancels its task."""
+        """Let `run` return when the handler that is running has; to stop it earlier, cancel its task."""
         self._closed = True
         self.pause()
         self._work_arrived.set()

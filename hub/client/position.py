@@ -52,8 +52,8 @@ class Position:
     def start_from(self, session: SessionInfo, offset: str, *, manual_acks: bool) -> None:
         """Take the offset that the hub continues from, which came with `hub:session`.
 
-        A handler may have advanced the position while the connection was being made. That stays, unless
-        the hub's clock is behind it (`reset`) or the session is another one.
+        A handler may have advanced the position while the connection was being made. Then the position
+        stays, unless it is newer than the hub's newest offset (`reset`) or the session is another one.
         """
         ours = offset_int(self.offset)
         ahead = offset_int(offset) <= ours <= offset_int(session.head)
