@@ -7,6 +7,14 @@ from collections.abc import Iterator
 import pytest
 
 from tests.support.redis import RedisServer
+from tests.support.times import UNIT
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_configure(config: pytest.Config) -> None:
+    """Stretch the time that a test may take, as all times are."""
+    if config.option.timeout is None:
+        config.option.timeout = float(config.getini("timeout")) * UNIT
 
 
 @pytest.fixture(scope="session")

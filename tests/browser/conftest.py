@@ -14,6 +14,7 @@ import pytest_asyncio
 from playwright.async_api import Browser, Page, async_playwright
 
 from tests.support.hubs import Hub
+from tests.support.times import UNIT
 
 # As root in a container, and without a word to hosts elsewhere.
 FLAGS = [
@@ -83,7 +84,7 @@ async def hub_goes(excused: list[str]) -> None:
 async def page(browser: Browser, complaints: list[str], excused: list[str]) -> AsyncIterator[Page]:
     """A page of its own; whatever it complained of in the end fails the test."""
     page = await browser.new_page(viewport={"width": 1200, "height": 900})
-    page.set_default_timeout(15_000)
+    page.set_default_timeout(15_000 * UNIT)
     page.on("pageerror", lambda error: complaints.append(f"error: {error}"))
     page.on(
         "console",

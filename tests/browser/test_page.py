@@ -9,11 +9,11 @@ import redis
 from playwright.async_api import Locator, Page, expect
 
 from tests.support.hubs import Hub
-from tests.support.times import eventually
+from tests.support.times import UNIT, eventually
 
 # One browser serves them all, so they share its loop.
-pytestmark = [pytest.mark.timeout(120), pytest.mark.asyncio(loop_scope="module")]
-expect.set_options(timeout=15_000)
+pytestmark = [pytest.mark.timeout(120 * UNIT), pytest.mark.asyncio(loop_scope="module")]
+expect.set_options(timeout=15_000 * UNIT)
 
 StartHub = Callable[..., Hub]
 
@@ -137,7 +137,7 @@ async def test_a_gap_is_told(page, start_hub):
 
 async def test_a_session_that_has_ended_begins_anew_and_catches_up(page, start_hub):
     """The new session asks for what came since the last message seen: earlier, not replay."""
-    hub = start_hub(anonymous_life=1)
+    hub = start_hub(anonymous_life=UNIT)
     a, b = await visit(page, hub)
     await a.publish("seen")
     await expect(b.entries("live")).to_have_text(["seen"])
@@ -151,7 +151,7 @@ async def test_a_session_that_has_ended_begins_anew_and_catches_up(page, start_h
 
 async def test_more_than_one_answer_holds_is_told(page, start_hub):
     """A new session's first answer is the beginning of what was missed; that it has an end is said."""
-    hub = start_hub(anonymous_life=1, replay_bytes=1024)
+    hub = start_hub(anonymous_life=UNIT, replay_bytes=1024)
     a, b = await visit(page, hub)
     await a.publish("seen")
     await expect(b.entries("live")).to_have_text(["seen"])

@@ -12,11 +12,12 @@ from typing import Any
 from tests.chaos.history import Began, Proved, Record
 from tests.chaos.member import ATTEMPT, LOST, Member, Tap
 from tests.support.raw import Raw
+from tests.support.times import MS, UNIT
 
 # Seconds between two looks at a connection.
-LOOK = 0.1
+LOOK = 100 * MS
 # Seconds, from and to, after which one that was put out by its rival takes the session over again.
-RIVALRY = (1.0, 4.0)
+RIVALRY = (UNIT, 4 * UNIT)
 
 
 _numbers = itertools.count(1)
@@ -147,7 +148,7 @@ class Bare(Member):
             raise TimeoutError from error
 
     async def _run(self) -> None:
-        delay = 0.05
+        delay = 50 * MS
         while self.fault is None and not self._parting:
             self.session = session = _Bare(self.url, self._transport, self)
             self._asked = time.monotonic()
@@ -159,7 +160,7 @@ class Bare(Member):
                     self.fault = f"was refused: {reply}"
                     return
                 self._pid = reply.get("pid")
-                delay = 0.05
+                delay = 50 * MS
                 patience = (
                     session.handshake["pingInterval"] + session.handshake["pingTimeout"]
                 ) / 1000
@@ -177,7 +178,7 @@ class Bare(Member):
                     await session.drop()
             pause, self.pause = self.pause, 0.0
             await asyncio.sleep(pause + delay * random.uniform(0.5, 1))
-            delay = min(2 * delay, 0.5)
+            delay = min(2 * delay, 500 * MS)
 
     def _auth(self) -> dict[str, Any]:
         auth: dict[str, Any] = {}

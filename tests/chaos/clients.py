@@ -17,6 +17,7 @@ from tests.chaos.member import ATTEMPT, Member, Tap
 from tests.support.hubs import secrets
 from tests.support.js import JSClient
 from tests.support.stock import Stock
+from tests.support.times import MS
 
 
 class JS(Member):
@@ -82,7 +83,7 @@ class StockPython(Member):
                 )  # fmt: skip
                 return
             except socketio.exceptions.ConnectionError:
-                await asyncio.sleep(0.1)
+                await asyncio.sleep(100 * MS)
 
     async def stop(self) -> None:
         await self._stock.sio.shutdown()

@@ -17,28 +17,28 @@ from tests.chaos.history import Forgotten, History
 from tests.support.hubs import MAIN, Hub
 from tests.support.proxy import Proxy, _Pair, _reset
 from tests.support.redis import RedisServer
-from tests.support.times import UNIT, eventually, eventually_true
+from tests.support.times import MS, UNIT, eventually, eventually_true
 
 PREFIX = "chaos"
 # Short times and small bounds, so that each of them is met within a minute.
 SETTINGS: dict[str, Any] = {
-    "lease": 3.0 * UNIT,
-    "bus_silence": 2.0 * UNIT,
-    "redis_timeout": 3.0 * UNIT,
-    "ping_interval": 2.0 * UNIT,
-    "ping_timeout": 2.0 * UNIT,
+    "lease": 3 * UNIT,
+    "bus_silence": 2 * UNIT,
+    "redis_timeout": 3 * UNIT,
+    "ping_interval": 2 * UNIT,
+    "ping_timeout": 2 * UNIT,
     "log_length": 100,
     "inbox_length": 40,
     "replay_count": 50,
     "buffer_high": 16384,
     "buffer_low": 4096,
-    "drain": 0.3,
+    "drain": 300 * MS,
 }
 # What a Redis must be told to lose nothing that it acknowledged; a replica is given its copy at once.
 LASTING = ("--appendonly", "yes", "--appendfsync", "always", "--repl-diskless-sync-delay", "0")
 # Seconds within which hubs are ready after the last fault was healed: the longest pause between two attempts to
 # reach Redis is 2 s.
-READY = 10.0 * UNIT
+READY = 10 * UNIT
 
 
 class RedisWire(Proxy):

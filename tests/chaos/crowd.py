@@ -12,7 +12,7 @@ from tests.chaos.clients import JS, Python, StockPython
 from tests.chaos.cluster import Cluster
 from tests.chaos.member import Member
 from tests.chaos.producers import Producer
-from tests.support.times import SOON
+from tests.support.times import MS, SOON, UNIT
 
 # Calm rooms keep more than anybody misses; the flood passes a log's length within seconds.
 CALM = ["calm-1", "calm-2", "calm-3"]
@@ -140,13 +140,13 @@ class Crowd:
         varied = self.bare("polling", returns=True, named=True)
         history = self.history
         self.producers = [
-            Producer(quick, history, CALM, pause=1.6, window=4),
-            *(Producer(member, history, CALM, pause=0.4) for member in slow),
-            Producer(flooder, history, [FLOOD], pause=0.06, window=10, pad=1000),
-            Producer(varied, history, [MIXED], pause=0.5, window=3, traits=True),
-            Producer(self.hub_client(named=True), history, [MIXED], pause=0.3, traits=True),
-            Producer(self.js(), history, [MIXED], pause=0.3, traits=True),
-            Producer(self.bare("websocket", returns=True), history, [QUIET], pause=0.5),
+            Producer(quick, history, CALM, pause=1600 * MS, window=4),
+            *(Producer(member, history, CALM, pause=400 * MS) for member in slow),
+            Producer(flooder, history, [FLOOD], pause=60 * MS, window=10, pad=1000),
+            Producer(varied, history, [MIXED], pause=500 * MS, window=3, traits=True),
+            Producer(self.hub_client(named=True), history, [MIXED], pause=300 * MS, traits=True),
+            Producer(self.js(), history, [MIXED], pause=300 * MS, traits=True),
+            Producer(self.bare("websocket", returns=True), history, [QUIET], pause=500 * MS),
         ]
         for producer in self.producers:
             await producer.start()
@@ -180,15 +180,15 @@ class Crowd:
                     for room in rooms:
                         await member.join(room)
                 for _ in range(dice.randint(1, 4)):
-                    await asyncio.sleep(dice.uniform(0.2, 2))
+                    await asyncio.sleep(dice.uniform(200 * MS, 2 * UNIT))
                     if rooms and dice.random() < 0.5:
                         room = dice.choice(rooms)
                         async with gate.passing():
                             await member.leave(room)
-                            await asyncio.sleep(dice.uniform(0, 1))
+                            await asyncio.sleep(dice.uniform(0, UNIT))
                             await member.join(room)
                     else:
-                        member.cut(dice.uniform(0, 3))
+                        member.cut(dice.uniform(0, 3 * UNIT))
             finally:
                 if dice.random() < 0.5:
                     await member.quit()

@@ -17,8 +17,10 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from tests.support.times import UNIT
+
 # Seconds that a body past its deadline has to come to its end.
-GRACE = 60.0
+GRACE = 60 * UNIT
 # The variable that every process of a run inherits.
 MARK = "CHAOS_RUN"
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 from tests.support.hubs import Hub
 from tests.support.light import Light, Refused
+from tests.support.times import MS, SOON
 
 ROOM = "deploy"
 # As stock JavaScript clients have it: seconds before the first attempt, give or take a half, doubled up to the last.
@@ -111,7 +112,9 @@ class Deploy:
         ]
 
 
-async def deploy(old: Hub, new: Hub, count: int, *, seed: int = 1, pause: float = 0.1) -> Deploy:
+async def deploy(
+    old: Hub, new: Hub, count: int, *, seed: int = 1, pause: float = 100 * MS
+) -> Deploy:
     """Let `count` clients of `old` hear a message each `pause` seconds, end `old`, and wait until all are on `new`."""
     loop = asyncio.get_running_loop()
     chance = random.Random(seed)
@@ -140,10 +143,10 @@ async def deploy(old: Hub, new: Hub, count: int, *, seed: int = 1, pause: float 
     back = loop.time() - began
     enough.set()
     await publishing
-    deadline = loop.time() + 10
+    deadline = loop.time() + SOON
     result = Deploy(clients, published, ended, back, [c.let_go - began for c in clients])
     while result.wrong() and loop.time() < deadline:
-        await asyncio.sleep(0.05)
+        await asyncio.sleep(50 * MS)
     for client in clients:
         client.leave()
     producer.cut()

@@ -20,16 +20,16 @@ from tests.chaos.deadline import deadline
 from tests.chaos.history import Began, Gap, Got, Publication
 from tests.support.hubs import MAIN
 from tests.support.raw import Raw
-from tests.support.times import SOON, UNIT, eventually, eventually_true
+from tests.support.times import MS, SOON, UNIT, eventually, eventually_true
 
 # Seconds by which a drill makes something late that others are to overtake.
-LATE = 0.4 * UNIT
+LATE = 400 * MS
 # Seconds within which a client that is live hears a message.
-HEARD = 4.0 * UNIT
+HEARD = 4 * UNIT
 # Seconds within which a story has ended: fewer than pytest gives a test, as that could not say how it stands.
 PLAY = 4 * SOON
 # Seconds within which one is told of a gap.
-TOLD = 2.0 * UNIT
+TOLD = 2 * UNIT
 
 
 class Brittle(Bare):

@@ -15,12 +15,12 @@ from tests.support.hubs import Hub
 from tests.support.light import Light
 from tests.support.probe import MAIN
 from tests.support.raw import Raw
-from tests.support.times import UNIT
+from tests.support.times import MS, UNIT
 
 # Everything that is remembered runs out within seconds.
-LIFE = 0.5 * UNIT
+LIFE = 500 * MS
 SETTINGS = {
-    "anonymous_life": LIFE, "named_life": LIFE, "log_age": LIFE, "dedupe_life": LIFE, "lease": 3.0,
+    "anonymous_life": LIFE, "named_life": LIFE, "log_age": LIFE, "dedupe_life": LIFE, "lease": 3 * UNIT,
     "log_length": 20, "inbox_length": 5,
 }  # fmt: skip
 WORKERS = 24
@@ -76,7 +76,7 @@ async def held(hub: Hub, client: redis.Redis) -> Held:
             break
         before = keys
         await asyncio.sleep(2 * LIFE)
-    await asyncio.sleep(0.2)  # for what we asked by to be closed there too
+    await asyncio.sleep(200 * MS)  # for what we asked by to be closed there too
     files = len(list(Path(f"/proc/{pid}/fd").iterdir()))
     return Held(
         found["tasks"], files, resident(pid), found["objects"], circles, keys, found["kinds"]

@@ -27,10 +27,10 @@ from tests.chaos.history import (
     Record,
     blob,
 )
-from tests.support.times import eventually
+from tests.support.times import MS, UNIT, eventually
 
 # Seconds for one attempt to connect, and for one answer.
-ATTEMPT = 4.0
+ATTEMPT = 4 * UNIT
 # What ends a bare connection or an attempt at one.
 LOST = (aiohttp.ClientError, OSError, TimeoutError, AssertionError)
 
@@ -89,13 +89,15 @@ class Member:
     async def began(self) -> None:
         """Wait for its first session."""
         await eventually(
-            lambda: any(isinstance(event, Began) for event in self.record.events), 60.0, self.name
+            lambda: any(isinstance(event, Began) for event in self.record.events),
+            60 * UNIT,
+            self.name,
         )
 
     async def acknowledge(self) -> None:
         """Tell again and again, until cancelled, that what has arrived is processed."""
         while True:
-            await asyncio.sleep(random.uniform(0.2, 0.6))
+            await asyncio.sleep(random.uniform(200 * MS, 600 * MS))
             with contextlib.suppress(*LOST):
                 await self.acknowledge_once()
 
@@ -129,13 +131,13 @@ class Member:
             try:
                 answer = await self.ask(verb, **fields)
             except LOST:
-                await asyncio.sleep(0.1)
+                await asyncio.sleep(100 * MS)
                 continue
             if answer["ok"]:
                 return answer
             if not answer["error"]["retryable"]:
                 raise AssertionError(f"{self.name}: {verb} {fields}: {answer}")
-            await asyncio.sleep(random.uniform(0.1, 0.3))
+            await asyncio.sleep(random.uniform(100 * MS, 300 * MS))
 
     def hear(self, event: str, args: list[Any]) -> None:
         """Write an event of the hub's down."""

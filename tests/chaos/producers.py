@@ -12,6 +12,7 @@ from typing import Any
 
 from tests.chaos.history import History, Publication, blob
 from tests.chaos.member import LOST, Member
+from tests.support.times import MS, UNIT
 
 # Only these say that trying again is of use.
 RETRYABLE = ("unavailable", "rate_limited")
@@ -94,7 +95,7 @@ class Producer:
                 self.refused += 1
             if publication.volatile:
                 return publication  # who is there now has heard it, or nobody
-            await asyncio.sleep(random.uniform(0.05, 0.25))
+            await asyncio.sleep(random.uniform(50 * MS, 250 * MS))
 
     @staticmethod
     def _vary(publication: Publication, data: dict[str, Any]) -> None:
@@ -102,6 +103,6 @@ class Producer:
             case 0:
                 publication.volatile = True
             case 1:
-                publication.ttl = random.choice([0.5, 2.0, 600.0])
+                publication.ttl = random.choice([500 * MS, 2 * UNIT, 600 * UNIT])
             case 2 | 3:
                 data["b"] = blob(publication.key)

@@ -19,7 +19,7 @@ from tests.chaos.crowd import ROOMS, Crowd
 from tests.chaos.faults import ALL, FailedOver, Fault
 from tests.chaos.history import Gap, Proved
 from tests.chaos.member import Member
-from tests.support.times import SOON
+from tests.support.times import MS, SOON
 
 # What a gap may be told for: a flood, and a primary lost with its last writes. What expires is never due.
 REASONS = ("overflow", "reset")
@@ -111,7 +111,7 @@ class Storm:
                     # Half of them strike hubs that have hardly recovered.
                     with contextlib.suppress(AssertionError):
                         await self.cluster.ready()
-                await asyncio.sleep(dice.uniform(0.1, 0.6))
+                await asyncio.sleep(dice.uniform(100 * MS, 600 * MS))
 
     def _note(self, lane: str, what: str) -> None:
         line = f"{time.monotonic() - self._began:7.2f} {what}"
@@ -146,7 +146,7 @@ class Storm:
                 return {r: member.last(r) - last[r] for r in rooms if member.last(r) < last[r]}
 
             while behind() and time.monotonic() < deadline:
-                await asyncio.sleep(0.05)
+                await asyncio.sleep(50 * MS)
             if has := behind():
                 why = f"{has} {members[0].standing()}".rstrip()
                 found.append(Violation("deaf", f"{members[0].name} ({members[0].kind})", why))

@@ -9,6 +9,7 @@ import aiohttp
 from tests.chaos.drill import LATE, Drill, Scene, play
 from tests.support.raw import Raw
 from tests.support.socketio_wire import CONNECT, encode, join_payload
+from tests.support.times import UNIT
 
 
 async def late_post(d: Drill) -> None:
@@ -34,4 +35,7 @@ async def late_post(d: Drill) -> None:
 
 async def test_a_connect_that_was_given_up_puts_nobody_out():
     """It is over when its POST is, and the connection that it replaced comes back."""
-    assert await play(Scene(late_post, {"ping_timeout": 20.0, "redis_timeout": 10.0}), None) == []
+    assert (
+        await play(Scene(late_post, {"ping_timeout": 20 * UNIT, "redis_timeout": 10 * UNIT}), None)
+        == []
+    )

@@ -8,6 +8,7 @@ import pytest
 
 from tests.chaos.bare import Bare
 from tests.chaos.history import Began, History
+from tests.support.times import UNIT
 
 
 @pytest.mark.parametrize("cut_short", [False, True])
@@ -32,7 +33,7 @@ async def test_who_says_goodbye_does_not_come_back(cluster, cut_short):
     if cut_short:
         quitting.cancel()
     else:
-        await asyncio.wait([member._task], timeout=1.0)
+        await asyncio.wait([member._task], timeout=UNIT)
         go_on.set()
     await asyncio.wait([quitting])
     assert member._task.done()

@@ -14,10 +14,10 @@ from tests.support.hubs import Hub
 from tests.support.light import Light, Refused
 from tests.support.raw import Raw
 from tests.support.socketio_wire import CONNECT, decode, split_payload
-from tests.support.times import UNIT, eventually, eventually_true
+from tests.support.times import MS, UNIT, eventually, eventually_true
 
 CLIENTS = 400
-DRAIN = 4.0 * UNIT
+DRAIN = 4 * UNIT
 
 
 @pytest.fixture
@@ -61,7 +61,7 @@ async def test_a_few_clients_are_not_kept_waiting(hub, raw):
 
 async def test_vanished_clients_do_not_hold_up_the_end(hub):
     """Polling clients for whom something is left and who will never fetch it."""
-    old = await hub(drain=0.1, ping_interval=60, ping_timeout=60)
+    old = await hub(drain=100 * MS, ping_interval=60 * UNIT, ping_timeout=60 * UNIT)
     async with aiohttp.ClientSession() as http:
         for _ in range(20):
             url = f"{old.url}/socket.io/?EIO=4&transport=polling"

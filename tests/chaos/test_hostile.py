@@ -15,7 +15,7 @@ from tests.support.expect import exactly
 from tests.support.hubs import Hub
 from tests.support.light import Light, Refused
 from tests.support.raw import Raw
-from tests.support.times import SOON, UNIT, eventually
+from tests.support.times import MS, SOON, UNIT, eventually
 
 VERBS, PUBLISHES = 40, 100
 # What is asked, and how often a second it may be.
@@ -68,7 +68,7 @@ async def others(raw):
             while not over.is_set():
                 await asyncio.wait_for(talker.publish("others", len(sent)), SOON)
                 sent.append(len(sent))
-                await asyncio.sleep(0.02 * UNIT)
+                await asyncio.sleep(20 * MS)
 
         talking = asyncio.create_task(talk())
         yield sent
@@ -117,7 +117,7 @@ async def test_a_flood_is_refused_by_name_and_number(strict, raw, others, packet
         assert error["retryable"] is True
         assert f"at most {rate} " in error["message"]
         assert "again in" in error["message"]
-        await asyncio.sleep(0.3 * UNIT)
+        await asyncio.sleep(300 * MS)
         (later,) = await answers_to(client, packet, 1)
         assert later not in refused
         assert not client.closed
@@ -128,7 +128,7 @@ async def test_whoever_does_not_care_is_not_read(strict, others, flood):
     """A refusal costs something too: after many of them the connection is left alone for a while."""
     packet, rate = FLOODS[flood]
     client = await (await Light.open("127.0.0.1", strict.port)).connect()
-    total, within = 50_000, 2.0 * UNIT
+    total, within = 50_000, 2 * UNIT
     async with others(strict) as sent:
         began = len(sent)
         loop = asyncio.get_running_loop()
@@ -157,7 +157,7 @@ async def test_events_without_an_acknowledgement_are_no_way_around(strict, other
         for _ in range(5000):
             client.send(f'42["{event}",{{}}]')
         behind = client.ask("history", room="r")
-        await asyncio.sleep(2.0 * UNIT)
+        await asyncio.sleep(2 * UNIT)
         assert not behind.done()
         assert not client.closed.done()
     client.cut()
@@ -172,7 +172,7 @@ async def test_what_is_no_event_is_read_more_slowly(hub, others):
     async with others(victim):
         for _ in range(1000):
             client.send("40/nowhere,")
-        await asyncio.sleep(2.0 * UNIT)
+        await asyncio.sleep(2 * UNIT)
         assert 50 <= len(refusals) <= 500
         assert not client.closed.done()
     client.cut()
@@ -180,7 +180,9 @@ async def test_what_is_no_event_is_read_more_slowly(hub, others):
 
 async def test_what_is_under_way_is_bounded_in_bytes(hub, own_redis, raw):
     """A client publishes 40 MB while Redis is silent: the hub takes in some of it, and all once Redis speaks."""
-    victim = await hub(pending_bytes=1024 * 1024, redis_timeout=60, bus_silence=60, lease=60)
+    victim = await hub(
+        pending_bytes=1024 * 1024, redis_timeout=60 * UNIT, bus_silence=60 * UNIT, lease=60 * UNIT
+    )
     client = await raw(victim.url)
     await client.publish("r", "before")
     before = resident(victim.pid)
@@ -190,7 +192,7 @@ async def test_what_is_under_way_is_bounded_in_bytes(hub, own_redis, raw):
         sending = asyncio.gather(
             *(client.send(f"42{number}{text}") for number in range(1000, 1400))
         )
-        await asyncio.sleep(1.5 * UNIT)
+        await asyncio.sleep(1500 * MS)
         assert resident(victim.pid) - before < 12 * 1024
     finally:
         own_redis.resume()
@@ -202,7 +204,9 @@ async def test_what_is_under_way_is_bounded_in_bytes(hub, own_redis, raw):
 async def test_others_wait_for_a_bounded_part_of_any_flood(hub, own_redis, raw):
     """However many connections flood: of their verbs few are ahead of a bystander's, and all are answered in the end."""
     together = 50
-    victim = await hub(pending_together=together, redis_timeout=60, bus_silence=60, lease=60)
+    victim = await hub(
+        pending_together=together, redis_timeout=60 * UNIT, bus_silence=60 * UNIT, lease=60 * UNIT
+    )
     bystander = await raw(victim.url)
     flooders = [await (await Light.open("127.0.0.1", victim.port)).connect() for _ in range(8)]
     own_redis.pause()
@@ -212,9 +216,9 @@ async def test_others_wait_for_a_bounded_part_of_any_flood(hub, own_redis, raw):
             for client in flooders
             for _ in range(300)
         ]
-        await asyncio.sleep(0.5 * UNIT)
+        await asyncio.sleep(500 * MS)
         asked = asyncio.create_task(bystander.publish("others", "meanwhile"))
-        await asyncio.sleep(0.2 * UNIT)
+        await asyncio.sleep(200 * MS)
     finally:
         own_redis.resume()
     offset = int(await asked)
@@ -237,7 +241,7 @@ async def test_long_answers_wait_for_their_reader(hub, raw, others):
         ids = range(1000, 1200)
         for number in ids:
             await greedy.send(f'42{number}["history",{{"room":"long","limit":40}}]')
-        await asyncio.sleep(1.0 * UNIT)
+        await asyncio.sleep(UNIT)
         assert resident(victim.pid) - before < 12 * 1024
     greedy.go_on()
     for number in ids:
@@ -373,7 +377,7 @@ async def test_lies_in_acknowledgements_change_nothing(hub, raw):
 
 async def test_a_client_that_never_acknowledges_costs_its_bounds(hub, raw, own_redis, others):
     """It gets the same again at each return, as far as the log goes; nothing grows, and all of it runs out."""
-    life = 0.5 * UNIT
+    life = 500 * MS
     victim = await hub(
         log_length=50, inbox_length=20, named_life=life, anonymous_life=life, log_age=life, dedupe_life=life
     )  # fmt: skip

@@ -15,7 +15,7 @@ from tests.chaos.leaks import LIFE, Held, cycles, held, resident, watched
 from tests.support.hubs import Hub
 from tests.support.light import Light
 from tests.support.raw import Raw
-from tests.support.times import SOON, STEP, eventually_true
+from tests.support.times import MS, SOON, STEP, eventually_true
 
 WARM_UP, CYCLES = 1500, 3000
 # Libraries keep what they have seen, up to some hundreds.
@@ -105,7 +105,7 @@ async def test_who_goes_is_let_go_of_at_once(hub, going):
     assert await circles() < count / 10
 
 
-@pytest.mark.parametrize("hub", [{"redis_timeout": 0.2}], indirect=True)
+@pytest.mark.parametrize("hub", [{"redis_timeout": 200 * MS}], indirect=True)
 async def test_who_waits_in_vain_leaves_nothing(hub, own_redis):
     """While Redis is away: nothing that gave up waiting for the channel of a room that others are in."""
     member = await (await Light.open("127.0.0.1", hub.port)).connect()

@@ -9,6 +9,7 @@ import pytest
 from tests.chaos.drill import Drill
 from tests.chaos.faults import Fault
 from tests.chaos.storm import Storm
+from tests.support.times import MS, UNIT
 
 
 class Quick(Fault):
@@ -40,7 +41,7 @@ class Calm:
 async def test_a_storm_that_cannot_finish_says_which_fault_struck_how_often():
     storm = Storm(SimpleNamespace(history=None), Calm(), 1, [Quick, Vain])
     with pytest.raises(AssertionError) as failed:
-        await storm.rage(enough=3, limit=1.5)
+        await storm.rage(enough=3, limit=1500 * MS)
     said = str(failed.value)
     assert "not done within" in said
     assert f"of 3 times each: Vain 0, Quick {storm.faults[0].count}\n" in said
@@ -55,7 +56,7 @@ async def test_a_fault_that_fails_is_not_mistaken_for_that():
 
     storm = Storm(SimpleNamespace(history=None), Calm(), 1, [Fails])
     with pytest.raises(TimeoutError, match="its own"):
-        await storm.rage(enough=1, limit=30)
+        await storm.rage(enough=1, limit=30 * UNIT)
 
 
 async def test_a_drill_says_what_it_did_and_how_its_clients_stand(cluster):

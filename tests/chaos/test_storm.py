@@ -17,13 +17,14 @@ import pytest
 from tests.chaos.deadline import GRACE, deadline, marked
 from tests.chaos.faults import ALL
 from tests.chaos.storm import raging
+from tests.support.times import UNIT
 
 MINUTES = float(os.environ.get("CHAOS_MINUTES", "0"))
 SCALE = int(os.environ.get("CHAOS_SCALE", "4"))
 SEED = int(os.environ.get("CHAOS_SEED", random.randrange(10**6)))
 ENOUGH = 3
 # Seconds after which a storm that has not done enough is given up, and after which one that does not end is.
-LIMIT, DEADLINE = 180.0, 300.0
+LIMIT, DEADLINE = 180 * UNIT, 300 * UNIT
 
 
 @pytest.fixture(autouse=True)

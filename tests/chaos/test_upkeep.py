@@ -13,7 +13,7 @@ from hub.settings import Settings
 from hub.store.store import Store
 from tests.support.hubs import Hub
 from tests.support.raw import Raw
-from tests.support.times import eventually
+from tests.support.times import UNIT, eventually
 
 
 @pytest.fixture
@@ -122,7 +122,7 @@ main()
 async def test_a_background_task_that_dies_takes_the_node_down(redis_server):
     """Loudly, and in order: its clients are parked and told to come back, and the process says that it failed."""
     hub = await asyncio.to_thread(
-        Hub(redis_server.url, "upkeep", main=("-c", BROKEN), lease=4.0).start
+        Hub(redis_server.url, "upkeep", main=("-c", BROKEN), lease=4 * UNIT).start
     )
     client = await Raw(hub.url).open()
     await client.connect({"client_id": "ada"})
@@ -141,7 +141,7 @@ async def test_a_background_task_that_dies_takes_the_node_down(redis_server):
 async def test_a_change_of_redis_that_cannot_be_dealt_with_takes_the_node_down(own_redis):
     """Who does not find out what Redis has forgotten must not go on as if it were nothing."""
     hub = await asyncio.to_thread(
-        Hub(own_redis.url, "upkeep", main=("-c", BROKEN_CHANGE), lease=4.0).start
+        Hub(own_redis.url, "upkeep", main=("-c", BROKEN_CHANGE), lease=4 * UNIT).start
     )
     own_redis.kill()
     await asyncio.to_thread(own_redis.start)

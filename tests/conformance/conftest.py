@@ -20,8 +20,9 @@ from hub.engineio.server import EngineServer
 from hub.socketio.server import SocketIOServer
 from tests.conformance import engineio_server, socketio_server
 from tests.support.socketio_wire import OPEN, decode
+from tests.support.times import MS, UNIT
 
-# How long anything that must happen may take.
+# The product answers or closes within a second: a promise in seconds, and not a multiple of the unit.
 SOON = 1.0
 
 
@@ -29,11 +30,13 @@ async def until(condition: Callable[[], bool], within: float = SOON) -> None:
     """Wait until a condition holds."""
     async with asyncio.timeout(within):
         while not condition():
-            await asyncio.sleep(0.005)
+            await asyncio.sleep(5 * MS)
 
 
 class Peer:
-    """A client of one server, by hand. `runner`: where it runs in this process."""
+    """A client of one server, by hand. `runner`: where it runs in this process; `engine`: the server's own."""
+
+    engine: EngineServer
 
     def __init__(
         self, port: int, path: str, http: aiohttp.ClientSession, runner: web.AppRunner | None = None
@@ -70,6 +73,17 @@ class Peer:
     async def poll(self, sid: str) -> tuple[int, str]:
         async with self.http.get(self.url("polling", sid)) as answer:
             return answer.status, await answer.text()
+
+    async def waiting_poll(self, sid: str) -> asyncio.Task[tuple[int, str]]:
+        """Send a poll, and return it when the server holds it because there is nothing to answer."""
+        poll = asyncio.create_task(self.poll(sid))
+        await self.holds_poll(sid)
+        return poll
+
+    async def holds_poll(self, sid: str) -> None:
+        """Wait until the server holds a poll of a session."""
+        connection = self.engine.connections[sid]
+        await until(lambda: connection._wake is not None)
 
     async def post(self, sid: str, body: str | bytes | Any) -> tuple[int, str]:
         async with self.http.post(self.url("polling", sid), data=body) as answer:
@@ -169,15 +183,15 @@ async def serving(
     runner = web.AppRunner(
         app,
         access_log=None,
-        shutdown_timeout=1.0,
-        lingering_time=0.5,
+        shutdown_timeout=UNIT,
+        lingering_time=500 * MS,
         keepalive_timeout=keepalive_timeout,
     )
     await runner.setup()
     site = web.TCPSite(runner, "127.0.0.1", 0)
     await site.start()
     async with aiohttp.ClientSession(
-        connector=aiohttp.TCPConnector(limit=0), timeout=aiohttp.ClientTimeout(total=10)
+        connector=aiohttp.TCPConnector(limit=0), timeout=aiohttp.ClientTimeout(total=10 * UNIT)
     ) as http:
         try:
             yield Peer(int(runner.addresses[0][1]), path, http, runner)
@@ -196,10 +210,12 @@ async def engine_of() -> AsyncIterator[Callable[..., Awaitable[tuple[Peer, Engin
         async def start(**given: Any) -> tuple[Peer, EngineServer]:
             app, engine = engineio_server.application(
                 EngineOptions(
-                    **{"connect_timeout": 0, "close_timeout": 1.0, "cors": ("*",)} | given
+                    **{"connect_timeout": 0, "close_timeout": UNIT, "cors": ("*",)} | given
                 )
             )
-            return await stack.enter_async_context(serving(app, "engine.io")), engine
+            peer = await stack.enter_async_context(serving(app, "engine.io"))
+            peer.engine = engine
+            return peer, engine
 
         yield start
 
@@ -211,9 +227,11 @@ async def server_of() -> AsyncIterator[Callable[..., Awaitable[tuple[Peer, Socke
 
         async def start(**given: Any) -> tuple[Peer, SocketIOServer]:
             app, server = socketio_server.application(
-                EngineOptions(**{"close_timeout": 1.0, "cors": ("*",)} | given)
+                EngineOptions(**{"close_timeout": UNIT, "cors": ("*",)} | given)
             )
-            return await stack.enter_async_context(serving(app, "socket.io")), server
+            peer = await stack.enter_async_context(serving(app, "socket.io"))
+            peer.engine = server.eio
+            return peer, server
 
         yield start
 
@@ -227,13 +245,13 @@ async def peer(engine_of: Serve) -> Peer:
 @pytest.fixture
 async def quick(engine_of: Serve) -> Peer:
     """A client of an echo server with the official suites' heartbeats."""
-    return (await engine_of(ping_interval=0.3, ping_timeout=0.2))[0]
+    return (await engine_of(ping_interval=300 * MS, ping_timeout=200 * MS))[0]
 
 
 @pytest.fixture
 async def sio_peer(server_of: Serve) -> Peer:
     """A client of a Socket.IO server with default heartbeats."""
-    return (await server_of(connect_timeout=0.3))[0]
+    return (await server_of(connect_timeout=300 * MS))[0]
 
 
 @pytest.fixture(autouse=True)

@@ -15,6 +15,7 @@ from hub.engineio.core.state import CloseCode
 from hub.socketio.server import SocketIOServer
 from tests.conformance.conftest import Serve, disconnect_replaced, until
 from tests.conformance.gateway import PlainGateway
+from tests.support.times import MS, UNIT
 from tests.support.tools import node, node_modules
 
 SCRIPT = Path(__file__).with_name("stock.cjs")
@@ -60,7 +61,7 @@ class TestJavaScript:
             stdout=asyncio.subprocess.PIPE,
         )  # fmt: skip
         try:
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(10 * UNIT):
                 output, _ = await process.communicate()
         finally:
             if process.returncode is None:
@@ -114,7 +115,7 @@ class TestPython:
         peer, server = await server_of()
         with_goodbyes(server)
         client = socketio.AsyncClient(
-            reconnection_delay=0.01, reconnection_delay_max=0.05, randomization_factor=0
+            reconnection_delay=10 * MS, reconnection_delay_max=50 * MS, randomization_factor=0
         )
         got: list[Any] = []
         connects: list[int] = []
@@ -133,10 +134,10 @@ class TestPython:
             # More than stock clients take in one polling answer.
             for number in range(200):
                 await client.emit("message", number)
-            await until(lambda: len(got) == 200, 5)
+            await until(lambda: len(got) == 200, 5 * UNIT)
             assert got == [(number,) for number in range(200)]
             await client.emit("bye")
-            await until(lambda: len(connects) == 2, 5)
+            await until(lambda: len(connects) == 2, 5 * UNIT)
             await client.emit("replaced")
             await until(lambda: not client.connected)
         finally:
@@ -157,4 +158,4 @@ class TestPython:
                 client.disconnect()
 
         assert await asyncio.to_thread(run) == (("a", b"b"), transports[-1])
-        await until(lambda: not server.eio.connections, 2)
+        await until(lambda: not server.eio.connections, 2 * UNIT)

@@ -12,7 +12,8 @@ import pytest
 
 from hub.engineio.core.prepared import PreparedMessage
 from hub.engineio.core.state import CloseCode
-from tests.conformance.conftest import Peer, Serve, closed, text, until, upgrade_request
+from tests.conformance.conftest import SOON, Peer, Serve, closed, text, until, upgrade_request
+from tests.support.times import MS, UNIT
 
 
 class TestHandshake:
@@ -23,8 +24,8 @@ class TestHandshake:
         assert isinstance(hello.pop("sid"), str)
         assert hello == {
             "upgrades": ["websocket"],
-            "pingInterval": 300,
-            "pingTimeout": 200,
+            "pingInterval": round(300_000 * MS),
+            "pingTimeout": round(200_000 * MS),
             "maxPayload": 1_000_000,
         }
 
@@ -32,7 +33,8 @@ class TestHandshake:
         async with quick.websocket(hello=False) as socket:
             hello = json.loads((await text(socket))[1:])
             assert hello["upgrades"] == []
-            assert (hello["pingInterval"], hello["pingTimeout"]) == (300, 200)
+            assert hello["pingInterval"] == round(300_000 * MS)
+            assert hello["pingTimeout"] == round(200_000 * MS)
 
     async def test_intervals_are_told_in_exact_milliseconds(self, engine_of: Serve) -> None:
         peer, _ = await engine_of(ping_interval=2.5, ping_timeout=0.125)
@@ -131,8 +133,7 @@ class TestPolling:
 
     async def test_a_poll_waits_for_a_packet(self, peer: Peer) -> None:
         sid = await peer.open()
-        poll = asyncio.create_task(peer.poll(sid))
-        await asyncio.sleep(0.02)
+        poll = await peer.waiting_poll(sid)
         assert not poll.done()
         await peer.post(sid, "4late")
         assert await poll == (200, "4late")
@@ -168,15 +169,13 @@ class TestPolling:
 
     async def test_an_invalid_body_ends_the_waiting_poll(self, peer: Peer) -> None:
         sid = await peer.open()
-        poll = asyncio.create_task(peer.poll(sid))
-        await asyncio.sleep(0.02)
+        poll = await peer.waiting_poll(sid)
         await peer.post(sid, "abc")
         assert (await poll)[0] == 400
 
     async def test_two_polls_at_once_close_the_session(self, peer: Peer) -> None:
         sid = await peer.open()
-        first = asyncio.create_task(peer.poll(sid))
-        await asyncio.sleep(0.02)
+        first = await peer.waiting_poll(sid)
         assert (await peer.poll(sid))[0] == 400
         assert await first == (200, "1")
         assert (await peer.poll(sid))[0] == 400
@@ -194,23 +193,22 @@ class TestPolling:
 
         async def slow() -> Any:
             yield b"4a"
-            await asyncio.sleep(30)
+            await asyncio.sleep(30 * UNIT)
 
         first = asyncio.create_task(peer.post(sid, slow()))
-        await asyncio.sleep(0.05)
+        await until(lambda: peer.engine.connections[sid]._posting is not None)
         assert (await peer.post(sid, "4b"))[0] == 400
         assert (await peer.poll(sid))[0] == 400
         # The body that is still coming is cut off, not waited for.
         with pytest.raises((aiohttp.ClientError, ConnectionError)):
-            await asyncio.wait_for(first, 1)
+            await asyncio.wait_for(first, SOON)
 
     async def test_an_aborted_poll_closes_the_session_at_once(self, engine_of: Serve) -> None:
         peer, engine = await engine_of()
         ends: list[str] = []
         engine.on("disconnect", lambda sid, reason: ends.append(reason))
         sid = await peer.open()
-        poll = asyncio.create_task(peer.poll(sid))
-        await asyncio.sleep(0.02)
+        poll = await peer.waiting_poll(sid)
         poll.cancel()
         await until(lambda: ends == ["transport error"])
         assert (await peer.poll(sid))[0] == 400
@@ -226,7 +224,7 @@ class TestPolling:
         )
         writer.write(body[:1000].encode())
         await writer.drain()
-        await asyncio.sleep(0.05)
+        await asyncio.sleep(50 * MS)  # so that it arrives by itself
         writer.write(body[1000:].encode())
         assert b" 200 OK" in await reader.readline()
         writer.close()
@@ -296,9 +294,9 @@ class TestWebSocket:
                 assert await text(socket) == message
             for data in (b"\x01\x02\x03\x04", b"", bytes(200), bytes(70_000)):
                 await socket.send_bytes(data)
-                assert await socket.receive_bytes(timeout=1) == data
+                assert await socket.receive_bytes(timeout=SOON) == data
             await socket.send_str("bAQID")
-            assert await socket.receive_bytes(timeout=1) == b"\x01\x02\x03"
+            assert await socket.receive_bytes(timeout=SOON) == b"\x01\x02\x03"
 
     @pytest.mark.parametrize("packet", ["abc", "", "2", "2probe", "5", "0", "3x", "7", "b!", "1x"])
     async def test_an_illegal_packet_closes(self, peer: Peer, packet: str) -> None:
@@ -327,14 +325,14 @@ class TestWebSocket:
         engine.on("disconnect", lambda sid, reason: ends.append(reason))
         reader, writer = await peer.raw_websocket()
         writer.write(b"\x83\x80\x00\x00\x00\x00")
-        assert (await asyncio.wait_for(reader.read(), 1))[:4] == b"\x88\x02\x03\xea"
+        assert (await asyncio.wait_for(reader.read(), SOON))[:4] == b"\x88\x02\x03\xea"
         await until(lambda: ends == ["transport error"])
         writer.close()
 
     async def test_frames_in_the_same_segment_as_the_handshake_count(self, peer: Peer) -> None:
         reader, writer = await peer.raw()
         writer.write(upgrade_request("engine.io") + b"\x81\x83\x00\x00\x00\x004hi")
-        assert b"\x81\x034hi" in await asyncio.wait_for(reader.readuntil(b"4hi"), 1)
+        assert b"\x81\x034hi" in await asyncio.wait_for(reader.readuntil(b"4hi"), SOON)
         writer.close()
 
     async def test_what_was_sent_before_the_end_is_handled(self, engine_of: Serve) -> None:
@@ -343,7 +341,7 @@ class TestWebSocket:
         ends: list[int] = []
 
         async def slow(sid: str, data: str) -> None:
-            await asyncio.sleep(0.01)
+            await asyncio.sleep(10 * MS)
             got.append(data)
 
         engine.on("message", slow)
@@ -404,7 +402,7 @@ class TestHeartbeat:
 
     async def test_polling_times_out_exactly(self, quick: Peer) -> None:
         sid = await quick.open()
-        await asyncio.sleep(0.5)
+        await asyncio.sleep(500 * MS)
         assert (await quick.poll(sid))[0] == 400
 
     async def test_a_waiting_poll_ends_with_400_at_a_timeout(self, quick: Peer) -> None:
@@ -418,11 +416,11 @@ class TestHeartbeat:
             begin = loop.time()
             for number in range(1, 4):
                 assert await text(socket) == "2"
-                assert abs(loop.time() - begin - 0.3 * number) < 0.05
+                assert abs(loop.time() - begin - number * 300 * MS) < 0.05
                 await socket.send_str("3")
 
     async def test_websocket_times_out(self, engine_of: Serve) -> None:
-        peer, engine = await engine_of(ping_interval=0.3, ping_timeout=0.2)
+        peer, engine = await engine_of(ping_interval=300 * MS, ping_timeout=200 * MS)
         ends: list[str] = []
         engine.on("disconnect", lambda sid, reason: ends.append(reason))
         async with peer.websocket() as socket:
@@ -430,7 +428,7 @@ class TestHeartbeat:
         assert ends == ["ping timeout"]
 
     async def test_a_paused_client_is_not_lost(self, engine_of: Serve) -> None:
-        peer, engine = await engine_of(ping_interval=0.1, ping_timeout=0.1)
+        peer, engine = await engine_of(ping_interval=100 * MS, ping_timeout=100 * MS)
         async with peer.websocket() as socket:
             connection = next(iter(engine.connections.values()))
             connection.pause()
@@ -450,8 +448,7 @@ class TestClose:
         ends: list[str] = []
         engine.on("disconnect", lambda sid, reason: ends.append(reason))
         sid = await peer.open()
-        poll = asyncio.create_task(peer.poll(sid))
-        await asyncio.sleep(0.02)
+        poll = await peer.waiting_poll(sid)
         assert await peer.post(sid, "4last\x1e1") == (200, "ok")
         assert (await poll)[1] in ("6", "4last")
         assert ends == ["transport close"]
@@ -482,8 +479,7 @@ class TestClose:
         assert await peer.poll(sid) == (200, "4last")
         assert (await peer.poll(sid))[0] == 400
         sid = await peer.open()
-        poll = asyncio.create_task(peer.poll(sid))
-        await asyncio.sleep(0.02)
+        poll = await peer.waiting_poll(sid)
         engine.connections[sid].close(goodbye)
         assert (await poll)[0] == 400
         assert not engine.connections
@@ -515,8 +511,7 @@ class TestUpgrade:
 
     async def test_a_waiting_poll_ends_with_a_noop(self, peer: Peer) -> None:
         sid = await peer.open()
-        poll = asyncio.create_task(peer.poll(sid))
-        await asyncio.sleep(0.02)
+        poll = await peer.waiting_poll(sid)
         async with peer.upgraded(sid):
             assert await poll == (200, "6")
 
@@ -560,7 +555,7 @@ class TestUpgrade:
     async def test_a_swallowed_probe_is_given_up_and_polls_do_not_spin(
         self, engine_of: Serve
     ) -> None:
-        peer, engine = await engine_of(upgrade_timeout=0.3)
+        peer, engine = await engine_of(upgrade_timeout=300 * MS)
         sid = await peer.open()
         async with peer.websocket(sid) as socket:
             await socket.send_str("2probe")
@@ -571,7 +566,7 @@ class TestUpgrade:
                     assert poll.result() == (200, "6")
                     polls += 1
                     poll = asyncio.create_task(peer.poll(sid))
-                await asyncio.sleep(0.002)
+                await asyncio.sleep(2 * MS)
             assert polls <= 5
             # Cut: a close code in the place of an answer is the end of a stock Python client.
             assert await closed(socket) == 1006
@@ -625,25 +620,25 @@ class TestShutdown:
         poll = asyncio.create_task(peer.poll(sid))
         async with peer.websocket() as socket:
             await until(lambda: len(engine.connections) == 2)
-            await asyncio.sleep(0.02)
+            await peer.holds_poll(sid)
             stop = asyncio.create_task(engine.shutdown())
             assert await closed(socket) == 1001
             assert (await poll)[0] == 400
-            await asyncio.wait_for(stop, 1)
+            await asyncio.wait_for(stop, SOON)
         assert not engine.connections
         assert not any(engine._tasks or ())
         assert len(engine.timers) == 0
 
     async def test_peers_that_do_not_answer_are_cut(self, engine_of: Serve) -> None:
-        peer, engine = await engine_of(close_timeout=0.2)
+        peer, engine = await engine_of(close_timeout=200 * MS)
         ends: list[str] = []
         engine.on("disconnect", lambda sid, reason: ends.append(reason))
         reader, writer = await peer.raw_websocket()
         sid = await peer.open()
         engine.connections[sid].send(PreparedMessage("nobody takes this"))
-        await asyncio.wait_for(engine.shutdown(), 1)
+        await asyncio.wait_for(engine.shutdown(), SOON)
         assert ends == ["server disconnect"] * 2
         assert not engine.connections
         with contextlib.suppress(ConnectionError):
-            assert (await asyncio.wait_for(reader.read(), 1))[:4] == b"\x88\x02\x03\xe9"
+            assert (await asyncio.wait_for(reader.read(), SOON))[:4] == b"\x88\x02\x03\xe9"
         writer.close()

@@ -14,7 +14,8 @@ import pytest
 
 from hub.engineio.core.ws_parser import FRAGMENTS
 from hub.socketio.server import SocketIOServer
-from tests.conformance.conftest import Peer, Serve, closed, text, until
+from tests.conformance.conftest import SOON, Peer, Serve, closed, text, until
+from tests.support.times import MS, UNIT
 from tests.unit.engineio.core.test_ws_parser import masked
 
 MESSAGES: list[tuple[int, bytes]] = [
@@ -73,10 +74,10 @@ async def nothing_stays(peer: Peer, server: SocketIOServer) -> Any:
     yield
     # Its idle connections are not the server's fault.
     await peer.http.close()
-    await until(lambda: not server.eio.connections, 2)
+    await until(lambda: not server.eio.connections, 2 * UNIT)
     # Told of the end in a turn of the loop behind it.
-    await until(lambda: not server._clients and not server.manager.rooms, 2)
-    await until(lambda: len(tasks()) <= before and files() <= open_files, 2)
+    await until(lambda: not server._clients and not server.manager.rooms, 2 * UNIT)
+    await until(lambda: len(tasks()) <= before and files() <= open_files, 2 * UNIT)
     await until(lambda: not any(server.eio._tasks or ()))
     await until(lambda: len(server.eio.timers) == 0)
 
@@ -96,7 +97,7 @@ async def abuse_websocket(peer: Peer, seed: int) -> None:
             # Only a peer that waits for the rest of a frame is not answered.
             writer.write_eof()
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(reader.read(), 0.05)
+            await asyncio.wait_for(reader.read(), 50 * MS)
     except ConnectionError:
         pass
     finally:
@@ -120,7 +121,7 @@ async def abuse_polling(peer: Peer, seed: int) -> None:
     try:
         writer.write((mutated(chance, head) if chance.random() < 0.2 else head) + body)
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(reader.read(100), 0.05)
+            await asyncio.wait_for(reader.read(100), 50 * MS)
     except ConnectionError:
         pass
     finally:
@@ -135,7 +136,7 @@ async def abuse_polling(peer: Peer, seed: int) -> None:
 
 @pytest.mark.parametrize("abuse", [abuse_websocket, abuse_polling])
 async def test_mutated_traffic(server_of: Serve, abuse: Any) -> None:
-    peer, server = await server_of(connect_timeout=0.5)
+    peer, server = await server_of(connect_timeout=500 * MS)
     async with nothing_stays(peer, server), peer.connected() as bystander:
         slowest = 0.0
         loop = asyncio.get_running_loop()
@@ -146,7 +147,7 @@ async def test_mutated_traffic(server_of: Serve, abuse: Any) -> None:
             assert await text(bystander) == f'42["message-back",{start}]'
             slowest = max(slowest, loop.time() - begin)
             await asyncio.gather(*running)
-        assert slowest < 0.5
+        assert slowest < 0.5  # seconds: a promise
 
 
 async def test_a_payload_of_thousands_of_packets_lets_others_through(server_of: Serve) -> None:
@@ -176,7 +177,7 @@ async def test_events_above_the_limit_are_slowed_down_and_none_is_lost(server_of
         for number in range(250):
             await socket.send_str(f'42["message",{number}]')
         for number in range(250):
-            assert await socket.receive_str(timeout=3) == f'42["message-back",{number}]'
+            assert await socket.receive_str(timeout=3 * UNIT) == f'42["message-back",{number}]'
         assert loop.time() - begin > 1
     assert server.counters["events throttled"] > 0
 
@@ -197,7 +198,7 @@ async def test_unfinished_requests_hold_nobody_up(server_of: Serve, part: bytes)
 
 
 async def test_a_body_that_never_ends_is_cut_with_its_session(server_of: Serve) -> None:
-    peer, server = await server_of(ping_interval=0.1, ping_timeout=0.1)
+    peer, server = await server_of(ping_interval=100 * MS, ping_timeout=100 * MS)
     async with nothing_stays(peer, server):
         sid = await peer.open()
         reader, writer = await peer.raw()
@@ -206,7 +207,7 @@ async def test_a_body_that_never_ends_is_cut_with_its_session(server_of: Serve) 
             "Content-Length: 1000\r\n\r\n4".encode()
         )
         with contextlib.suppress(ConnectionError):
-            assert await asyncio.wait_for(reader.read(), 1) == b""
+            assert await asyncio.wait_for(reader.read(), SOON) == b""
         writer.close()
 
 
@@ -243,8 +244,8 @@ async def test_a_reader_that_stalls_and_says_goodbye_is_cut(server_of: Serve, go
             writer.write(masked(0x88, b"\x03\xe8"))
         else:
             writer.write_eof()
-        await until(lambda: not server.eio.connections, 2)
-        await until(lambda: files() < open_files, 2)
+        await until(lambda: not server.eio.connections, 2 * UNIT)
+        await until(lambda: files() < open_files, 2 * UNIT)
         writer.transport.abort()
 
 
@@ -254,7 +255,7 @@ async def test_a_ping_flood_is_answered_without_piling_up(server_of: Serve) -> N
     writer.transport.pause_reading()  # type: ignore[attr-defined]
     for _ in range(50):
         writer.write(masked(0x89, bytes(125)) * 2000)
-        await asyncio.sleep(0.005)
+        await asyncio.sleep(5 * MS)
         for connection in server.eio.connections.values():
             assert connection.buffered < 20_000
     writer.transport.abort()
@@ -276,7 +277,7 @@ async def test_a_million_byte_message_of_brackets_is_quick(server_of: Serve) -> 
         begin = time.process_time()
         await socket.send_str('42["nobody",[' + "[]," * 300_000 + "[]]]")
         await socket.send_str('42["message"]')
-        assert await socket.receive_str(timeout=10) == '42["message-back"]'
+        assert await socket.receive_str(timeout=10 * UNIT) == '42["message-back"]'
         assert time.process_time() - begin < 1
 
 
@@ -285,7 +286,7 @@ async def test_an_endless_message_closes(server_of: Serve) -> None:
     async with peer.connected():
         reader, writer = await peer.raw_websocket()
         writer.write(masked(0x01, b"4" * 5000) + masked(0x00, b"x" * 5000) + masked(0x00, b"x"))
-        assert (await asyncio.wait_for(reader.read(), 1))[-2:] == b"\x03\xf1"
+        assert (await asyncio.wait_for(reader.read(), SOON))[-2:] == b"\x03\xf1"
         writer.close()
 
 

@@ -16,6 +16,7 @@ from hub.engineio.options import EngineOptions
 from hub.engineio.server import EngineServer
 from tests.conformance import engineio_server
 from tests.conformance.conftest import Peer, Serve, serving, until
+from tests.support.times import MS, UNIT
 
 
 class Line:
@@ -39,6 +40,11 @@ class Line:
         lines = [f"GET /engine.io/?{query} HTTP/1.1", "Host: x", *more, "", ""]
         return "\r\n".join(lines).encode()
 
+    async def waiting_poll(self, t: str | None = None) -> None:
+        """Send a poll, and return when the server holds it because there is nothing to answer."""
+        self.write(self.poll(t))
+        await self.peer.holds_poll(self.sid)
+
     def post(self, body: str) -> bytes:
         query = f"EIO=4&transport=polling&sid={self.sid}"
         return (
@@ -50,7 +56,7 @@ class Line:
 
     async def answer(self) -> tuple[int, dict[str, str], bytes]:
         """Return status, header and body of the next answer."""
-        async with asyncio.timeout(2):
+        async with asyncio.timeout(2 * UNIT):
             head = (await self.reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")
             headers = dict(line.split(": ", 1) for line in head[1:-2])
             body = await self.reader.readexactly(int(headers["Content-Length"]))
@@ -100,8 +106,7 @@ async def test_a_poll_that_comes_again_is_not_handled_by_aiohttp(
     line, _, connection = await line_of(t=t)
     handled = line.peer.handled
     for number in range(5):
-        line.write(line.poll(t))
-        await asyncio.sleep(0.01)
+        await line.waiting_poll(t)
         connection.send(PreparedMessage(str(number)))
         assert (await line.answer())[2] == f"4{number}".encode()
     assert line.peer.handled == handled
@@ -132,8 +137,7 @@ async def test_large_answers_are_compressed(line_of: Any) -> None:
 
 async def test_messages_of_one_turn_share_an_answer(line_of: Any) -> None:
     line, _, connection = await line_of()
-    line.write(line.poll())
-    await asyncio.sleep(0.02)
+    await line.waiting_poll()
     connection.send(PreparedMessage("a"))
     connection.send(PreparedMessage("b"))
     assert (await line.answer())[2] == b"4a\x1e4b"
@@ -150,8 +154,7 @@ async def test_the_same_stamp_again_ends_the_session(line_of: Any) -> None:
 
 async def test_two_polls_at_once_end_the_session(line_of: Any) -> None:
     line, engine, _ = await line_of()
-    line.write(line.poll())
-    await asyncio.sleep(0.02)
+    await line.waiting_poll()
     assert (await line.peer.poll(line.sid))[0] == 400
     assert (await line.answer())[::2] == (200, b"1")
     assert (await line.ask(line.poll()))[0] == 400
@@ -170,10 +173,9 @@ async def test_other_requests_on_the_connection_go_their_way(line_of: Any) -> No
 
 async def test_what_is_sent_behind_a_waiting_poll_is_answered_behind_it(line_of: Any) -> None:
     line, _, connection = await line_of()
-    line.write(line.poll())
-    await asyncio.sleep(0.02)
+    await line.waiting_poll()
     line.write(line.post("4back"), line.poll())
-    await asyncio.sleep(0.05)
+    await asyncio.sleep(50 * MS)  # in which nothing of it is dealt with
     connection.send(PreparedMessage("x"))
     assert (await line.answer())[2] == b"4x"
     assert (await line.answer())[2] == b"ok"
@@ -186,10 +188,9 @@ async def test_a_poll_behind_one_that_aiohttp_holds_waits_for_it(line_of: Any) -
     assert (await line.ask(line.poll()))[2] == b"4x"
     assert (await line.ask(line.post("3")))[2] == b"ok"
     # The post made this a new request for the engine.
+    await line.waiting_poll()
     line.write(line.poll())
-    await asyncio.sleep(0.02)
-    line.write(line.poll())
-    await asyncio.sleep(0.02)
+    await asyncio.sleep(20 * MS)  # in which the second is not answered
     for message in ("a", "b"):
         connection.send(PreparedMessage(message))
         assert (await line.answer())[2] == b"4" + message.encode()
@@ -199,7 +200,7 @@ async def test_a_request_in_two_parts_is_not_taken_for_a_poll(line_of: Any) -> N
     line, _, connection = await line_of()
     poll = line.poll()
     line.write(poll[: poll.index(b"Host")] + b"X: ")
-    await asyncio.sleep(0.02)
+    await asyncio.sleep(20 * MS)  # so that it arrives by itself
     # Its first line is the value of X.
     line.write(poll)
     connection.send(PreparedMessage("x"))
@@ -219,7 +220,7 @@ async def test_the_connection_ends_behind_some_polls(engine_of: Serve, header: s
         engine.connections[line.sid].send(PreparedMessage("x"))
         _, headers, body = await line.ask(line.poll(None, header))
         assert (headers.get("Connection"), body) == ("close", b"4x")
-        async with asyncio.timeout(2):
+        async with asyncio.timeout(2 * UNIT):
             assert await line.reader.read() == b""
 
 
@@ -237,8 +238,7 @@ async def test_a_cut_poll_ends_its_session_at_once(line_of: Any) -> None:
     line, engine, _ = await line_of()
     ends: list[str] = []
     engine.on("disconnect", lambda sid, reason: ends.append(reason))
-    line.write(line.poll())
-    await asyncio.sleep(0.02)
+    await line.waiting_poll()
     line.writer.transport.abort()
     await until(lambda: ends == ["transport error"])
     assert not engine.connections
@@ -246,8 +246,7 @@ async def test_a_cut_poll_ends_its_session_at_once(line_of: Any) -> None:
 
 async def test_the_end_of_the_session_answers_a_waiting_poll(line_of: Any) -> None:
     line, _, connection = await line_of()
-    line.write(line.poll())
-    await asyncio.sleep(0.02)
+    await line.waiting_poll()
     connection.close(CloseCode.RESTART)
     status, headers, body = await line.answer()
     assert (status, body) == (400, b'{"code": 1, "message": "Session ID unknown"}')
@@ -256,9 +255,9 @@ async def test_the_end_of_the_session_answers_a_waiting_poll(line_of: Any) -> No
 
 
 async def test_a_poll_after_an_upgrade_is_refused(line_of: Any) -> None:
-    line, _, _ = await line_of()
+    line, _, connection = await line_of()
     async with line.peer.upgraded(line.sid):
-        await asyncio.sleep(0.02)
+        await until(lambda: connection.transport == "websocket")
         _, _, body = await line.ask(line.poll())
         assert body == b'{"code": 3, "message": "Bad request"}'
 
@@ -271,7 +270,7 @@ async def test_who_does_not_read_answers_gets_no_more_of_them(line_of: Any) -> N
         connection.send(PreparedMessage("x" * 999_000))
     for _ in range(14):
         line.write(line.poll())
-        await asyncio.sleep(0.02)
+        await asyncio.sleep(20 * MS)
     assert connection.buffered > 4_000_000
     transport.resume_reading()
     read = 0
@@ -282,20 +281,21 @@ async def test_who_does_not_read_answers_gets_no_more_of_them(line_of: Any) -> N
 
 async def test_an_idle_connection_is_closed_and_a_polled_one_is_not() -> None:
     options = EngineOptions(
-        connect_timeout=0, ping_interval=0.2, ping_timeout=0.2, close_timeout=0.5
+        connect_timeout=0, ping_interval=200 * MS, ping_timeout=200 * MS, close_timeout=500 * MS
     )
     app, _ = engineio_server.application(options)
-    async with serving(app, "engine.io", keepalive_timeout=0.5) as peer, opened(peer) as line:
+    async with serving(app, "engine.io", keepalive_timeout=500 * MS) as peer, opened(peer) as line:
         for _ in range(6):
             assert (await line.ask(line.poll()))[2] == b"2"
             assert (await peer.post(line.sid, "3"))[0] == 200
         # All but two of them, the posts and the session's handshake passed aiohttp by.
         assert peer.handled == 2 + 6 + 1
-        async with asyncio.timeout(1.5):
+        async with asyncio.timeout(1500 * MS):
             assert await line.reader.read() == b""
 
 
 async def test_polls_longer_than_the_keep_alive_are_handled_by_aiohttp() -> None:
+    # With the default ping_timeout, 20 s, a poll may take 80 s; here none does.
     app, engine = engineio_server.application(EngineOptions(connect_timeout=0, ping_interval=60))
     async with serving(app, "engine.io", keepalive_timeout=75) as peer, opened(peer) as line:
         for _ in range(3):

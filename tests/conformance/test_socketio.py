@@ -15,6 +15,7 @@ from hub.engineio.core.prepared import PreparedMessage
 from hub.engineio.core.state import CloseCode
 from hub.errors import Unavailable
 from tests.conformance.conftest import (
+    SOON,
     Peer,
     Serve,
     closed,
@@ -24,6 +25,7 @@ from tests.conformance.conftest import (
     until,
 )
 from tests.conformance.gateway import PlainGateway
+from tests.support.times import MS
 
 EVENT_BINARY = (
     '452-["message",{"_placeholder":true,"num":0},{"_placeholder":true,"num":1}]',
@@ -65,7 +67,7 @@ class TestConnect:
     async def test_without_a_connect_the_connection_is_closed(
         self, server_of: Serve, transport: str
     ) -> None:
-        peer, server = await server_of(connect_timeout=0.2)
+        peer, server = await server_of(connect_timeout=200 * MS)
         if transport == "polling":
             sid = await peer.open()
             assert (await peer.poll(sid))[0] == 400
@@ -104,7 +106,7 @@ class TestConnect:
 
         async with peer.websocket() as socket:
             await send(socket, "40", *(f'42["message",{number}]' for number in range(100)))
-            await asyncio.sleep(0.05)
+            await asyncio.sleep(50 * MS)
             gate.set()
             assert (await text(socket)).startswith("40{")
             for number in range(100):
@@ -188,7 +190,7 @@ class TestConnect:
         writer.write(b"\x81\x82\x00\x00\x00\x0040")
         await until(lambda: bool(calls))
         writer.close()
-        await asyncio.sleep(0.02)
+        await asyncio.sleep(20 * MS)  # so that the end arrives while the handler runs
         gate.set()
         await until(lambda: not server._clients)
         assert calls == ["connect", "transport close"]
@@ -198,7 +200,7 @@ class TestConnect:
 
 class TestDisconnect:
     async def test_the_client_leaves_the_main_namespace(self, server_of: Serve) -> None:
-        peer, _server = await server_of(ping_interval=0.3, ping_timeout=0.2)
+        peer, _server = await server_of(ping_interval=300 * MS, ping_timeout=200 * MS)
         async with peer.connected() as socket:
             await socket.send_str("41")
             assert await text(socket) == "2"
@@ -210,7 +212,7 @@ class TestDisconnect:
             assert await text(socket) == '42["message-back","to main"]'
 
     async def test_causes_are_told_apart(self, server_of: Serve) -> None:
-        peer, server = await server_of(ping_interval=0.3, ping_timeout=0.2)
+        peer, server = await server_of(ping_interval=300 * MS, ping_timeout=200 * MS)
         ends: list[str] = []
 
         @server.on("disconnect")
@@ -251,8 +253,7 @@ class TestDisconnect:
         eio_sid = await peer.open()
         await peer.post(eio_sid, "40")
         await peer.poll(eio_sid)
-        poll = asyncio.create_task(peer.poll(eio_sid))
-        await asyncio.sleep(0.02)
+        poll = await peer.waiting_poll(eio_sid)
         disconnect_replaced(server.eio.connections[eio_sid])
         assert await poll == (200, "41")
         assert (await peer.poll(eio_sid))[0] == 400
@@ -273,9 +274,9 @@ class TestDisconnect:
             assert await closed(socket) == 1000
 
     async def test_a_client_that_left_everything_must_connect_again(self, server_of: Serve) -> None:
-        peer, _ = await server_of(connect_timeout=0.2)
+        peer, _ = await server_of(connect_timeout=200 * MS)
         async with peer.connected() as socket:
-            await asyncio.sleep(0.3)
+            await asyncio.sleep(300 * MS)
             await socket.send_str("41")
             assert await closed(socket) == 1002
 
@@ -290,8 +291,8 @@ class TestMessages:
         async with sio_peer.connected() as socket:
             await send(socket, *EVENT_BINARY)
             assert (await text(socket)) == EVENT_BINARY[0].replace("message", "message-back")
-            assert await socket.receive_bytes(timeout=1) == EVENT_BINARY[1]
-            assert await socket.receive_bytes(timeout=1) == EVENT_BINARY[2]
+            assert await socket.receive_bytes(timeout=SOON) == EVENT_BINARY[1]
+            assert await socket.receive_bytes(timeout=SOON) == EVENT_BINARY[2]
 
     async def test_an_acknowledgement(self, sio_peer: Peer) -> None:
         async with sio_peer.connected() as socket:
@@ -305,8 +306,8 @@ class TestMessages:
             assert (await text(socket)) == (
                 '462-789[{"_placeholder":true,"num":0},{"_placeholder":true,"num":1}]'
             )
-            assert await socket.receive_bytes(timeout=1) == EVENT_BINARY[1]
-            assert await socket.receive_bytes(timeout=1) == EVENT_BINARY[2]
+            assert await socket.receive_bytes(timeout=SOON) == EVENT_BINARY[1]
+            assert await socket.receive_bytes(timeout=SOON) == EVENT_BINARY[2]
 
     async def test_binary_over_polling(self, sio_peer: Peer) -> None:
         sid = await sio_peer.open()
@@ -324,7 +325,7 @@ class TestMessages:
         async with peer.connected() as socket:
             await server.emit("news", b"\x01\x02\x03")
             assert await text(socket) == '451-["news",{"_placeholder":true,"num":0}]'
-            assert await socket.receive_bytes(timeout=1) == b"\x01\x02\x03"
+            assert await socket.receive_bytes(timeout=SOON) == b"\x01\x02\x03"
             assert (await peer.poll(sid))[
                 1
             ] == '451-["news",{"_placeholder":true,"num":0}]\x1ebAQID'

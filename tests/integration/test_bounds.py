@@ -8,7 +8,7 @@ import pytest
 
 from tests.support.expect import exactly
 from tests.support.proxy import Proxy
-from tests.support.times import UNIT, eventually
+from tests.support.times import MS, UNIT, eventually
 
 LOG, INBOX = 20, 10
 both = pytest.mark.parametrize("transport", ["websocket", "polling"])
@@ -23,7 +23,7 @@ def hub(start_hub):
 @pytest.fixture(scope="module")
 def forgetful(start_hub):
     """A hub whose messages are forgotten while the sessions that miss them live on."""
-    return start_hub(log_age=0.5 * UNIT, anonymous_life=20 * UNIT)
+    return start_hub(log_age=500 * MS, anonymous_life=20 * UNIT)
 
 
 @pytest.fixture
@@ -143,7 +143,7 @@ async def test_expired_messages_are_a_gap_told_until_something_newer_came(forget
     await client.join(room)
     auth = await leave(client)
     offsets = [int(await publisher.publish(room, number)) for number in range(5)]
-    await asyncio.sleep(1.2 * UNIT)  # messages age by nothing but time
+    await asyncio.sleep(1200 * MS)  # messages age by nothing but time
     for _ in range(2):
         again = await raw(forgetful.url, auth=auth)
         await eventually(lambda again=again: again.named("hub:gap"))
@@ -212,7 +212,7 @@ async def test_a_position_beyond_the_clock_is_a_reset(hub, raw, publisher, room)
 async def test_every_key_expires(own_hub, raw, redis_server, room, name):
     """Every key but the clock has an expiry, and none is left when all of them have passed."""
     prefix = f"bare{name[-6:]}"
-    life = 0.5 * UNIT
+    life = 500 * MS
     hub = await own_hub(
         prefix=prefix, anonymous_life=life, named_life=life, log_age=life,
         dedupe_life=life, lease=UNIT, log_length=5, inbox_length=3,
@@ -236,7 +236,7 @@ async def test_every_key_expires(own_hub, raw, redis_server, room, name):
         look()
         for number in range(8):
             await publisher.publish(room, number, id=f"id-{number}-{auth}")
-            await publisher.publish(room, number, ttl=1)
+            await publisher.publish(room, number, ttl=UNIT)
         await publisher.publish(room + "b", b"binary", echo=False)
         await publisher.publish(room, "gone", volatile=True)
         look()
@@ -271,8 +271,8 @@ async def test_every_key_expires(own_hub, raw, redis_server, room, name):
 
 async def test_a_live_session_outlives_its_life(own_hub, raw, redis_server, room):
     """The life counts from the end of a connection: who stays connected keeps everything."""
-    life = 0.5 * UNIT
-    hub = await own_hub(anonymous_life=life, lease=0.5 * UNIT)
+    life = 500 * MS
+    hub = await own_hub(anonymous_life=life, lease=500 * MS)
     client = await raw(hub.url)
     await client.join(room)
     await asyncio.sleep(4 * life)

@@ -10,7 +10,7 @@ import pytest
 from hub import errors
 from hub.client import HubClient, Publisher, Replaced
 from tests.support.proxy import Proxy
-from tests.support.times import SOON, UNIT, eventually
+from tests.support.times import MS, SOON, UNIT, eventually
 from tests.support.tools import ROOT
 
 both = pytest.mark.parametrize("transports", [["websocket"], ["polling"], None], ids=str)
@@ -116,7 +116,7 @@ async def test_binary_and_volatile(hub, client, room):
     await two.subscribe(room)
     await one.publish(room, "m", {"a": [b"x", b""]}, echo=False)
     await one.publish(room, "m", "v", volatile=True)
-    await one.publish(room, "m", "t", ttl=100)
+    await one.publish(room, "m", "t", ttl=100 * UNIT)
     await eventually(lambda: len(theirs) == 3 and len(mine) == 2)
     assert values(theirs) == [{"a": [b"x", b""]}, "v", "t"]
     assert values(mine) == ["v", "t"]
@@ -222,7 +222,7 @@ async def test_manual_acks(hub, client, room, name):
 
 async def test_a_session_that_was_lost(own_hub, client, room, redis_server):
     """A new session gets the rooms back, and the application is told of the gap."""
-    hub = await own_hub(anonymous_life=0.3 * UNIT)
+    hub = await own_hub(anonymous_life=300 * MS)
     async with Proxy(hub.port) as proxy:
         reader = await client(proxy.url, transports=["websocket"])
         got, told = keep(reader), []

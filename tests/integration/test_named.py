@@ -9,7 +9,7 @@ import socketio
 
 from tests.support.expect import at_least_once, exactly
 from tests.support.socketio_wire import CONNECT, EVENT, encode
-from tests.support.times import eventually
+from tests.support.times import UNIT, eventually
 
 both_transports = pytest.mark.parametrize("transport", ["websocket", "polling"])
 
@@ -83,14 +83,16 @@ def test_stock_synchronous_python(hub, room, name):
         sio = socketio.Client(handle_sigint=False, reconnection=False)
         sio.on("m", lambda data, meta, offset: heard.append(data))
         sio.on("hub:session", lambda info, offset: sessions.append(info))
-        sio.connect(hub.url, auth={"client_id": name}, transports=["websocket"], wait_timeout=5)
+        sio.connect(
+            hub.url, auth={"client_id": name}, transports=["websocket"], wait_timeout=5 * UNIT
+        )
         return sio
 
     sio = connect()
     assert sio.call("subscribe", {"room": room})["ok"] is True
     sio.disconnect()
     publisher = socketio.Client(handle_sigint=False)
-    publisher.connect(hub.url, transports=["websocket"], wait_timeout=5)
+    publisher.connect(hub.url, transports=["websocket"], wait_timeout=5 * UNIT)
     for number in range(30):
         answer = publisher.call("publish", {"room": room, "event": "m", "data": number})
         assert answer["ok"] is True

@@ -11,7 +11,7 @@ import pytest
 from tests.support.expect import exactly, flow
 from tests.support.proxy import Proxy
 from tests.support.redis import RedisServer
-from tests.support.times import SOON, UNIT, eventually, eventually_true
+from tests.support.times import MS, SOON, UNIT, eventually, eventually_true
 
 TRANSPORTS = [["websocket"], ["polling"], ["polling", "websocket"]]
 every_transport = pytest.mark.parametrize("transports", TRANSPORTS, ids="+".join)
@@ -39,7 +39,7 @@ async def test_health_and_the_stock_client(hub):
 @every_transport
 async def test_sigterm_drains(own_hub, js, raw, room, transports):
     """Exit 0; the clients come back to the next process and get what was published meanwhile."""
-    hub = await own_hub(drain=0.2 * UNIT)
+    hub = await own_hub(drain=200 * MS)
     other = await own_hub()
     client = await js(hub.url, transports=transports)
     await client.join(room)
@@ -60,7 +60,7 @@ async def test_sigterm_drains(own_hub, js, raw, room, transports):
 
 async def test_clients_are_told_to_come_back(own_hub, raw):
     """A drain closes WebSockets with a code that makes stock clients return, without a `41`."""
-    hub = await own_hub(drain=0.1 * UNIT)
+    hub = await own_hub(drain=100 * MS)
     sockets = [await raw(hub.url) for _ in range(5)]
     poller = await raw(hub.url, "polling")
     assert await asyncio.to_thread(hub.terminate) == 0
@@ -108,7 +108,7 @@ def test_no_redis_at_all(start_hub):
 async def fragile(own_redis, own_hub):
     """A hub on a Redis of its own, quick to notice."""
     return await own_hub(
-        redis_url=own_redis.url, prefix="f", redis_timeout=0.5 * UNIT, bus_silence=0.5 * UNIT
+        redis_url=own_redis.url, prefix="f", redis_timeout=500 * MS, bus_silence=500 * MS
     )
 
 
@@ -179,7 +179,7 @@ async def test_redis_hangs(own_redis, fragile, raw, room):
 
 async def test_a_frozen_hub_is_not_missed(own_hub, js, raw, room):
     """A process stopped in its tracks: its clients go elsewhere; when it wakes it harms nobody."""
-    settings = {"lease": UNIT, "ping_interval": 0.5 * UNIT, "ping_timeout": 0.5 * UNIT}
+    settings = {"lease": UNIT, "ping_interval": 500 * MS, "ping_timeout": 500 * MS}
     frozen, other = await own_hub(**settings), await own_hub(**settings)
     async with Proxy(frozen.port) as proxy:
         client = await js(proxy.url, transports=["websocket"])

@@ -11,7 +11,7 @@ import pytest
 from tests.support.hubs import Hub
 from tests.support.pages import blocks
 from tests.support.program import Program
-from tests.support.times import eventually
+from tests.support.times import SOON, eventually
 from tests.support.tools import ROOT, node
 
 README = (ROOT / "README.md").read_text()
@@ -19,7 +19,9 @@ README = (ROOT / "README.md").read_text()
 
 async def publish(url: str, *headlines: str) -> None:
     async with Program(sys.executable, "examples/publish.py", "--url", url, *headlines) as program:
-        await eventually(lambda: len(program.lines) == len(headlines), 20, lambda: program.lines)
+        await eventually(
+            lambda: len(program.lines) == len(headlines), 2 * SOON, lambda: program.lines
+        )
 
 
 def shown(first: str) -> list[str]:

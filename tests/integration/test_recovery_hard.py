@@ -8,7 +8,7 @@ import pytest
 
 from tests.support.expect import exactly, flow, in_order
 from tests.support.proxy import Proxy
-from tests.support.times import SOON, UNIT, eventually
+from tests.support.times import MS, SOON, eventually
 
 TRANSPORTS = [["websocket"], ["polling"], ["polling", "websocket"]]
 every_transport = pytest.mark.parametrize("transports", TRANSPORTS, ids="+".join)
@@ -28,7 +28,7 @@ async def test_cut_in_the_middle_of_a_replay(own_hub, js, raw, room, transports)
         sent = [[number, pad] for number in range(1000)]
         await asyncio.gather(*(publisher.publish(room, data) for data in sent))
         proxy.refuse = False
-        proxy.delay = 0.005
+        proxy.delay = 5 * MS
         async with asyncio.timeout(3 * SOON):
             while len(client.data()) < 800:
                 heard = len(client.data())
@@ -144,7 +144,7 @@ async def test_many_clients_at_once(own_hub, raw, room):
 async def test_a_dead_hubs_sessions_are_parked(own_hub, raw, redis_server, room):
     """A hub that was killed leaves its sessions to the others, which give them an inbox."""
     prefix = f"swept-{room[-6:]}"
-    settings = {"prefix": prefix, "lease": 0.6 * UNIT, "log_length": 50, "inbox_length": 20}
+    settings = {"prefix": prefix, "lease": 600 * MS, "log_length": 50, "inbox_length": 20}
     dead, other = await own_hub(**settings), await own_hub(**settings)
     client = await raw(dead.url)
     await client.join(room)
@@ -168,7 +168,7 @@ async def test_a_dead_hubs_sessions_are_parked(own_hub, raw, redis_server, room)
 
 async def test_a_named_session_expires(own_hub, raw, redis_server, room, name):
     """After its life (24 hours; here less) a name starts anew: no rooms, nothing recovered."""
-    hub = await own_hub(named_life=0.3 * UNIT)
+    hub = await own_hub(named_life=300 * MS)
     client = await raw(hub.url, auth={"client_id": name})
     await client.join(room)
     await client.send("1")

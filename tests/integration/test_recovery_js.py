@@ -9,7 +9,7 @@ import pytest
 
 from tests.support.expect import exactly, flow, in_order
 from tests.support.proxy import Proxy
-from tests.support.times import SOON, UNIT, eventually, eventually_true
+from tests.support.times import MS, SOON, UNIT, eventually, eventually_true
 
 TRANSPORTS = [["websocket"], ["polling"], ["polling", "websocket"]]
 every_transport = pytest.mark.parametrize("transports", TRANSPORTS, ids="+".join)
@@ -34,7 +34,7 @@ async def cut_until_noticed(js, proxy, how):
     async with asyncio.timeout(SOON):
         while len(js.disconnects) < noticed:
             getattr(proxy, how)()
-            await asyncio.sleep(0.02)
+            await asyncio.sleep(20 * MS)
 
 
 async def settled(js, transports):
@@ -236,7 +236,7 @@ async def cuts(client, proxy):
 @pytest.mark.parametrize("transports", [["websocket"], ["polling"]], ids="+".join)
 async def test_black_hole(own_hub, js, raw, room, transports):
     """A connection that swallows everything and never closes is given up and recovered from."""
-    hub = await own_hub(ping_interval=0.5 * UNIT, ping_timeout=0.5 * UNIT)
+    hub = await own_hub(ping_interval=500 * MS, ping_timeout=500 * MS)
     async with Proxy(hub.port) as proxy:
         client = await js(proxy.url, transports=transports)
         await client.join(room)
@@ -327,9 +327,7 @@ async def test_a_forged_pid_gets_nothing_of_its_victim(hub, js, raw, publisher, 
 @every_transport
 async def test_an_expired_session_is_a_new_one(own_hub, js, raw, room, transports, redis_server):
     """Once its life is over the session is gone: `recovered` false, no rooms, another pid."""
-    hub = await own_hub(
-        anonymous_life=0.3 * UNIT, ping_interval=0.4 * UNIT, ping_timeout=0.4 * UNIT
-    )
+    hub = await own_hub(anonymous_life=300 * MS, ping_interval=400 * MS, ping_timeout=400 * MS)
     async with Proxy(hub.port) as proxy:
         client = await js(proxy.url, transports=transports)
         await client.join(room)

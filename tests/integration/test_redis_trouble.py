@@ -8,7 +8,7 @@ import aiohttp
 import pytest
 
 from tests.support.expect import exactly, in_order
-from tests.support.times import SOON, UNIT, eventually, eventually_true
+from tests.support.times import MS, SOON, UNIT, eventually, eventually_true
 
 KINDS = ("pubsub", "normal", "both")
 
@@ -17,7 +17,7 @@ KINDS = ("pubsub", "normal", "both")
 async def fragile(own_redis, own_hub):
     """Two hubs on a Redis of their own, quick to notice."""
     settings = {"redis_url": own_redis.url, "prefix": "f", "redis_timeout": UNIT}
-    return [await own_hub(bus_silence=0.5 * UNIT, **settings) for _ in range(2)]
+    return [await own_hub(bus_silence=500 * MS, **settings) for _ in range(2)]
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -90,7 +90,7 @@ async def test_redis_loses_everything(own_redis, fragile, js, raw, room):
             try:
                 fresh = await works()
             except (AssertionError, OSError):
-                await asyncio.sleep(0.05)
+                await asyncio.sleep(50 * MS)
     # Offsets are times, and never those that were given out before.
     assert int(await fresh.publish(room + "x", 2)) > int(before)
     await exactly(fresh, [2])

@@ -9,7 +9,7 @@ import pytest
 from tests.support.expect import at_least_once, exactly
 from tests.support.hubs import Hub
 from tests.support.proxy import Proxy
-from tests.support.times import eventually
+from tests.support.times import UNIT, eventually
 
 PAIRS = [("websocket", "websocket"), ("polling", "polling")]
 
@@ -64,7 +64,7 @@ async def test_the_embedded_server_keeps_it_all(hub, js, client):
     """The same across a `kill -9` of the hub and its restart on the same directory."""
     page = await js(hub.url, transports=["websocket"])
     await page.join("kept")
-    producer = await client(hub.url, answer_timeout=2)
+    producer = await client(hub.url, answer_timeout=2 * UNIT)
     for number in range(10):
         await producer.publish("kept", "m", number)
     await hub.restart()

@@ -9,7 +9,7 @@ import pytest
 from tests.conformance.conftest import upgrade_request
 from tests.support.expect import exactly, flow
 from tests.support.socketio_wire import EVENT, encode
-from tests.support.times import UNIT, eventually
+from tests.support.times import MS, UNIT, eventually
 from tests.unit.engineio.core.test_ws_parser import masked
 
 both = pytest.mark.parametrize("transport", ["websocket", "polling"])
@@ -126,7 +126,7 @@ async def test_an_id_outlives_the_connection(hub, raw, room):
 
 async def test_an_id_is_forgotten(own_hub, raw, room):
     """After its time (2 minutes; here less) the same id is a new message."""
-    hub = await own_hub(dedupe_life=0.3 * UNIT)
+    hub = await own_hub(dedupe_life=300 * MS)
     client = await raw(hub.url)
 
     async def is_new():
@@ -134,7 +134,7 @@ async def test_an_id_is_forgotten(own_hub, raw, room):
 
     assert await is_new()
     assert not await is_new()
-    await asyncio.sleep(0.4 * UNIT)
+    await asyncio.sleep(400 * MS)
     assert await is_new()
 
 
@@ -181,14 +181,14 @@ async def test_ttl(hub, raw, publisher, room, transport):
     """Past its time a message is neither replayed nor a gap nor history; in time it is all that."""
     client = await raw(hub.url, transport)
     await client.join(room)
-    await ask(publisher, "publish", room=room, event="m", data="live", ttl=0.2 * UNIT)
+    await ask(publisher, "publish", room=room, event="m", data="live", ttl=200 * MS)
     await exactly(client, ["live"])
     auth = {"pid": client.reply["pid"], "offset": client.named("m")[-1][-1]}
     await client.drop()
-    await ask(publisher, "publish", room=room, event="m", data="short", ttl=0.2 * UNIT)
-    await ask(publisher, "publish", room=room, event="m", data="long", ttl=100)
+    await ask(publisher, "publish", room=room, event="m", data="short", ttl=200 * MS)
+    await ask(publisher, "publish", room=room, event="m", data="long", ttl=100 * UNIT)
     await publisher.publish(room, "plain")
-    await asyncio.sleep(0.3 * UNIT)
+    await asyncio.sleep(300 * MS)
     again = await raw(hub.url, transport, auth)
     await exactly(again, ["long", "plain"])
     assert again.named("hub:gap") == []

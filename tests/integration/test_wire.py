@@ -8,7 +8,7 @@ import re
 import pytest
 
 from tests.support.expect import exactly, in_order
-from tests.support.times import UNIT, eventually
+from tests.support.times import MS, UNIT, eventually
 
 both = pytest.mark.parametrize("transport", ["websocket", "polling"])
 OFFSET = re.compile(r"^[1-9][0-9]{0,15}\Z")
@@ -259,7 +259,7 @@ async def test_an_ack_never_moves_back(hub, raw, publisher, room, name):
 @both
 async def test_an_answered_ping_is_proof(own_hub, raw, room, name, transport, parked):
     """Written back at once at a park: what came before an answered ping does not come again."""
-    hub = await own_hub(ping_interval=0.3 * UNIT, ping_timeout=5 * UNIT)
+    hub = await own_hub(ping_interval=300 * MS, ping_timeout=5 * UNIT)
     publisher = await raw(hub.url)
     client = await raw(hub.url, transport, {"client_id": name})
     await client.join(room)
@@ -291,7 +291,7 @@ async def test_what_no_ping_proved_comes_again(hub, raw, publisher, room, name):
 
 async def test_proof_survives_a_killed_hub(own_hub, raw, redis_server, room, name):
     """A proven position is written back within 5 s: a hub killed later repeats nothing."""
-    hub = await own_hub(ping_interval=0.5 * UNIT)
+    hub = await own_hub(ping_interval=500 * MS)
     publisher = await raw(hub.url)
     client = await raw(hub.url, auth={"client_id": name})
     await client.join(room)
@@ -300,7 +300,9 @@ async def test_proof_survives_a_killed_hub(own_hub, raw, redis_server, room, nam
     await exactly(client, list(range(5)))
     session, last = f"{hub.prefix}:{{0}}:session:{name}", client.events[-1][1][-1]
     # The bound itself, and a ping.
-    await eventually(lambda: redis_server.client.hget(session, "pos") == last, 7 * UNIT)
+    await eventually(
+        lambda: redis_server.client.hget(session, "pos") == last, 5 + 2 * UNIT
+    )  # 5 s: PROTOCOL
     await hub.restart()
     publisher = await raw(hub.url)
     await publisher.publish(room, 5)

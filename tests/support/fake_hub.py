@@ -23,6 +23,7 @@ from tests.support.socketio_wire import (
     Wire,
     encode,
 )
+from tests.support.times import MS
 
 Verb = Callable[["Peer", str, dict[str, Any]], dict[str, Any] | None]
 
@@ -81,7 +82,7 @@ class FakeHub:
     async def __aenter__(self) -> Self:
         app = web.Application()
         app.router.add_get("/socket.io/", self._serve)
-        self._runner = web.AppRunner(app, shutdown_timeout=0.1)
+        self._runner = web.AppRunner(app, shutdown_timeout=100 * MS)
         await self._runner.setup()
         site = web.TCPSite(self._runner, "127.0.0.1", 0)
         await site.start()

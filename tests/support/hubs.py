@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from tests.support.times import SOON
+from tests.support.times import MS, SOON
 from tests.support.tools import ROOT
 
 # What `.venv/bin/hub` does, whether it is installed or not.
@@ -78,7 +78,7 @@ class Hub:
         command = [sys.executable, *self._main, "serve", "--port", str(self.port)]
         if self.redis_url:
             command += ["--redis-url", self.redis_url, "--prefix", self.prefix]
-        settings = {"drain": 0.05} | self.settings
+        settings = {"drain": 50 * MS} | self.settings
         given = {f"HUB_{name.upper()}": str(value) for name, value in settings.items()}
         rest = {name: value for name, value in os.environ.items() if not name.startswith("HUB_")}
         with self.log.open("ab") as log:

@@ -10,13 +10,15 @@ from pathlib import Path
 from typing import Any
 
 from tests.support.hubs import secrets
-from tests.support.times import SOON, eventually
+from tests.support.times import SOON, UNIT, eventually
 from tests.support.tools import node, node_modules
 
 DRIVER = Path(__file__).with_name("js_driver.cjs")
 LINE = 1 << 26
-# Only haste: how a client returns is its own affair.
-QUICK = {"reconnectionDelay": 20, "reconnectionDelayMax": 100, "timeout": 5000}
+# Only haste, in milliseconds: how a client returns is its own affair.
+QUICK = {
+    "reconnectionDelay": 20 * UNIT, "reconnectionDelayMax": 100 * UNIT, "timeout": 5000 * UNIT,
+}  # fmt: skip
 
 
 class JSClient:

@@ -7,7 +7,7 @@ from typing import Any
 import aiohttp
 import socketio
 
-from tests.support.times import eventually
+from tests.support.times import MS, UNIT, eventually
 
 
 class Stock:
@@ -19,7 +19,7 @@ class Stock:
     def __init__(self, silence: float = 45.0) -> None:
         times = aiohttp.ClientTimeout(total=None, sock_connect=silence, sock_read=silence)
         self.sio = socketio.AsyncClient(
-            reconnection_delay=0.05, reconnection_delay_max=0.2, randomization_factor=0,
+            reconnection_delay=50 * MS, reconnection_delay_max=200 * MS, randomization_factor=0,
             handle_sigint=False,
             http_session=lambda: aiohttp.ClientSession(timeout=times),
             websocket_extra_options={
@@ -36,7 +36,7 @@ class Stock:
     async def connect(self, url: str, *transports: str, **auth: Any) -> Stock:
         """Connect, over WebSocket where nothing else is said, and return when the session is there."""
         await self.sio.connect(
-            url, auth=auth, transports=list(transports or ["websocket"]), wait_timeout=5
+            url, auth=auth, transports=list(transports or ["websocket"]), wait_timeout=5 * UNIT
         )  # fmt: skip
         await eventually(lambda: self.sessions)
         return self

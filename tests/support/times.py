@@ -1,4 +1,9 @@
-"""Times of the tests: all are multiples of one unit, which HUB_TEST_UNIT (seconds) stretches."""
+"""Times of the tests: multiples of one unit, which HUB_TEST_UNIT stretches where a machine is slow.
+
+The unit is a second, or as many as HUB_TEST_UNIT says. Heartbeats, leases and timeouts of hubs and clients under test are
+multiples of it, and so are the times that a test waits; so they keep their proportions at any pace. What the product
+promises or fixes in seconds is not stretched: such a number stands alone, and a comment says whose it is.
+"""
 
 from __future__ import annotations
 
@@ -9,9 +14,12 @@ from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 UNIT = float(os.environ.get("HUB_TEST_UNIT", "1"))
+# A thousandth of it: `20 * MS`.
+MS = UNIT / 1000
 # What should happen soon has so long to happen on a busy machine.
 SOON = 10 * UNIT
-STEP = 0.01
+# Between two looks at a condition.
+STEP = 10 * MS
 
 T = TypeVar("T")
 

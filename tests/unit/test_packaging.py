@@ -32,6 +32,7 @@ from hub.errors import NotFound
 from hub.runtime import static_files
 from hub.settings import Settings
 from tests.support.redis import RedisServer
+from tests.support.times import SOON, UNIT
 from tests.support.tools import ROOT
 
 PAGE = {"index.html", "app.js", "style.css", "icon.svg"}
@@ -39,7 +40,7 @@ CLIENT = "socket.io/socket.io.min.js"
 
 
 def get(url: str) -> tuple[int, str, bytes]:
-    with urllib.request.urlopen(url, timeout=10) as answer:
+    with urllib.request.urlopen(url, timeout=SOON) as answer:
         return answer.status, answer.headers.get_content_type(), answer.read()
 
 
@@ -69,7 +70,7 @@ class Served:
         self.process.terminate()
         assert self.process.stdout is not None
         self.process.stdout.close()
-        status = self.process.wait(20)
+        status = self.process.wait(2 * SOON)
         self._log.close()
         return status
 
@@ -162,7 +163,7 @@ def test_the_makefile_has_what_the_contract_names():
 # ---------------------------------------------------------------------------- the wheel
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(300 * UNIT)
 def test_the_wheel_has_the_page_and_its_libraries(tmp_path):
     subprocess.run(
         [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "-w", tmp_path, "."],
@@ -277,7 +278,7 @@ def test_the_build_context_is_what_the_build_needs(tmp_path):
     assert not list(tmp_path.rglob("*.pyc"))
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(600 * UNIT)
 @pytest.mark.slow
 def test_the_image_is_built_and_runs_as_the_dockerfile_says(tmp_path, short):
     """Its build's commands in its build context, on a machine without Node.js; then the hub that came of it.

@@ -7,6 +7,7 @@ import random
 from tests.chaos.bare import Bare
 from tests.chaos.cluster import Cluster, FrontDoor
 from tests.chaos.faults.fault import Fault
+from tests.support.times import MS, UNIT
 
 
 class Reset(Fault):
@@ -49,7 +50,7 @@ class Stalled(Fault):
     """Bytes stop one way, and flow again later or never."""
 
     way = "down"
-    lasts = (1.0, 4.5)
+    lasts = (UNIT, 4500 * MS)
 
     def __init__(self, cluster: Cluster, dice: random.Random) -> None:
         super().__init__(cluster, dice)
@@ -82,7 +83,7 @@ class StalledUp(Stalled):
 class SlowReaders(Fault):
     """Clients stop reading, and go on later."""
 
-    lasts = (2.0, 3.5)
+    lasts = (2 * UNIT, 3500 * MS)
 
     def __init__(self, cluster: Cluster, dice: random.Random) -> None:
         super().__init__(cluster, dice)

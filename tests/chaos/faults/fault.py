@@ -6,6 +6,7 @@ import random
 from collections.abc import Sequence
 
 from tests.chaos.cluster import Cluster, FrontDoor
+from tests.support.times import MS, UNIT
 
 
 class Fault:
@@ -15,7 +16,7 @@ class Fault:
     """
 
     lane = "clients"
-    lasts: tuple[float, float] = (0.2, 1.0)
+    lasts: tuple[float, float] = (200 * MS, UNIT)
     # The same where there is time for it; None: no longer.
     lasts_long: tuple[float, float] | None = None
 

@@ -8,7 +8,7 @@ import time
 
 from tests.chaos.cluster import Cluster
 from tests.chaos.faults.fault import Fault
-from tests.support.times import UNIT
+from tests.support.times import MS, UNIT
 
 
 class HubFault(Fault):
@@ -44,7 +44,7 @@ class HubFault(Fault):
 class Killed(HubFault):
     """`kill -9` of a hub, and its return as a new node on the same port."""
 
-    lasts = (0.0, 4.0)
+    lasts = (0.0, 4 * UNIT)
 
     async def strike(self) -> None:
         number = self.take_one()
@@ -60,14 +60,14 @@ class Killed(HubFault):
                     await asyncio.to_thread(hub.start)
                     break
                 except AssertionError:  # Redis is away: it says so, and does not start
-                    await asyncio.sleep(0.2)
+                    await asyncio.sleep(200 * MS)
         self.give_back()
 
 
 class Frozen(HubFault):
     """SIGSTOP for longer than the lease, then SIGCONT: the others have parked its sessions."""
 
-    lasts = (3.5 * UNIT, 5.0 * UNIT)
+    lasts = (3500 * MS, 5 * UNIT)
 
     async def strike(self) -> None:
         number = self.take_one()

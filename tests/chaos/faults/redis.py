@@ -12,7 +12,7 @@ import redis
 
 from tests.chaos.cluster import PREFIX, Cluster
 from tests.chaos.faults.fault import Fault
-from tests.support.times import UNIT
+from tests.support.times import MS, UNIT
 
 T = TypeVar("T")
 
@@ -47,13 +47,13 @@ class WayFault(RedisFault):
             try:
                 return await asyncio.to_thread(ask, self.cluster.redis.client)
             except redis.exceptions.ConnectionError:
-                await asyncio.sleep(0.1)
+                await asyncio.sleep(100 * MS)
 
 
 class RedisKilled(RedisFault):
     """`kill -9` of Redis, and its return with its append-only file."""
 
-    lasts = (0.0, 1.5)
+    lasts = (0.0, 1500 * MS)
 
     async def strike(self) -> None:
         self.begin()
@@ -68,8 +68,8 @@ class RedisKilled(RedisFault):
 class RedisUnreachable(WayFault):
     """The way from some hubs, or all, to Redis swallows everything and takes no connections."""
 
-    lasts = (3.5 * UNIT, 4.5 * UNIT)
-    lasts_long = (30.0, 30.0)
+    lasts = (3500 * MS, 4500 * MS)
+    lasts_long = (30 * UNIT, 30 * UNIT)
 
     async def strike(self) -> None:
         self.begin()
@@ -90,12 +90,12 @@ class RedisUnreachable(WayFault):
 class RedisSlow(WayFault):
     """Every answer of Redis, and every command, is 200 ms late."""
 
-    lasts = (2.0, 3.0)
+    lasts = (2 * UNIT, 3 * UNIT)
 
     async def strike(self) -> None:
         self.begin()
         for wire in self.cluster.wires:
-            wire.delay = 0.1
+            wire.delay = 100 * MS
 
     async def heal(self) -> None:
         for wire in self.cluster.wires:
@@ -106,7 +106,7 @@ class RedisSlow(WayFault):
 class AnswersLost(WayFault):
     """Commands reach Redis, and their answers do not reach the hub: every outcome is unknown."""
 
-    lasts = (0.3, 1.0)
+    lasts = (300 * MS, UNIT)
 
     async def strike(self) -> None:
         self.begin()
@@ -151,14 +151,14 @@ class ScriptFlush(RedisFault):
         self.begin()
         for _ in range(5):
             await asyncio.to_thread(self.cluster.redis.client.script_flush)
-            await asyncio.sleep(self.dice.uniform(0, 0.02))
+            await asyncio.sleep(self.dice.uniform(0, 20 * MS))
         self.end()
 
 
 class SilentBus(WayFault):
     """The buses of some hubs swallow everything and close nothing; commands go on."""
 
-    lasts = (2.0, 3.0)
+    lasts = (2 * UNIT, 3 * UNIT)
 
     async def strike(self) -> None:
         self.begin()
@@ -174,7 +174,7 @@ class SilentBus(WayFault):
 class RedisFull(RedisFault):
     """Redis is at `maxmemory` with noeviction: it refuses whatever needs memory."""
 
-    lasts = (1.0, 2.5)
+    lasts = (UNIT, 2500 * MS)
 
     async def strike(self) -> None:
         self.begin()
@@ -186,14 +186,14 @@ class RedisFull(RedisFault):
                 await asyncio.to_thread(self.cluster.redis.client.config_set, "maxmemory", "0")
                 break
             except redis.exceptions.ConnectionError:
-                await asyncio.sleep(0.1)
+                await asyncio.sleep(100 * MS)
         self.end()
 
 
 class ClockSetBack(RedisFault):
     """The server's time is behind the newest offset given out, as after somebody has set its clock back."""
 
-    lasts = (0.5, 1.5)
+    lasts = (500 * MS, 1500 * MS)
     seconds = 2
 
     async def strike(self) -> None:
@@ -225,5 +225,5 @@ class FailedOver(RedisFault):
         async with self.cluster.gate.closed():
             self.begin()
             async with self.cluster.failover():
-                await asyncio.sleep(self.dice.uniform(0.2, 0.8))
+                await asyncio.sleep(self.dice.uniform(200 * MS, 800 * MS))
         self.end()

@@ -7,7 +7,7 @@ import time
 
 from tests.chaos.drill import LATE, Drill, Scene
 from tests.chaos.history import Publication
-from tests.support.times import UNIT
+from tests.support.times import MS, UNIT
 
 
 async def log_decides(d: Drill) -> None:
@@ -69,7 +69,7 @@ async def gen_in_key(d: Drill) -> None:
     m = await d.client("A", name="ada")
     other = await d.client("A", name="bob")
     await d.go(m)
-    await asyncio.sleep(1.2 * UNIT)
+    await asyncio.sleep(1200 * MS)
     await d.go(other)
     await d.until(lambda: not d.redis.exists(d.session(m)))
     d.members.remove(m)
@@ -140,9 +140,9 @@ async def lost_answer(d: Drill) -> None:
 
 _SHORT = {"log_length": 5}
 _SMALL = {"inbox_length": 8, "log_length": 100}
-_AGING = {"log_age": 1.0, "named_life": 60.0, "anonymous_life": 60.0, "replay_count": 2}
-_OUTLIVED = {"log_age": 1.0, "named_life": 4.0 * UNIT, "anonymous_life": 4.0 * UNIT}
-_MORTAL = {"named_life": 2.0, "anonymous_life": 2.0}
+_AGING = {"log_age": UNIT, "named_life": 60 * UNIT, "anonymous_life": 60 * UNIT, "replay_count": 2}
+_OUTLIVED = {"log_age": UNIT, "named_life": 4 * UNIT, "anonymous_life": 4 * UNIT}
+_MORTAL = {"named_life": 2 * UNIT, "anonymous_life": 2 * UNIT}
 
 SCENES = {
     "log_decides": Scene(log_decides, _SMALL),

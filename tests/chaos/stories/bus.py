@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from tests.chaos.drill import LATE, Drill, Scene
+from tests.support.times import UNIT
 
 
 async def heal_holds(d: Drill) -> None:
@@ -76,9 +77,9 @@ async def deaf_again(d: Drill) -> None:
 _SHORT = {"log_length": 5}
 
 SCENES = {
-    "heal_holds": Scene(heal_holds, {"bus_silence": 20.0, "redis_timeout": 20.0}),
+    "heal_holds": Scene(heal_holds, {"bus_silence": 20 * UNIT, "redis_timeout": 20 * UNIT}),
     "heal_cut": Scene(heal_cut),
     "heal_gap": Scene(heal_gap, _SHORT),
     "left_deaf": Scene(left_deaf),
-    "deaf_again": Scene(deaf_again, {"redis_timeout": 10.0, "bus_silence": 20.0}),
+    "deaf_again": Scene(deaf_again, {"redis_timeout": 10 * UNIT, "bus_silence": 20 * UNIT}),
 }

@@ -6,6 +6,7 @@ import asyncio
 
 from tests.chaos.drill import LATE, Drill, Scene
 from tests.chaos.history import Got, Leaving
+from tests.support.times import UNIT
 
 
 async def sub_adds_away(d: Drill) -> None:
@@ -141,7 +142,7 @@ async def count_from_join(d: Drill) -> None:
     d.wire.late.clear()
 
 
-_SLOW = {"max_payload": 1_000_000, "ping_timeout": 20.0, "log_length": 1000}
+_SLOW = {"max_payload": 1_000_000, "ping_timeout": 20 * UNIT, "log_length": 1000}
 
 SCENES = {
     "sub_adds_away": Scene(sub_adds_away, _SLOW),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from tests.chaos.drill import LATE, Drill, Scene
+from tests.support.times import UNIT
 
 
 async def learn_whole(d: Drill) -> None:
@@ -83,5 +84,5 @@ SCENES = {
     "heard_confirmed": Scene(heard_confirmed),
     "learn_whole": Scene(learn_whole, {"log_length": 2, "replay_count": 2}),
     "told_is_lost": Scene(told_is_lost, {"log_length": 2, "replay_count": 1}),
-    "read_ahead": Scene(read_ahead, {"redis_timeout": 10.0, "bus_silence": 20.0}),
+    "read_ahead": Scene(read_ahead, {"redis_timeout": 10 * UNIT, "bus_silence": 20 * UNIT}),
 }

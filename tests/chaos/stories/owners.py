@@ -147,18 +147,19 @@ async def served_first(d: Drill) -> None:
     await d.say("A")
 
 
-_MORTAL = {"named_life": 2.0, "anonymous_life": 2.0}
-_LEASED = {"lease": 1.0, "bus_silence": 20.0, "ping_timeout": 20.0}
+_MORTAL = {"named_life": 2 * UNIT, "anonymous_life": 2 * UNIT}
+_LEASED = {"lease": UNIT, "bus_silence": 20 * UNIT, "ping_timeout": 20 * UNIT}
 
 SCENES = {
     "lapse_replays": Scene(lapse_replays, _LEASED | _MORTAL),
-    "fence_all": Scene(fence_all, {"bus_silence": 20.0}),
+    "fence_all": Scene(fence_all, {"bus_silence": 20 * UNIT}),
     "ttl_connected": Scene(ttl_connected, _MORTAL),
     "swept_owner": Scene(swept_owner, _LEASED),
-    "closed_join": Scene(closed_join, {"redis_timeout": 10.0, "bus_silence": 20.0}),
-    "ack_stored": Scene(ack_stored, {"bus_silence": 20.0}),
+    "closed_join": Scene(closed_join, {"redis_timeout": 10 * UNIT, "bus_silence": 20 * UNIT}),
+    "ack_stored": Scene(ack_stored, {"bus_silence": 20 * UNIT}),
     "served_first": Scene(
-        served_first, {"redis_timeout": 10.0, "bus_silence": 20.0, "ping_timeout": 20.0}
+        served_first,
+        {"redis_timeout": 10 * UNIT, "bus_silence": 20 * UNIT, "ping_timeout": 20 * UNIT},
     ),
     "late_admission": Scene(late_admission, hold="takes without an offset"),
 }

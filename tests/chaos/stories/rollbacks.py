@@ -11,6 +11,7 @@ from tests.chaos.bare import Bare
 from tests.chaos.cluster import free_port
 from tests.chaos.drill import LATE, Drill, Scene, Story
 from tests.support.raw import Raw
+from tests.support.times import UNIT
 
 
 async def gone(d: Drill) -> Bare:
@@ -153,7 +154,7 @@ SCENES = {
     "loss_told": _scene(loss_told),
     "loss_overtaken": _scene(loss_overtaken),
     "publisher_knows": _scene(loss_overtaken),
-    "noticed_late": _scene(noticed_late, bus_silence=20.0),
+    "noticed_late": _scene(noticed_late, bus_silence=20 * UNIT),
     "each_loss": _scene(each_loss),
     "told_once": _scene(told_once),
     "lost_for_good": _scene(lost_for_good, log_length=3, replay_count=1),

@@ -19,6 +19,7 @@ from tests.integration.walk.rules import RULES
 from tests.integration.walk.world import episode
 from tests.support.redis import RedisServer
 from tests.support.switches import Mutation
+from tests.support.times import UNIT
 
 COUNT = int(os.environ.get("HUB_WALKS", "200"))
 
@@ -72,7 +73,7 @@ def walk(server: RedisServer, seed: int, **options: Any) -> collections.Counter[
     return counts
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(600 * UNIT)
 @pytest.mark.parametrize(
     ("first", "options"),
     [(0, {}), (100_000, ROUGH), (200_000, LONG), (300_000, FAILOVER)],
@@ -93,7 +94,7 @@ def test_walks_keep_the_promises(server: RedisServer, first: int, options: dict[
         assert counts["failovers"] > COUNT / 4 or options is not FAILOVER
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(600 * UNIT)
 @settings(
     max_examples=40, deadline=None, database=None, derandomize=True,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],

@@ -16,7 +16,7 @@ from hub import errors
 from hub.client import HandlerFailed, HubClient, Publisher, Replaced, reconnecting
 from hub.model import Gap, Meta
 from tests.support.fake_hub import FakeHub
-from tests.support.times import UNIT, eventually
+from tests.support.times import MS, UNIT, eventually
 
 
 @pytest.fixture
@@ -54,7 +54,7 @@ async def test_messages_are_given_in_order_one_at_a_time(fake, connect):
         nonlocal running
         running += 1
         assert running == 1
-        await asyncio.sleep(0.002 if data % 2 else 0)
+        await asyncio.sleep(2 * MS if data % 2 else 0)
         seen.append((data, meta.room, meta.offset))
         running -= 1
 
@@ -272,7 +272,7 @@ async def test_publish_is_retried_after_a_lost_connection(fake, connect):
 
 async def test_an_unanswered_verb_replaces_the_connection(fake, connect):
     """A half-open connection is found out by a verb that gets no answer, long before a ping."""
-    client = connect(answer_timeout=0.2 * UNIT)
+    client = connect(answer_timeout=200 * MS)
     await client.connect()
     fake.answer = lambda peer, *_: None if peer is fake.peers[0] else {"ok": True, "offset": "9"}
     assert (await client.publish("r", "m", 1)).offset == "9"
@@ -348,7 +348,7 @@ async def test_what_is_too_large_is_refused_at_once(fake, connect):
 
 async def test_volatile_is_not_retried(fake, connect):
     """A message that may be lost is not sent twice either."""
-    client = connect(answer_timeout=0.2 * UNIT)
+    client = connect(answer_timeout=200 * MS)
     await client.connect()
     fake.answer = lambda *_: None
     with pytest.raises(errors.Unavailable):
@@ -359,7 +359,7 @@ async def test_volatile_is_not_retried(fake, connect):
 
 async def test_verbs_are_bounded_in_time(fake, connect):
     """A verb ends with `unavailable` when its time is over, with no connection too."""
-    client = connect(timeout=0.5 * UNIT)
+    client = connect(timeout=500 * MS)
     await client.connect()
     fake.refuse = 1000
     await fake.peers[0].ws.close()
@@ -399,7 +399,7 @@ async def test_options_out_of_bounds_are_refused(options):
 @pytest.mark.parametrize("code", sorted(errors.ERRORS))
 async def test_errors_are_typed(fake, connect, code):
     """Every code of the protocol becomes its class; what no retry mends is not retried."""
-    client = connect(timeout=0.3 * UNIT)
+    client = connect(timeout=300 * MS)
     await client.connect()
     said = {"code": code, "message": "so it is", "retryable": False}
     fake.answer = lambda *_: {"ok": False, "error": said}
@@ -607,7 +607,7 @@ async def test_more_rooms_and_messages_than_may_wait(fake, connect, missed, publ
 
 async def test_an_unanswered_join_does_not_hold_the_client_up(fake, connect):
     """Each join has `answer_timeout`; then another connection is made. Closing ends it at any time."""
-    client = connect(answer_timeout=0.2 * UNIT)
+    client = connect(answer_timeout=200 * MS)
     await client.connect()
     await client.subscribe("r")
     lose_session(fake)
@@ -760,7 +760,7 @@ async def test_a_call_that_races_the_close_of_a_publisher(fake, monkeypatch):
     def submit_late(*args: Any) -> Any:
         monkeypatch.undo()
         closing.start()
-        closing.join(0.5 * UNIT)  # all the way, where nothing keeps it back
+        closing.join(500 * MS)  # all the way, where nothing keeps it back
         return submit(*args)
 
     def publish() -> None:
@@ -779,7 +779,7 @@ async def test_publisher_without_a_hub():
     def work() -> None:
         with (
             pytest.raises(errors.Unavailable),
-            Publisher("http://127.0.0.1:9", timeout=0.3 * UNIT) as publisher,
+            Publisher("http://127.0.0.1:9", timeout=300 * MS) as publisher,
         ):
             publisher.publish("r", "m", 1)
 

@@ -26,8 +26,9 @@ from hub.embedded.data_dir import MAX_SOCKET_PATH, DataDir
 from hub.embedded.server import EmbeddedServer, EmbeddedServerError
 from hub.errors import HubError
 from hub.settings import Settings
+from tests.support.times import MS, UNIT
 
-PATIENCE = 20.0
+PATIENCE = 20 * UNIT
 
 # A hub for the tests to kill: starts a server on argv[1], says where, and stays.
 HUB = """
@@ -109,14 +110,14 @@ def wait_until(holds: Callable[[], bool], what: str) -> None:
     deadline = time.monotonic() + PATIENCE
     while not holds():
         assert time.monotonic() < deadline, f"not within {PATIENCE:g} s: {what}"
-        time.sleep(0.01)
+        time.sleep(10 * MS)
 
 
 async def eventually(holds: Callable[[], bool], what: str) -> None:
     deadline = time.monotonic() + PATIENCE
     while not holds():
         assert time.monotonic() < deadline, f"not within {PATIENCE:g} s: {what}"
-        await asyncio.sleep(0.01)
+        await asyncio.sleep(10 * MS)
 
 
 class Child:
@@ -340,7 +341,7 @@ async def test_a_hub_restarted_at_once_finds_the_data(children, where, kind):
 async def test_a_server_left_behind_that_does_not_listen_is_killed(
     children, where, monkeypatch, caplog
 ):
-    monkeypatch.setattr(embedded, "STOP_TIMEOUT", 0.2)
+    monkeypatch.setattr(embedded, "STOP_TIMEOUT", 200 * MS)
     child = children("nobody")
     ask(child.url, "SET", "key", "kept")
     os.kill(child.server, signal.SIGSTOP)

@@ -10,7 +10,7 @@ from typing import Any
 from hub.engineio.admission import ADDRESSES, ENDING, FULL, AdmissionControl
 from hub.engineio.client_address import counted_as
 from hub.engineio.options import EngineOptions
-from tests.support.times import eventually
+from tests.support.times import MS, eventually
 
 FAR = "192.0.2.1"
 
@@ -42,9 +42,9 @@ async def test_those_who_are_refused_do_not_all_come_back_at_once() -> None:
 
 
 async def test_a_server_that_is_behind_refuses_until_it_has_caught_up() -> None:
-    admission = admission_of(max_lag=0.2)
+    admission = admission_of(max_lag=200 * MS)
     assert admission.admit(FAR) is None
-    time.sleep(0.5)
+    time.sleep(500 * MS)
     refusal = admission.admit(FAR)
     assert refusal is not None
     assert refusal.why == "this server is behind with its work"
@@ -77,7 +77,7 @@ async def test_addresses_without_connections_are_forgotten() -> None:
         admission.admit(address)
         admission.release(address)
         if number % 256 == 0:
-            await asyncio.sleep(0.002)  # a token comes back in a millisecond
+            await asyncio.sleep(2 * MS)  # a token comes back in a millisecond
     assert len(admission._addresses) <= 2 * ADDRESSES
     assert "203.0.113.1" in admission._addresses
     admission.close()

@@ -24,6 +24,7 @@ from hub.settings import Settings
 from hub.store.loss_detector import LossDetector
 from hub.store.results import ReplayBatch, ReplayGap, SessionClaim
 from hub.tasks import BackgroundTasks
+from tests.support.times import MS
 
 
 class Peer:
@@ -233,7 +234,7 @@ async def test_only_a_call_under_way_keeps_what_is_heard(subject):
     session.deliver(message(14))
     assert (session.state, len(session.buffered_in_replay)) == (SessionState.PARKED, 0)
     while len(answers.calls) < 3:
-        await asyncio.sleep(0.01)
+        await asyncio.sleep(10 * MS)
     session.deliver(message(15))
     session.needs_replay = True
     answers.calls[2].set_result(ReplayBatch(14, 14, [], [message(13), message(14)]))

@@ -9,7 +9,7 @@ import pytest
 
 from hub.errors import Unavailable
 from tests.support.redis import RedisServer
-from tests.support.times import eventually
+from tests.support.times import MS, SOON, UNIT, eventually
 
 
 async def bodies(server: RedisServer, room: str = "A") -> list[int]:
@@ -83,10 +83,10 @@ async def test_nobody_uses_a_connection_before_it_was_looked_at(node, server):
         for _ in range(20):
             with pytest.raises(Unavailable):
                 await node.publish("A")
-            await asyncio.sleep(0.01)
+            await asyncio.sleep(10 * MS)
     finally:
         server.client.config_set("maxmemory-policy", "noeviction")
-    await eventually(lambda: node.store.ready, within=20)
+    await eventually(lambda: node.store.ready, within=2 * SOON)
     assert await node.publish("A")
 
 
@@ -104,7 +104,7 @@ async def test_a_bus_that_was_lost_hears_everything_wanted_again(node):
     bus.subscribe(names[-1])
     bus.unsubscribe(names[5])
     for name in names:
-        await asyncio.wait_for(bus.wait_subscribed(name), 10)
+        await asyncio.wait_for(bus.wait_subscribed(name), SOON)
     assert node.events == ["lost", "back"]
     assert bus.is_subscribed(names[-1])
     assert not bus.is_subscribed(names[5])
@@ -136,7 +136,7 @@ async def test_nobody_waits_for_a_channel_that_is_not_wanted(node, server):
         waiting = asyncio.ensure_future(node.store.bus.wait_subscribed(b"x"))
         await asyncio.sleep(0)
         node.store.bus.unsubscribe(b"x")
-        await asyncio.wait_for(waiting, 5)
+        await asyncio.wait_for(waiting, 5 * UNIT)
     finally:
         server.resume()
 
@@ -151,12 +151,12 @@ async def test_who_waits_for_a_channel_waits_only_so_long(node, server):
         assert not waiting.done()
     finally:
         server.resume()
-    await asyncio.wait_for(waiting, 5)
+    await asyncio.wait_for(waiting, 5 * UNIT)
 
 
 async def test_a_silent_bus_is_made_anew(start):
     """The node's own probes keep it alive; without them it is given up."""
-    node = await start(bus_silence=0.2)
+    node = await start(bus_silence=200 * MS)
     await eventually(lambda: node.events[:2] == ["lost", "back"])
 
 
@@ -168,7 +168,7 @@ async def test_a_restarted_server_is_noticed(start, own_redis):
     assert "changed" not in node.events
     own_redis.kill()
     own_redis.start()
-    await eventually(lambda: "changed" in node.events, within=20)
+    await eventually(lambda: "changed" in node.events, within=2 * SOON)
 
 
 async def test_nobody_joins_a_group_that_was_answered(node):

@@ -15,7 +15,7 @@ from hub.pid import Pid
 from hub.store.results import NotOwner
 from hub.store.scripts import NAMES, Script, read_all
 from tests.support.redis import RedisServer
-from tests.support.times import eventually
+from tests.support.times import MS, eventually
 
 BASE = "t:{0}:"
 
@@ -165,7 +165,7 @@ async def test_an_idempotency_key_is_remembered(node, server):
 
 async def test_a_log_is_cut_by_count_and_by_age(start, server):
     """Exactly so many messages, and none older than so long."""
-    node = await start(log_length=5, log_age=0.05)
+    node = await start(log_length=5, log_age=50 * MS)
     offsets = await node.publish_all([("A", i) for i in range(12)])
     entries = server.client.xrange(key("room:A:log"))
     assert [int(entry[:-2]) for entry, _ in entries] == offsets[-5:]
@@ -721,7 +721,7 @@ async def test_counts_that_nobody_knows_are_null(start):
 
 async def test_a_log_that_has_expired_is_a_gap(start, server):
     """Nothing newer need follow: it is told before going live, up to the head."""
-    node = await start(log_age=0.05)
+    node = await start(log_age=50 * MS)
     taken = await node.claim("c")
     await node.join(taken, "c", "A")
     last = (await node.publish_all([("A", 1), ("A", 2)]))[-1]
