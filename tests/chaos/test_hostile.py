@@ -15,6 +15,7 @@ from tests.support.expect import exactly
 from tests.support.hubs import Hub
 from tests.support.light import Light, Refused
 from tests.support.raw import Raw
+from tests.support.redis import RedisServer
 from tests.support.times import MS, SOON, UNIT, eventually
 
 VERBS, PUBLISHES = 40, 100
@@ -29,16 +30,19 @@ FLOODS = {
     "reserved": ('42%d["publish",{"room":"r","event":"disconnect","data":1}]', VERBS),
     "unknown": ('42%d["rob",{}]', VERBS),
 }  # fmt: skip
+# Above those that the drivers count for themselves.
+_numbers = itertools.count(10_000_000)
 floods = pytest.mark.parametrize(("packet", "rate"), FLOODS.values(), ids=FLOODS)
 
 
 @pytest.fixture
-async def hub(own_redis):
-    """Start hubs on a Redis of the test's own: `await hub(**settings)`."""
+async def hub(redis_server):
+    """Start hubs under a prefix of the test's own: `await hub(**settings)`; `redis`: on another server."""
     started: list[Hub] = []
+    prefix = f"hostile{next(_numbers)}"
 
-    async def start(**settings: object) -> Hub:
-        started.append(Hub(own_redis.url, "hostile", **settings))
+    async def start(redis: RedisServer = redis_server, **settings: object) -> Hub:
+        started.append(Hub(redis.url, prefix, **settings))
         return await asyncio.to_thread(started[-1].start)
 
     yield start
@@ -47,10 +51,15 @@ async def hub(own_redis):
         await asyncio.to_thread(each.close)
 
 
-@pytest.fixture
-async def strict(hub):
-    """A hub that allows little."""
-    return await hub(verbs_per_second=VERBS, publishes_per_second=PUBLISHES)
+@pytest.fixture(scope="module")
+def strict(redis_server):
+    """One hub for the tests of this module that allows little."""
+    hub = Hub(
+        redis_server.url, "strict", verbs_per_second=VERBS, publishes_per_second=PUBLISHES
+    ).start()
+    yield hub
+    hub.check()
+    hub.close()
 
 
 @pytest.fixture
@@ -71,9 +80,11 @@ async def others(raw):
                 await asyncio.sleep(20 * MS)
 
         talking = asyncio.create_task(talk())
-        yield sent
-        over.set()
-        await talking
+        try:
+            yield sent
+        finally:
+            over.set()
+            await talking
         await exactly(listener, sent)
         assert not listener.closed
         assert not talker.closed
@@ -85,10 +96,6 @@ async def others(raw):
 
 def count(packet: str) -> str:
     return packet.replace("%d", str(next(_numbers)))
-
-
-# Above those that the drivers count for themselves.
-_numbers = itertools.count(10_000_000)
 
 
 async def answers_to(client: Raw, packet: str, number: int) -> list[dict]:
@@ -181,7 +188,11 @@ async def test_what_is_no_event_is_read_more_slowly(hub, others):
 async def test_what_is_under_way_is_bounded_in_bytes(hub, own_redis, raw):
     """A client publishes 40 MB while Redis is silent: the hub takes in some of it, and all once Redis speaks."""
     victim = await hub(
-        pending_bytes=1024 * 1024, redis_timeout=60 * UNIT, bus_silence=60 * UNIT, lease=60 * UNIT
+        own_redis,
+        pending_bytes=1024 * 1024,
+        redis_timeout=60 * UNIT,
+        bus_silence=60 * UNIT,
+        lease=60 * UNIT,
     )
     client = await raw(victim.url)
     await client.publish("r", "before")
@@ -205,7 +216,11 @@ async def test_others_wait_for_a_bounded_part_of_any_flood(hub, own_redis, raw):
     """However many connections flood: of their verbs few are ahead of a bystander's, and all are answered in the end."""
     together = 50
     victim = await hub(
-        pending_together=together, redis_timeout=60 * UNIT, bus_silence=60 * UNIT, lease=60 * UNIT
+        own_redis,
+        pending_together=together,
+        redis_timeout=60 * UNIT,
+        bus_silence=60 * UNIT,
+        lease=60 * UNIT,
     )
     bystander = await raw(victim.url)
     flooders = [await (await Light.open("127.0.0.1", victim.port)).connect() for _ in range(8)]
@@ -375,14 +390,14 @@ async def test_lies_in_acknowledgements_change_nothing(hub, raw):
     await exactly(again, [2])
 
 
-async def test_a_client_that_never_acknowledges_costs_its_bounds(hub, raw, own_redis, others):
+async def test_a_client_that_never_acknowledges_costs_its_bounds(hub, raw, redis_server, others):
     """It gets the same again at each return, as far as the log goes; nothing grows, and all of it runs out."""
     life = 500 * MS
     victim = await hub(
         log_length=50, inbox_length=20, named_life=life, anonymous_life=life, log_age=life, dedupe_life=life
     )  # fmt: skip
-    redis = own_redis.client
-    before = set(redis.scan_iter("hostile:*"))
+    redis = redis_server.client
+    before = set(redis.scan_iter(f"{victim.prefix}:*"))
     publisher = await raw(victim.url)
     async with others(victim):
         for _ in range(5):
@@ -391,13 +406,13 @@ async def test_a_client_that_never_acknowledges_costs_its_bounds(hub, raw, own_r
             for number in range(60):
                 await publisher.publish("r", number)
             await eventually(lambda mute=mute: mute.data()[-1:] == [59])
-            gen = redis.hget("hostile:{0}:session:mute", "gen")
-            assert redis.llen(f"hostile:{{0}}:inbox:mute:{gen}") <= 21
-            assert redis.xlen("hostile:{0}:room:r:log") <= 50
+            gen = redis.hget(f"{victim.prefix}:{{0}}:session:mute", "gen")
+            assert redis.llen(f"{victim.prefix}:{{0}}:inbox:mute:{gen}") <= 21
+            assert redis.xlen(f"{victim.prefix}:{{0}}:room:r:log") <= 50
             await mute.drop()
     await publisher.drop()
-    left = before | {"hostile:{0}:clock"}
-    await eventually(lambda: set(redis.scan_iter("hostile:*")) <= left, 20 * UNIT)
+    left = before | {f"{victim.prefix}:{{0}}:clock"}
+    await eventually(lambda: set(redis.scan_iter(f"{victim.prefix}:*")) <= left, 20 * UNIT)
 
 
 async def test_sessions_of_an_address_are_bounded(hub, raw):

@@ -22,10 +22,19 @@ WARM_UP, CYCLES = 1500, 3000
 CACHED = 1000
 
 
+@pytest.fixture(scope="module")
+def hub(redis_server):
+    """One hub for the tests of this module that tells what it holds, and whose sessions live for a moment."""
+    hub = watched(redis_server.url).start()
+    yield hub
+    hub.check()
+    hub.close()
+
+
 @pytest.fixture
-async def hub(request, own_redis):
-    """A hub that tells what it holds, and whose sessions live for a moment. Its parameter: more settings."""
-    hub = watched(own_redis.url, **getattr(request, "param", {}))
+async def impatient_hub(own_redis):
+    """The same on a Redis of the test's own, for which it does not wait long."""
+    hub = watched(own_redis.url, redis_timeout=200 * MS)
     await asyncio.to_thread(hub.start)
     yield hub
     hub.check()
@@ -41,12 +50,12 @@ def nothing_more(now: Held, before: Held) -> None:
 
 
 @pytest.mark.slow
-async def test_coming_and_going_leaves_nothing(hub, own_redis):
+async def test_coming_and_going_leaves_nothing(hub, redis_server):
     """Over both transports, with and without a name, saying goodbye, cut off, and come back."""
     await cycles(hub, WARM_UP)
-    before = await held(hub, own_redis.client)
+    before = await held(hub, redis_server.client)
     await cycles(hub, CYCLES)
-    after = await held(hub, own_redis.client)
+    after = await held(hub, redis_server.client)
     nothing_more(after, before)
     # Nobody is left among those that the node serves either: that would be a fifth key.
     assert sorted(key.split(":")[2] for key in after.keys) == ["clock", "node", "nodes", "schema"]
@@ -105,11 +114,10 @@ async def test_who_goes_is_let_go_of_at_once(hub, going):
     assert await circles() < count / 10
 
 
-@pytest.mark.parametrize("hub", [{"redis_timeout": 200 * MS}], indirect=True)
-async def test_who_waits_in_vain_leaves_nothing(hub, own_redis):
+async def test_who_waits_in_vain_leaves_nothing(impatient_hub, own_redis):
     """While Redis is away: nothing that gave up waiting for the channel of a room that others are in."""
-    member = await (await Light.open("127.0.0.1", hub.port)).connect()
-    asking = await (await Light.open("127.0.0.1", hub.port)).connect()
+    member = await (await Light.open("127.0.0.1", impatient_hub.port)).connect()
+    asking = await (await Light.open("127.0.0.1", impatient_hub.port)).connect()
     await member.ask("subscribe", room="r")
     own_redis.kill()
 
@@ -117,7 +125,7 @@ async def test_who_waits_in_vain_leaves_nothing(hub, own_redis):
         for _ in range(times):
             answer = await asking.ask("subscribe", room="r")
             assert answer["error"]["code"] == "unavailable"
-        return await probed(hub)
+        return await probed(impatient_hub)
 
     await ask(2)  # and what is made once
     before = await ask(2)
@@ -159,7 +167,7 @@ async def test_bad_requests_leave_nothing(hub, request_):
 
 
 @pytest.mark.slow
-async def test_thousands_of_sessions_opened_and_dropped(hub, own_redis):
+async def test_thousands_of_sessions_opened_and_dropped(hub, redis_server):
     """Two thousand at a time, each in a room of its own, all cut off at once: all of it runs out."""
 
     async def crowd(count: int) -> None:
@@ -177,9 +185,9 @@ async def test_thousands_of_sessions_opened_and_dropped(hub, own_redis):
         await asyncio.gather(*(client.closed for client in clients))
 
     await crowd(2000)
-    before = await held(hub, own_redis.client)
+    before = await held(hub, redis_server.client)
     await crowd(2000)
-    redis = own_redis.client
+    redis = redis_server.client
     endless = {
         key for key in redis.scan_iter(f"{hub.prefix}:*", count=1000) if redis.ttl(key) == -1
     }
