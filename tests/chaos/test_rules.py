@@ -1,11 +1,10 @@
 """The chaos suite is itself proved: each rule, switched off in a test build, is caught by it.
 
-`make chaos-rules` plays every story, with its rule and without; every run of the suite plays a few of the quick ones.
+`make chaos-rules` plays every story, with its rule and without; every run of the suite plays a few of the quick ones, and
+`make test-long` the others.
 """
 
 from __future__ import annotations
-
-import os
 
 import pytest
 
@@ -14,7 +13,7 @@ from tests.chaos.stories import SCENES
 from tests.integration.walk.rules import RULES
 
 QUICK = ["sub_bus_first", "log_decides", "gap_offset", "heal_gap", "buffer_replay", "loss_told"]
-PLAYED = list(SCENES) if os.environ.get("CHAOS_RULES") else QUICK
+PLAYED = [pytest.param(rule, marks=[] if rule in QUICK else pytest.mark.long) for rule in SCENES]
 # How often a story may be told until it shows what is missing: processes are not under control.
 TRIES = 3
 

@@ -1,6 +1,7 @@
 """Random walks of two nodes, three clients and everything that can break between them; each ends with PROTOCOL §5.
 
 A walk is repeated by its seed: HUB_WALK=<seed> runs that one alone and prints what was done, HUB_WALKS=<count> runs more.
+`make test-long` runs the four times as many that follow.
 """
 
 from __future__ import annotations
@@ -8,7 +9,7 @@ from __future__ import annotations
 import collections
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import pytest
@@ -73,25 +74,49 @@ def walk(server: RedisServer, seed: int, **options: Any) -> collections.Counter[
     return counts
 
 
-@pytest.mark.timeout(600 * UNIT)
-@pytest.mark.parametrize(
+def walks(
+    server: RedisServer, seeds: Iterable[int], options: dict[str, Any]
+) -> collections.Counter[str]:
+    """Do the walks of these seeds, and return what they met."""
+    counts: collections.Counter[str] = collections.Counter()
+    for seed in seeds:
+        remembered = 2000 * (seed % 2)  # a few messages, or none
+        counts += walk(server, seed, replay_memory=remembered, **options)
+    return counts
+
+
+# The first seed of each kind of walk, and its options.
+kinds = pytest.mark.parametrize(
     ("first", "options"),
     [(0, {}), (100_000, ROUGH), (200_000, LONG), (300_000, FAILOVER)],
     ids=["calm", "rough", "long", "failover"],
 )
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600 * UNIT)
+@kinds
 def test_walks_keep_the_promises(server: RedisServer, first: int, options: dict[str, Any]) -> None:
     """No loss without a gap, no repeats, order, exact gaps, whatever happens in whatever order."""
-    counts: collections.Counter[str] = collections.Counter()
     seed = os.environ.get("HUB_WALK")
-    for each in [int(seed)] if seed else range(first, first + COUNT):
-        remembered = 2000 * (each % 2)  # a few messages, or none
-        counts += walk(server, each, replay_memory=remembered, **options)
+    seeds = [int(seed)] if seed else range(first, first + COUNT)
+    counts = walks(server, seeds, options)
     if not seed:
         # A walk that meets nothing proves nothing.
         assert counts["events"] > 5 * COUNT
         assert counts["gaps"] > COUNT / 10
         assert counts["exact"] > COUNT / 40
         assert counts["failovers"] > COUNT / 4 or options is not FAILOVER
+
+
+@pytest.mark.long
+@pytest.mark.timeout(600 * UNIT)
+@kinds
+def test_more_walks_keep_the_promises(
+    server: RedisServer, first: int, options: dict[str, Any]
+) -> None:
+    """Four times as many, beginning where every run of the suite ends."""
+    walks(server, range(first + COUNT, first + 5 * COUNT), options)
 
 
 @pytest.mark.timeout(600 * UNIT)
