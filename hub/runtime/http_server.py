@@ -19,7 +19,8 @@ SHUTDOWN_TIMEOUT = 2.0
 IDLE_TIMEOUT = 75.0
 # Seconds for which the rest of a refused body is read and dropped, so that its sender receives the response.
 LINGERING_TIME = 0.5
-# Seconds, at least, after which a connection whose peer takes nothing is cut. A session's pings end it in no less.
+# Seconds after which a connection is cut whose peer takes nothing of what was written to it. If a session's ping interval
+# and timeout are longer together, it is their sum.
 MIN_WRITE_TIMEOUT = 30.0
 
 
