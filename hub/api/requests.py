@@ -37,7 +37,7 @@ def _shape(words: str) -> Meta:
     return Meta(extra={"shape": words})
 
 
-Room = Annotated[str, _shape(f"string, 1 to {ROOM_LENGTH} characters")]
+RoomName = Annotated[str, _shape(f"string, 1 to {ROOM_LENGTH} characters")]
 EventName = Annotated[str, _shape(f"string, 1 to {EVENT_LENGTH} characters")]
 IdempotencyKey = Annotated[str, _shape(f"string, 1 to {ID_LENGTH} characters")]
 Data = Annotated[Raw, _shape("any JSON value, or binary")]
@@ -60,7 +60,7 @@ class VerbRequest(Struct, forbid_unknown_fields=True, kw_only=True):
 
 
 class SubscribeRequest(VerbRequest):
-    room: Room
+    room: RoomName
     """The client joins this room."""
     history: Annotated[int, Meta(ge=0, le=HISTORY_LIMIT)] | None = None
     """The answer has the last messages of the room, at most this many."""
@@ -74,7 +74,7 @@ class SubscribeRequest(VerbRequest):
 
 
 class UnsubscribeRequest(VerbRequest):
-    room: Room
+    room: RoomName
     """The client leaves this room."""
 
     def check(self) -> None:
@@ -84,7 +84,7 @@ class UnsubscribeRequest(VerbRequest):
 class PublishRequest(VerbRequest):
     raw_fields: ClassVar[tuple[str, ...]] = ("data",)
 
-    room: Room
+    room: RoomName
     """The message is published into this room."""
     event: EventName
     """Subscribers get the message as this event."""
@@ -108,7 +108,7 @@ class PublishRequest(VerbRequest):
 
 
 class HistoryRequest(VerbRequest):
-    room: Room
+    room: RoomName
     """The answer has messages of this room."""
     limit: Annotated[int, Meta(ge=1, le=HISTORY_LIMIT)] = 100
     """The answer has at most this many messages."""

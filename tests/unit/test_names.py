@@ -42,3 +42,22 @@ def test_every_public_function_of_a_module_has_a_name_of_its_own():
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
         and not node.name.startswith("_")
     )
+
+
+def test_no_alias_of_a_type_has_the_name_of_a_class():
+    """Aliases of types are named like classes."""
+    classes = {
+        node.name
+        for _, tree in modules()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ClassDef)
+    }
+    aliases = {
+        target.id: module
+        for module, tree in modules()
+        for node in tree.body
+        if isinstance(node, ast.Assign)
+        for target in node.targets
+        if isinstance(target, ast.Name)
+    }
+    assert {name: aliases[name] for name in classes & aliases.keys()} == {}
