@@ -277,7 +277,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         """How long a room's running numbers are kept after its last message.
 
         Longer than any session may have missed some of them, one included that nobody parked (it is kept for three
-        lives, see common.lua).
+        lives, see session.lua).
         """
         life = self.longest_life
         return max(self.log_age, 2 * life) + life + min(life, 60.0)  # rule: numbers_last

@@ -20,7 +20,7 @@ PublishCallback = Callable[[int | HubError, bool], None]
 MESSAGES, BYTES = 64, 262_144
 
 # The first of a message's words in publish.lua, and the same room's name again and again.
-_PLAIN, _VOLATILE, _CONDITIONAL = packed_part(""), packed_part("v"), packed_part("o")
+_PLAIN, _VOLATILE, _CONDITIONAL = packed_part(""), packed_part("v"), packed_part("c")
 _packed_word = functools.lru_cache(4096)(packed_part)
 
 

@@ -6,25 +6,32 @@ from importlib.resources import files
 
 from hub.redis.commands import Script
 
-# publish.lua stands alone: it is the one that runs for every message.
-_ALONE = frozenset({"publish"})
+# Each script, and the files of shared functions that it needs. publish.lua needs none: it runs for every message.
+_SHARED: dict[str, tuple[str, ...]] = {
+    "publish": (),
+    "history": ("common",),
+    "detect_loss": ("common",),
+    "renew": ("common",),
+    "release": ("common",),
+    "commit": ("common",),
+    **dict.fromkeys(
+        (
+            "claim", "subscribe", "unsubscribe", "replay", "park", "touch", "end_session",
+            "sweep",
+        ),
+        ("common", "session"),
+    ),
+}  # fmt: skip
+NAMES = tuple(_SHARED)
 
 
 def read(name: str) -> Script:
-    """Read `lua/<name>.lua`, with what it shares with others in front."""
+    """Read `lua/<name>.lua`, with the shared functions that it needs before it."""
     folder = files("hub.store") / "lua"
-    text = (folder / f"{name}.lua").read_text()
-    if name not in _ALONE:
-        text = (folder / "common.lua").read_text() + "\n" + text
-    return Script(name, text)
-
-
-NAMES = (
-    "publish", "subscribe", "unsubscribe", "take", "park", "replay", "finish", "prove",
-    "history", "renew",
-    "release", "touch", "sweep", "rollback",
-)  # fmt: skip
+    texts = [(folder / f"{each}.lua").read_text() for each in (*_SHARED[name], name)]
+    return Script(name, "\n".join(texts))
 
 
 def read_all() -> dict[str, Script]:
+    """Read all scripts, by name."""
     return {name: read(name) for name in NAMES}

@@ -130,7 +130,7 @@ class Store:
         lives = self.settings.anonymous_life, self.settings.named_life
         proof = ("", "", "") if pid is None else (pid.generation, pid.serial, _hash(pid.secret))
         reply = await self.commands.ask(
-            "take",
+            "claim",
             (self.keys.clock,),
             (
                 client_id or (pid.client_id if pid else ""), "1" if client_id else "0", *proof,
@@ -199,8 +199,8 @@ class Store:
             int(position),
             gaps,
             [StoredMessage.from_log(room.decode(), *entry) for room, *entry in messages],
-            remembered=how == b"memory",
-            whole=how == b"whole",
+            remembered=how == b"cache",
+            whole=how == b"logs",
             now=int(now),
         )
 
@@ -234,7 +234,7 @@ class Store:
         await self._owned("park", client, connection, str(position), "1" if gone else "0")
 
     async def end_session(self, client: str, connection: str) -> None:
-        await self._owned("finish", client, connection)
+        await self._owned("end_session", client, connection)
 
     async def _owned(self, script: str, client: str, connection: str, *args: str) -> None:
         args = (client, self.owner(connection), *args)
@@ -260,7 +260,7 @@ class Store:
         args: list[str] = []
         for client, connection, position in proofs:
             args += (client, self.owner(connection), str(position))
-        return int(await self.commands.ask("prove", (self.keys.clock,), args))
+        return int(await self.commands.ask("commit", (self.keys.clock,), args))
 
     # -- nodes
 
@@ -301,7 +301,7 @@ class Store:
         settings = self.settings
         # Not by `ask`: it is done while the connection is being made.
         reply = await self.commands.call(
-            "EVALSHA", self.commands.scripts["rollback"].sha, "1", self.keys.clock,
+            "EVALSHA", self.commands.scripts["detect_loss"].sha, "1", self.keys.clock,
             str(newest), str(int(settings.longest_life * 1e3)), self.keys.all_nodes_channel,
             room, str(offset), str(int(settings.numbers_life * 1e6)),
         )  # fmt: skip

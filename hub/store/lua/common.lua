@@ -1,22 +1,18 @@
--- What several scripts share; put in front of each of them but publish.
+-- What most scripts share: the names of the keys, offsets, expiries, log entries. scripts.py puts it before each of them.
 --
--- KEYS[1] is always `<base>clock`. Everything else is named here, in the words of keys.py.
---
--- A session hash has the fields gen, serial, secret, sid, owner, takes (how often it was taken), anon, life
--- (milliseconds that it outlives its connection), away, mark (the clock when it was parked), pos, reset, progress, told
--- (up to where gaps that were told reach), and for each `r:<room>` = "<join offset>:<n at joining>"
--- and, from a park on, `p:<room>` = "<last offset>:<n>" at the park.
+-- KEYS[1] is always `<base>clock`. The names of all other keys are made here, with the words of keys.py.
 
 local base = string.sub(KEYS[1], 1, -6)
 
--- Log entries and KiB that one run of a script looks at in vain, as they are for others, or for nobody any more.
-local LOOKED = 1000
+-- One run of a script passes over so many log entries, a long one counted as several, that it hands out to nobody: they
+-- are not for this client, or their ttl is over.
+local MOST_PASSED_OVER = 1000
 local function cost(body) return 1 + #body / 1024 end
 
--- Bytes of log entries that one run reads only to see where its rooms stand; and bytes of a body above which an entry is
--- a long one, so that it is not read again for that.
-local PEEKED = 4000000
-local LONG = 1024
+-- One run reads so many bytes of log entries only to find out where its rooms are. An entry with a longer body than
+-- LONG_BODY is not read a second time for that.
+local MOST_PEEKED = 4000000
+local LONG_BODY = 1024
 
 local function session_key(client) return base .. 'session:' .. client end
 local function inbox_key(client, gen) return base .. 'inbox:' .. client .. ':' .. gen end  -- rule: gen_in_key/1
@@ -34,86 +30,29 @@ local function microseconds()
   return tonumber(t[1]) * 1000000 + tonumber(t[2])
 end
 
--- Give out the next offset: later than every other one, and than `least`, which somebody has already seen.
-local function tick(least)
-  local offset = text(math.max(microseconds(), clock() + 1, least + 1))
+-- Give out the next offset: later than every other one, and later than `seen`, the newest that a node has seen.
+local function next_offset(seen)
+  local offset = text(math.max(microseconds(), clock() + 1, seen + 1))
   redis.call('SET', KEYS[1], offset)
   return offset
 end
 
--- Let a key live at least so long; GT of PEXPIRE is younger than Redis 6.2.
-local function outlive(key, ms)
+-- Let a key live for at least so long. (PEXPIRE has no GT before Redis 7.)
+local function expire_not_before(key, ms)
   if redis.call('PTTL', key) < ms then redis.call('PEXPIRE', key, text(ms)) end
 end
 
+-- Take a pair of numbers apart that is stored as '<first>:<second>'.
 local function split(pair)
   local at = string.find(pair, ':', 1, true)
   return tonumber(string.sub(pair, 1, at - 1)), tonumber(string.sub(pair, at + 1))
 end
 
--- Whether a log entry is for this client still: neither its own with echo off, nor past its ttl.
+-- A log entry is {id, {'n', number, 'p', the room's offset before, 'k', header, 'm', body}}.
+local function entry_offset(entry) return string.match(entry[1], '^%d+') end
+
+-- Tell whether a client gets a log entry: it is not its own with echo off, and its ttl is not over.
 local function meant_for(client, entry, now)
-  local skip, ttl = string.match(entry[2][6], '^%S+ %S+ %S+ (%S+) (%S+)')
-  return skip ~= client and (ttl == '0' or string.match(entry[1], '^%d+') + ttl > now)
-end
-
--- How long a session that a connection owns is kept without being renewed, should everybody die.
-local function kept(session) return 3 * tonumber(session.life) end
-
--- The fields of a session; nil where there is none.
-local function load(client)
-  local flat = redis.call('HGETALL', session_key(client))
-  if #flat == 0 then return nil end
-  local session = { client = client, rooms = {}, parked = {} }
-  for i = 1, #flat, 2 do
-    local field, value = flat[i], flat[i + 1]
-    local kind = string.sub(field, 1, 2)
-    if kind == 'r:' then
-      local join, n = split(value)
-      session.rooms[string.sub(field, 3)] = { join = join, n = n }
-    elseif kind == 'p:' then
-      local last, n = split(value)
-      session.parked[string.sub(field, 3)] = { last = last, n = n }
-    else
-      session[field] = value
-    end
-  end
-  session.inbox = inbox_key(client, session.gen)
-  return session
-end
-
--- Fencing: whoever is not the owner changes nothing, and is told whether the session has 'gone' or another
--- connection has 'replaced' it.
-local function owned(client, owner)
-  local session = load(client)
-  if not session then return nil, 'gone' end
-  if session.owner ~= owner then return nil, 'replaced' end  -- rule: fence_all
-  return session
-end
-
--- live -> away: the flag, a list that begins with the mark, the away sets of its rooms. Parking an away session
--- leaves its list alone. `unserved`: nobody serves it, so its life begins to run.
-local function park(session, unserved)
-  local key = session_key(session.client)
-  redis.call('HDEL', key, 'progress')                          -- a removal first: passes when Redis is full
-  if session.away ~= '1' then
-    local mark = text(clock())
-    redis.call('DEL', session.inbox)  -- rule: park_from_live/1
-    redis.call('RPUSH', session.inbox, mark)  -- rule: park_from_live/2
-    redis.call('HSET', key, 'away', '1', 'mark', mark)
-    session.away = '1'
-    for room in pairs(session.rooms) do
-      local meta = redis.call('HMGET', meta_key(room), 'last', 'n')
-      redis.call('HSET', key, 'p:' .. room, (meta[1] or '0') .. ':' .. (meta[2] or '0'))
-      redis.call('SADD', away_key(room), session.inbox)
-    end
-  end
-  local ttl = kept(session)
-  if unserved then
-    ttl = tonumber(session.life)
-    redis.call('SREM', served_key(string.match(session.owner or '', '^[^/]*')), session.client)
-  end
-  redis.call('PEXPIRE', key, text(ttl))
-  redis.call('PEXPIRE', session.inbox, text(ttl))
-  for room in pairs(session.rooms) do outlive(away_key(room), ttl) end
+  local skip_client, ttl = string.match(entry[2][6], '^%S+ %S+ %S+ (%S+) (%S+)')
+  return skip_client ~= client and (ttl == '0' or entry_offset(entry) + ttl > now)
 end

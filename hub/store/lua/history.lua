@@ -1,19 +1,19 @@
--- Read a room's log.
+-- Read a slice of a room's log.
 --
 -- KEYS  1 clock   2 the room's log   3 its meta
 -- ARGV  1 after ('': from the end)   2 before ('': up to the clock)   3 messages at most   4 bytes at most
--- Answer: {messages, '1' where there are more, '1' where the log no longer reaches back to `after`, entries looked at,
+-- Answer: {messages, '1': there are more, '1': the log no longer reaches back to `after`, entries examined,
 --         offset of the last of them or ''}; a message is {offset, n, header, body}; ascending
 
-local limit, bytes = tonumber(ARGV[3]), tonumber(ARGV[4])
+local limit, most_bytes = tonumber(ARGV[3]), tonumber(ARGV[4])
 local forward = ARGV[1] ~= ''
 local low = forward and '(' .. ARGV[1] or '-'
--- An upper end without its sequence stands for the highest one, itself included; `(0-0` would be an error.
+-- An upper end without a sequence stands for the highest sequence, itself included; `(0-0` would be an error.
 local high = ARGV[2] ~= '' and text(math.max(ARGV[2] - 1, 0)) or '+'
 local now = microseconds()
-local found, size, more, looked, reached, spent = {}, 0, '0', 0, '', 0
+local found, bytes, more, examined, reached, passed_over = {}, 0, '0', 0, '', 0
 
--- In chunks that grow: entries can be long, and few of them fill an answer then.
+-- In chunks that grow: entries can be long, and a few of them fill an answer then.
 local chunk, count = nil, 1
 repeat
   count = math.min(2 * count, 20, limit - #found + 1)
@@ -25,14 +25,14 @@ repeat
   for _, entry in ipairs(chunk) do
     local header, body = entry[2][6], entry[2][8]
     if meant_for('', entry, now) then
-      size = size + #body
-      if #found == limit or (size > bytes and #found > 0) then more = '1' break end
-      found[#found + 1] = { string.match(entry[1], '^%d+'), entry[2][2], header, body }
+      bytes = bytes + #body
+      if #found == limit or (bytes > most_bytes and #found > 0) then more = '1' break end
+      found[#found + 1] = { entry_offset(entry), entry[2][2], header, body }
     else
-      if spent >= LOOKED then more = '1' break end
-      spent = spent + cost(body)
+      if passed_over >= MOST_PASSED_OVER then more = '1' break end
+      passed_over = passed_over + cost(body)
     end
-    looked, reached = looked + 1, string.match(entry[1], '^%d+')
+    examined, reached = examined + 1, entry_offset(entry)
     if forward then low = '(' .. entry[1] else high = '(' .. entry[1] end
   end
 until more == '1' or #chunk < count
@@ -48,7 +48,7 @@ end
 local gap = '0'
 if forward then
   local first = redis.call('XRANGE', KEYS[2], '-', '+', 'COUNT', 1)[1]
-  local cut = first and first[2][4] or redis.call('HGET', KEYS[3], 'last') or '0'
-  if tonumber(cut) > tonumber(ARGV[1]) then gap = '1' end
+  local cut_up_to = first and first[2][4] or redis.call('HGET', KEYS[3], 'last') or '0'
+  if tonumber(cut_up_to) > tonumber(ARGV[1]) then gap = '1' end
 end
-return { found, more, gap, looked, reached }
+return { found, more, gap, examined, reached }

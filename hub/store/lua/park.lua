@@ -1,12 +1,14 @@
--- live -> away, and write back what is proven to have arrived.
+-- Park a session, live -> away, and store its acknowledged position.
 --
 -- KEYS  1 clock
--- ARGV  1 client id   2 owner   3 proven position   4 '1': its connection is gone
+-- ARGV  1 client id   2 owner   3 acknowledged position   4 '1': its connection has ended
 -- Answer: 'ok', 'gone' or 'replaced'
 
-local session, refusal = owned(ARGV[1], ARGV[2])
+local session, refusal = load_owned(ARGV[1], ARGV[2])
 if not session then return refusal end
-park(session, ARGV[4] == '1')
-if ARGV[4] == '1' then redis.call('HDEL', session_key(session.client), 'owner') end
-if tonumber(ARGV[3]) > tonumber(session.pos) then redis.call('HSET', session_key(session.client), 'pos', ARGV[3]) end
+local disconnected = ARGV[4] == '1'
+park(session, disconnected)
+local key = session_key(session.client)
+if disconnected then redis.call('HDEL', key, 'owner') end
+if tonumber(ARGV[3]) > tonumber(session.pos) then redis.call('HSET', key, 'pos', ARGV[3]) end
 return 'ok'

@@ -1,27 +1,28 @@
--- Write messages, each once: its offset, its room's log, a reference into the inbox of each away session, the bus.
+-- Publish messages. For each one: the next offset, an entry in its room's log, a reference in the inbox of each away
+-- session of the room, a message on the bus.
 --
 -- KEYS  1 clock
 -- ARGV  1 newest offset that the node has seen
 --       2 log length         3 log age in microseconds                4 log age in milliseconds
 --       5 milliseconds that meta outlives the last message            6 inbox length
 --       7 life of an idempotency key in milliseconds                  8 prefix of a room's bus channel
---       9, ... five words a message: 'v' volatile (offset and bus only), 'o' odd (some sessions are not to count it:
---       echo off or ttl) or ''; room; header; body; idempotency key or ''
--- Answer: the offset of each; behind '=' where its idempotency key had been seen.
+--       9, ... five arguments for each message: 'v' volatile (offset and bus only), 'c' conditional (some sessions skip
+--       it: echo off, or a ttl) or ''; room; header; body; idempotency key or ''
+-- Answer: the offset of each message; after '=' if its idempotency key had been seen
 --
 -- Messages of one room that follow each other are a run: what is written once for all of them is written at its end.
--- Inboxes are pushed into at the very end, each once.
+-- References are pushed at the very end of the script, once into each inbox.
 
 local call, format = redis.call, string.format
 local base = string.sub(KEYS[1], 1, -6)
 
 local t = call('TIME')
 local offset = math.max(t[1] * 1000000 + t[2] - 1, tonumber(call('GET', KEYS[1]) or '0'), tonumber(ARGV[1]))
-local upto = format('%.0f', offset + (#ARGV - 8) / 5)
-local begun = false
+local last_possible = format('%.0f', offset + (#ARGV - 8) / 5)
+local clock_set = false
 local answers = {}
--- The rooms of which somebody is away, in a row and by name: {room, inboxes, references, n}; references to all that is
--- written into them.
+-- The rooms that have away sessions, as a list and by name: {room, inboxes, references, n}. `references`: to all that is
+-- written into these rooms.
 local away, references
 
 local i = 9
@@ -29,8 +30,9 @@ while i < #ARGV do
   local room = ARGV[i + 1]
   local prefix, channel = base .. 'room:' .. room, ARGV[8] .. room
   local log, meta = prefix .. ':log', prefix .. ':meta'
-  -- The room's meta as it was; its last number and offset, and those that the run began behind; whether it had no log.
-  local was, n, last, before, odd, made
+  -- The room's meta before the run; its newest number and offset; the number before the run; the run's last conditional
+  -- message; whether the run made the log.
+  local meta_before, n, last, n_before, conditional, log_made
   local missed
 
   while ARGV[i + 1] == room do
@@ -40,16 +42,16 @@ while i < #ARGV do
     if seen then
       answers[#answers + 1] = '=' .. seen
     else
-      if not begun then
+      if not clock_set then
         -- The first write, and the one that a full Redis refuses: what follows is never half done.
-        call('SET', KEYS[1], upto)
-        begun = true
+        call('SET', KEYS[1], last_possible)
+        clock_set = true
       end
       offset = offset + 1
       local id, number = format('%.0f', offset), '0'
       if kind ~= 'v' then
         if not last then
-          was = call('HMGET', meta, 'n', 'last', 'renewed')
+          meta_before = call('HMGET', meta, 'n', 'last', 'renewed')
           missed = away and away[room]
           if not missed then
             local inboxes = call('SMEMBERS', prefix .. ':away')
@@ -59,21 +61,21 @@ while i < #ARGV do
               away[room], away[#away + 1] = missed, missed
             end
           end
-          -- Where nothing is remembered the count begins at the clock, so that a number never comes twice.
-          before = was[1] or offset - 1
-          n = before
+          -- A room without meta is counted from the clock on, so that a number never comes twice.
+          n_before = meta_before[1] or offset - 1
+          n = n_before
         end
         n = n + 1
         number = format('%.0f', n)
-        -- `p`, the room's offset before, says of the oldest entry what was cut away in front of it.
-        local p = last or was[2] or '0'
+        -- `p`, the room's offset before, tells of the oldest entry up to where the log was cut.
+        local p = last or meta_before[2] or '0'
         if not call('XADD', log, 'NOMKSTREAM', 'MAXLEN', '=', ARGV[2], id,
           'n', number, 'p', p, 'k', header, 'm', body) then
           call('XADD', log, id, 'n', number, 'p', p, 'k', header, 'm', body)
-          made = true
+          log_made = true
         end
         last = id
-        if kind == 'o' then odd = id end
+        if kind == 'c' then conditional = id end
         if missed then references[#references + 1] = id .. ':' .. room end
       end
       if key ~= '' then call('SET', key, id, 'PX', ARGV[7]) end
@@ -84,17 +86,17 @@ while i < #ARGV do
 
   if last then
     call('HSET', meta, 'n', format('%.0f', n), 'last', last)
-    if not was[1] then call('HSET', meta, 'base', format('%.0f', before)) end
-    if odd then call('HSET', meta, 'odd', odd) end
-    -- Age and expiry are looked after once in a thousandth of the log's age, which they are longer for it: 86 s of 24 h;
-    -- and where the log is a new one, as offsets are no clock by which keys expire.
+    if not meta_before[1] then call('HSET', meta, 'base', format('%.0f', n_before)) end
+    if conditional then call('HSET', meta, 'odd', conditional) end
+    -- Old entries are cut and expiries are renewed once in a thousandth of the log's age (86 s of 24 h), and the expiries
+    -- are longer by that. A new log gets its expiry at once, because offsets may be ahead of the clock by which keys expire.
     local slack = ARGV[3] / 1000
-    if made or not was[3] or last - was[3] >= slack then
+    if log_made or not meta_before[3] or last - meta_before[3] >= slack then
       call('XTRIM', log, 'MINID', '=', format('%.0f', math.max(last - ARGV[3], 0)))
       call('HSET', meta, 'renewed', last)
-      local late = math.ceil(slack / 1000)
-      call('PEXPIRE', log, format('%.0f', ARGV[4] + late))
-      call('PEXPIRE', meta, format('%.0f', ARGV[5] + late))  -- rule: floor_expiry
+      local slack_ms = math.ceil(slack / 1000)
+      call('PEXPIRE', log, format('%.0f', ARGV[4] + slack_ms))
+      call('PEXPIRE', meta, format('%.0f', ARGV[5] + slack_ms))  -- rule: floor_expiry
     end
     if missed then missed.n = n end
   end
@@ -103,7 +105,7 @@ end
 if away then
   local groups = away
   if away[2] then
-    -- Whoever is away in the same of these rooms gets the same references.
+    -- Inboxes that are in the away sets of the same of these rooms get the same references.
     local inboxes, rooms_of = {}, {}
     for k, room in ipairs(away) do
       for _, inbox in ipairs(room.inboxes) do
@@ -131,8 +133,8 @@ if away then
     end
   end
 
-  local most = ARGV[6] + 1                                       -- references, and the boundary in front of them
-  -- In chunks, and out of step from client to client: a full inbox costs a trim only now and then.
+  local most = ARGV[6] + 1                                       -- references, and the boundary before them
+  -- A full inbox is trimmed only now and then, by a chunk, and not every inbox by the same publish.
   local chunk = math.min(128, math.floor(most / 8))
   local least = most - chunk
   for _, group in ipairs(groups) do
@@ -146,7 +148,7 @@ if away then
           call('LTRIM', inbox, -math.max(least, 1), -1)  -- rule: never_empty/1
         end
       elseif length == 0 then
-        -- Its session has ended.
+        -- There is no such inbox: its session has ended.
         for _, room in ipairs(away) do call('SREM', base .. 'room:' .. room.room .. ':away', inbox) end
       end
     end

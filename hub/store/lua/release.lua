@@ -1,7 +1,7 @@
--- End a node that serves nobody any more.
+-- Give up the lease of a node that owns no sessions any more.
 --
 -- KEYS  1 clock
--- ARGV  1 node   2 milliseconds that anything else may still live
+-- ARGV  1 node   2 milliseconds after which everything else has expired
 -- Answer: 'ok'
 
 redis.call('DEL', base .. 'node:' .. ARGV[1])

@@ -1,11 +1,11 @@
--- Join a room: from the clock on. The first join counts, unless the connection knows nothing of it: where the answer
--- to an earlier attempt was lost, messages have passed by since.
+-- Join a room, from the clock on. If the session is in the room already, the first join counts; unless the connection does
+-- not know of it: then the answer to an earlier attempt was lost, and its client did not get the messages since.
 --
 -- KEYS  1 clock
--- ARGV  1 client id   2 owner   3 room   4 rooms at most   5 '1': the connection knows of being in it
--- Answer: {join offset, '1' where it is new}, 'full', or 'gone' or 'replaced'
+-- ARGV  1 client id   2 owner   3 room   4 rooms at most   5 '1': the connection knows that it is in the room
+-- Answer: {join offset, '1': joined just now}, 'full', 'gone' or 'replaced'
 
-local session, refusal = owned(ARGV[1], ARGV[2])
+local session, refusal = load_owned(ARGV[1], ARGV[2])
 if not session then return refusal end
 local room = ARGV[3]
 local joined = session.rooms[room]
@@ -21,6 +21,6 @@ redis.call('HSET', key, 'r:' .. room, join .. ':' .. n)
 if session.parked[room] then redis.call('HDEL', key, 'p:' .. room) end
 if session.away == '1' then  -- rule: sub_adds_away
   redis.call('SADD', away_key(room), session.inbox)
-  outlive(away_key(room), kept(session))
+  expire_not_before(away_key(room), owned_life(session))
 end
 return { join, '1' }

@@ -1,21 +1,22 @@
--- Keep the sessions that a node serves from expiring.
+-- Keep the sessions that a node owns from expiring.
 --
 -- KEYS  1 clock
--- ARGV  1 node   then client id, owner; and so on
--- Answer: how many of them the owners still own
+-- ARGV  1 node   then client id, owner; and so on for each session
+-- Answer: how many of the owners own their sessions
 
-local known = 0
+local node, owned = ARGV[1], 0
 for i = 2, #ARGV, 2 do
-  local session = owned(ARGV[i], ARGV[i + 1])
+  local session = load_owned(ARGV[i], ARGV[i + 1])
   if session then
-    known = known + 1
-    redis.call('PEXPIRE', session_key(session.client), text(kept(session)))  -- rule: lapse_replays/2, ttl_connected
-    redis.call('SADD', served_key(ARGV[1]), session.client)
-    outlive(served_key(ARGV[1]), kept(session))
+    owned = owned + 1
+    local life = owned_life(session)
+    redis.call('PEXPIRE', session_key(session.client), text(life))  -- rule: lapse_replays/2, ttl_connected
+    redis.call('SADD', served_key(node), session.client)
+    expire_not_before(served_key(node), life)
     if session.away == '1' then
-      redis.call('PEXPIRE', session.inbox, text(kept(session)))
-      for room in pairs(session.rooms) do outlive(away_key(room), kept(session)) end
+      redis.call('PEXPIRE', session.inbox, text(life))
+      for room in pairs(session.rooms) do expire_not_before(away_key(room), life) end
     end
   end
 end
-return known
+return owned

@@ -45,7 +45,7 @@ FAILOVER: dict[str, Any] = {
 LONG: dict[str, Any] = {
     **ROUGH,
     "weights": {**ROUGH["weights"], "publish": 10},
-    "mutation": Mutation(LONG=0, PEEKED=20),
+    "mutation": Mutation(LONG_BODY=0, MOST_PEEKED=20),
 }
 
 

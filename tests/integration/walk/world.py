@@ -276,7 +276,7 @@ class Ledger(Lab):
             if not message.volatile:
                 world.stored.append(message)
 
-    def take_ran(self, _: str, args: list[str], reply: Any) -> None:
+    def claim_ran(self, _: str, args: list[str], reply: Any) -> None:
         world = self.world
         if reply[0] == b"refused":
             return
@@ -306,7 +306,7 @@ class Ledger(Lab):
             rooms[-1][1] = int(self.admin.call("GET", "w:{0}:clock"))
         self.world.past = None
 
-    def finish_ran(self, _: str, args: list[str], reply: Any) -> None:
+    def end_session_ran(self, _: str, args: list[str], reply: Any) -> None:
         self.world.past = None
         if reply == b"ok":
             self.world.owners.pop(args[0], None)

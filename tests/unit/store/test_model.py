@@ -33,7 +33,7 @@ ROOMS = ("A", "B", "C")
 ROOM = st.sampled_from(ROOMS)
 SELDOM = st.sampled_from([False, False, False, True])
 # Of the bounds in bytes so little is left that they are met all the time: a run of `replay` sees two rooms.
-FEW = Mutation(LONG=0, PEEKED=7)
+FEW = Mutation(LONG_BODY=0, MOST_PEEKED=7)
 SCRIPTS = {
     few: {name: fake_time(script) for name, script in mutation.apply(read_all()).items()}
     for few, mutation in ((False, Mutation()), (True, FEW))
@@ -72,7 +72,7 @@ class Session(RuleBasedStateMachine):
         self.scripts = SCRIPTS[few]
         self.log, self.inbox, self.batch = log, inbox, batch
         self.connections = 1
-        answer = self.take("", "", "", "")
+        answer = self.claim("", "", "", "")
         self.client, self.generation, self.secret = answer[1], answer[2], "h"
         # On the node: everything up to here was written. What is on its way to it; None: it is deaf. What it remembers of
         # each room: all that it heard behind an offset. `gone`: it has noticed that the connection is.
@@ -86,9 +86,9 @@ class Session(RuleBasedStateMachine):
         self.told: dict[str, int] = {}
         self.due: dict[str, list[int]] = {}
         self.own: set[int] = set()
-        # What the client has got: (its offset from then on, a gap or None for a message); how many are proven.
+        # What the client has got: (its offset from then on, a gap or None for a message); how many are acked.
         self.got: list[tuple[int, tuple[str, int, int] | None]] = []
-        self.proven = 0
+        self.acked = 0
         for room in sorted(rooms):
             self.subscribe(room)
 
@@ -101,9 +101,9 @@ class Session(RuleBasedStateMachine):
     def owner(self) -> str:
         return f"n/{self.connections}"
 
-    def take(self, client: str, generation: str, secret: str, offset: str) -> list[str]:
+    def claim(self, client: str, generation: str, secret: str, offset: str) -> list[str]:
         reply = self.run(
-            "take", client, "0", generation, "0" if generation else "", secret, "anon", "h", "sid", self.owner, offset,
+            "claim", client, "0", generation, "0" if generation else "", secret, "anon", "h", "sid", self.owner, offset,
             "0", LIFE * 1000, LIFE * 1000, "w:{0}:bus:node:",
         )  # fmt: skip
         return [part.decode() for part in reply]
@@ -114,7 +114,7 @@ class Session(RuleBasedStateMachine):
     def publish(self, rooms: list[str], own: bool, late: bool) -> None:
         """Somebody publishes; or the client itself, with echo off. The bus may bring it later."""
         header = f"3 5 5 {self.client if own else '*'} 0 *"
-        words = [("o" if own else "", room, header, '"m",1', "") for room in rooms]
+        words = [("c" if own else "", room, header, '"m",1', "") for room in rooms]
         offsets = self.raw.call(
             "EVALSHA", self.scripts["publish"].sha, 1, "w:{0}:clock", "0", self.log, AGE * 10**6, AGE * 1000,
             (AGE + 2 * LIFE + 120) * 1000, self.inbox, "120000", "w:{0}:bus:room:", *itertools.chain(*words),
@@ -171,11 +171,11 @@ class Session(RuleBasedStateMachine):
                 self.receive(offset)
 
     @precondition(lambda self: not self.gone)
-    @rule(gone=st.booleans(), unproven=st.integers(0, 5))
-    def park(self, gone: bool, unproven: int) -> None:
-        """The client is slow or gone; all that it got but the last few is proven to have arrived."""
-        self.proven = max(self.proven, len(self.got) - unproven)
-        args = self.client, self.owner, self.offset(self.proven), "1" if gone else "0"
+    @rule(gone=st.booleans(), unacked=st.integers(0, 5))
+    def park(self, gone: bool, unacked: int) -> None:
+        """The client is slow or gone; all that it got but the last few is acked to have arrived."""
+        self.acked = max(self.acked, len(self.got) - unacked)
+        args = self.client, self.owner, self.offset(self.acked), "1" if gone else "0"
         assert self.run("park", *args) == b"ok"
         self.live = False
         self.gone = gone
@@ -184,12 +184,12 @@ class Session(RuleBasedStateMachine):
     def come_back(self, back: int | None, elsewhere: bool) -> None:
         """Return, whether noticed or not, all but the last few things handled; None: without an offset."""
         if back is not None:
-            self.proven = max(0, len(self.got) - back)
-        self.got = self.got[: self.proven]
-        offset = self.offset(self.proven)
+            self.acked = max(0, len(self.got) - back)
+        self.got = self.got[: self.acked]
+        offset = self.offset(self.acked)
         self.connections += 1
         given = "" if back is None else str(offset)
-        answer = self.take(self.client, self.generation, self.secret, given)
+        answer = self.claim(self.client, self.generation, self.secret, given)
         assert answer[0] == "pid"
         assert int(answer[5]) == offset
         self.sent = offset
@@ -221,7 +221,7 @@ class Session(RuleBasedStateMachine):
         if lost:
             return
         live, position, gaps, messages, how, _ = reply
-        if how == b"memory":
+        if how == b"cache":
             assert live
             assert not gaps
             assert not messages

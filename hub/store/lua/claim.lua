@@ -1,25 +1,26 @@
--- Make a connection the owner of a session: the one that its pid proves, the one of its client_id, or a new one.
+-- Make a connection the owner of a session: of the one that its pid proves, of the one that it names, or of a new one.
 --
 -- KEYS  1 clock
--- ARGV  1 client id that the pid or the client names ('': neither)      2 '1': by a client_id that it may take
---       3 generation, 4 serial, 5 hashed secret of the pid ('': no pid; generation 'x': a malformed one)
+-- ARGV  1 client id that the pid or the client names ('': neither)      2 '1': by a client_id that it may claim
+--       3 generation, 4 version, 5 hashed secret of the pid ('': no pid; generation 'x': a malformed one)
 --       6 client id of a new anonymous session    7 hashed secret of a new pid    8 sid of a new session
 --       9 owner '<node>/<connection>'            10 the client's offset ('': none) 11 newest offset the node has seen
 --      12, 13 life in milliseconds of an anonymous and of a named session         14 prefix of a node's bus channel
--- Answer: {'refused'} or {'new' | 'pid' | 'name', client id, generation, serial, sid, position, head, missed,
---          how often the session was taken, room, join offset, room, join offset, ...}
+-- Answer: {'refused'} or {'new' | 'pid' | 'name', client id, generation, pid version, sid, position, head, missed, epoch,
+--          room, join offset, room, join offset, ...}
 
-local name, by_name, least = ARGV[1], ARGV[2] == '1', tonumber(ARGV[11])
-local session = name ~= '' and load(name) or nil
+local name, by_name, newest_seen = ARGV[1], ARGV[2] == '1', tonumber(ARGV[11])
+local secret, owner = ARGV[5], ARGV[9]
+local session = name ~= '' and load_session(name) or nil
 local how
 
-if session and ARGV[5] ~= '' then
-  local gen, serial = tonumber(ARGV[3]), tonumber(ARGV[4])
-  local current, now = tonumber(session.gen), tonumber(session.serial)
-  if gen == current and serial == now and ARGV[5] == session.secret then
+if session and secret ~= '' then
+  local gen, pid_version = tonumber(ARGV[3]), tonumber(ARGV[4])
+  local current = gen == tonumber(session.gen) and pid_version == tonumber(session.serial)
+  if current and secret == session.secret then
     how = 'pid'
-  elseif by_name and gen and serial and not (gen == current and serial == now) then
-    how = 'name'                              -- a void pid counts as none, and so does one that Redis has forgotten
+  elseif by_name and gen and pid_version and not current then
+    how = 'name'                              -- a void pid counts as none, and so does one that Redis has lost
   elseif by_name then
     return { 'refused' }
   end
@@ -35,7 +36,7 @@ if how then redis.call('HDEL', key, 'progress') else redis.call('DEL', key) end
 
 local head
 if not how then
-  local gen = tick(least)
+  local gen = next_offset(newest_seen)
   session = { client = client, gen = gen, serial = '0', sid = ARGV[8], pos = gen, rooms = {}, away = '0' }
   head = tonumber(gen)
   if by_name then
@@ -45,7 +46,7 @@ if not how then
     session.rooms[room] = { join = tonumber(gen), n = tonumber(n) }
   end
 elseif how == 'name' then
-  -- The time, so that what a failover forgets is not given out a second time, for another secret.
+  -- The version is a time, so that one that a failover has lost is not given out again, with another secret.
   session.serial = text(math.max(session.serial + 1, microseconds()))  -- rule: serials_are_times
   session.sid = ARGV[8]
   redis.call('HSET', key, 'serial', session.serial, 'secret', ARGV[7], 'sid', ARGV[8])
@@ -56,7 +57,7 @@ if how then
   local position = tonumber(session.pos)
   local offset = tonumber(ARGV[10])
   if offset and offset > head then
-    -- The client has seen more than this Redis remembers: nobody knows what else is gone.
+    -- The client has seen more than this Redis has: nobody knows what else is lost.
     redis.call('HSET', key, 'reset', text(position) .. ':' .. text(head + 1))
   elseif offset then
     position = offset
@@ -67,7 +68,7 @@ if how then
   end
   session.pos = text(position)
   redis.call('HSET', key, 'pos', session.pos)
-  if session.owner and session.owner ~= ARGV[9] then
+  if session.owner and session.owner ~= owner then
     local node, connection = string.match(session.owner, '^(.-)/(.*)$')
     redis.call('SREM', served_key(node), client)
     redis.call('PUBLISH', ARGV[14] .. node, 'fence ' .. connection)
@@ -76,25 +77,26 @@ end
 session.anon = session.anon or (by_name and '0' or '1')
 session.life = session.anon == '1' and ARGV[12] or ARGV[13]
 if how then
-  redis.call('HSET', key, 'owner', ARGV[9], 'anon', session.anon, 'life', session.life)
+  redis.call('HSET', key, 'owner', owner, 'anon', session.anon, 'life', session.life)
 else
   redis.call('HSET', key, 'gen', session.gen, 'serial', '0', 'secret', ARGV[7], 'sid', session.sid, 'pos', session.pos,
-    'away', '0', 'owner', ARGV[9], 'anon', session.anon, 'life', session.life, 'takes', '1')
+    'away', '0', 'owner', owner, 'anon', session.anon, 'life', session.life, 'takes', '1')
 end
-local served = served_key(string.match(ARGV[9], '^[^/]*'))
+local served, life = served_key(node_of(owner)), owned_life(session)
 redis.call('SADD', served, client)
-outlive(served, kept(session))
-redis.call('PEXPIRE', key, text(kept(session)))  -- rule: ttl_connected
+expire_not_before(served, life)
+redis.call('PEXPIRE', key, text(life))  -- rule: ttl_connected
 if session.away == '1' then
-  redis.call('PEXPIRE', inbox_key(client, session.gen), text(kept(session)))
-  for room in pairs(session.rooms) do outlive(away_key(room), kept(session)) end
+  redis.call('PEXPIRE', inbox_key(client, session.gen), text(life))
+  for room in pairs(session.rooms) do expire_not_before(away_key(room), life) end
 end
 
-local takes = how and text(redis.call('HINCRBY', key, 'takes', 1)) or '1'
-local answer = { how or 'new', client, session.gen, session.serial, session.sid, session.pos, text(head), '0', takes }
--- How many of them are not for this client is counted for so many entries and KiB, and no further. Nor are more bytes
--- read than PEEKED: of the rooms left then, all is counted that came since the park or the join.
-local missed, now, look, peeked = 0, how and microseconds(), LOOKED, 0
+local epoch = how and text(redis.call('HINCRBY', key, 'takes', 1)) or '1'
+local answer = { how or 'new', client, session.gen, session.serial, session.sid, session.pos, text(head), '0', epoch }
+-- The messages that the session missed are counted by running numbers. In a room with conditional messages the log is read,
+-- to count only those that are for this client: so many entries and KiB of it, and all after that counts. No more bytes
+-- than MOST_PEEKED are read: in the rooms left then, everything since the park or the join counts.
+local missed, now, may_read, peeked = 0, how and microseconds(), MOST_PASSED_OVER, 0
 for room, joined in pairs(session.rooms) do
   answer[#answer + 1] = room
   answer[#answer + 1] = text(joined.join)
@@ -103,18 +105,18 @@ for room, joined in pairs(session.rooms) do
     local meta = redis.call('HMGET', meta_key(room), 'n', 'last', 'odd', 'base')
     if meta[2] and tonumber(meta[2]) > after then
       local entry, counted
-      if peeked <= PEEKED then
+      if peeked <= MOST_PEEKED then
         entry = redis.call('XRANGE', log_key(room), '(' .. text(after), '+', 'COUNT', 1)[1]
         counted = entry and entry[2][2] - 1 or tonumber(meta[1])
         peeked = peeked + (entry and #entry[2][8] or 0)
       else
         counted = math.max((session.parked[room] or joined).n, tonumber(meta[4]))
       end
-      local odd = meta[3] and tonumber(meta[3]) > after
-      while odd and entry and look > 0 do
+      local conditional = meta[3] and tonumber(meta[3]) > after
+      while conditional and entry and may_read > 0 do
         if meant_for(client, entry, now) then missed = missed + 1 end
         counted = tonumber(entry[2][2])
-        look = look - cost(entry[2][8])
+        may_read = may_read - cost(entry[2][8])
         entry = redis.call('XRANGE', log_key(room), '(' .. entry[1], '+', 'COUNT', 1)[1]
       end
       missed = missed + meta[1] - counted

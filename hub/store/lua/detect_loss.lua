@@ -1,33 +1,33 @@
--- Notice that Redis has forgotten what a node had already seen, and remember it for all sessions.
+-- Find out whether Redis has lost messages that a node has seen, and store the loss for all sessions.
 --
 -- KEYS  1 clock
--- ARGV  1 newest offset that the node has seen   2 milliseconds to remember it   3 the bus channel of all nodes
---       4 room and 5 offset of the newest message that the node knows to lie in a log ('': none)
+-- ARGV  1 newest offset that the node has seen   2 milliseconds to remember a loss   3 the bus channel of all nodes
+--       4 room and 5 offset of the newest message that the node knows to be in a log ('': none)
 --       6 microseconds after which a room may be forgotten
--- Answer: '1' where something was forgotten
+-- Answer: '1': something is lost
 --
--- What Redis loses is always the end of its past. The clock says so, unless somebody has published since: then it is
--- past everything again, and only a message that is not where it was tells.
+-- Redis always loses the end of its data. The clock shows it, unless somebody has published since: then the clock is past
+-- everything again, and only a message that is missing from its log shows it.
 
--- How many losses are remembered; where there are more, the oldest count as one.
-local LOSSES = 8
+-- How many losses are remembered; if there are more, the oldest two become one.
+local MOST_LOSSES = 8
 
-local function missing(room, offset)
+local function is_missing(room, offset)
   if redis.call('XRANGE', log_key(room), offset, offset, 'COUNT', 1)[1] then return false end
   local first = redis.call('XRANGE', log_key(room), '-', '+', 'COUNT', 1)[1]
-  local cut = first and first[2][4] or redis.call('HGET', meta_key(room), 'last')
-  if cut then return tonumber(cut) < tonumber(offset) end
+  local cut_up_to = first and first[2][4] or redis.call('HGET', meta_key(room), 'last')
+  if cut_up_to then return tonumber(cut_up_to) < tonumber(offset) end
   return tonumber(offset) > microseconds() - tonumber(ARGV[6])
 end
 
 local seen, head, now = tonumber(ARGV[1]), clock(), microseconds()
 local from, before = head, seen + 1  -- rule: loss_told
 if seen <= head then
-  if ARGV[4] == '' or not missing(ARGV[4], ARGV[5]) then return '0' end  -- rule: loss_overtaken
+  if ARGV[4] == '' or not is_missing(ARGV[4], ARGV[5]) then return '0' end  -- rule: loss_overtaken
   from, before = 0, tonumber(ARGV[5]) + 1
 end
--- Each loss by itself, the newest first: what was published between two of them is no part of either, and would hide the
--- end of the first. What nodes have noticed of the same one is one.
+-- Each loss is stored by itself, the newest first: messages published between two losses are part of neither, and would
+-- hide the end of the first. Two nodes that detect the same loss store it once.
 local losses, known = {}, false
 for pair in string.gmatch(redis.call('GET', base .. 'reset') or '', '%S+') do
   local a, b = split(pair)
@@ -40,9 +40,9 @@ if not known and newest and from > 0 and from < newest[2] then
 elseif not known then
   table.insert(losses, 1, { from, before })  -- rule: each_loss
 end
-if #losses > LOSSES then
+if #losses > MOST_LOSSES then
   local oldest = table.remove(losses)
-  losses[LOSSES][1] = oldest[1]
+  losses[MOST_LOSSES][1] = oldest[1]
 end
 for i, loss in ipairs(losses) do losses[i] = text(loss[1]) .. ':' .. text(loss[2]) end
 redis.call('DEL', base .. 'reset')                                -- a removal first: passes when Redis is full
