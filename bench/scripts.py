@@ -28,7 +28,7 @@ from bench.process import cpu_seconds
 from hub.message import encode, meta
 from hub.settings import Settings
 from hub.store.results import SessionClaim
-from hub.store.store import Store
+from hub.store.store import Store, StoreListener
 from tests.support.tools import valkey
 
 ROOMS, TOGETHER = 500, 32
@@ -38,16 +38,13 @@ OPTIONS = {
 }  # fmt: skip
 
 
-class Stand:
-    """A server, a store connected to it, and the sessions that were made so far."""
+class Stand(StoreListener):
+    """A server, a store connected to it, and the sessions that were made so far. What the store reports changes nothing."""
 
     def __init__(self, socket: Path, pid: int) -> None:
         self._server = redis.Redis(unix_socket_path=str(socket))
         self._pid = pid
-        self.store = Store(
-            Settings(), f"unix://{socket}", on_messages=lambda _: None, on_bus_lost=lambda: None,
-            on_bus_back=lambda: None, on_changed=lambda: None,
-        )  # fmt: skip
+        self.store = Store(Settings(), f"unix://{socket}", self)
         self.sessions: list[SessionClaim] = []
 
     async def measure(
@@ -73,29 +70,31 @@ class Stand:
         self.store.publishing.publish(room, header, body, lambda result, _: done.set_result(result))
         return done
 
-    # A session's connection is called by its number; they are answered in the order in which they were taken.
+    # A session's connection is called by its number; scripts are answered in the order in which they were sent.
 
     async def claim(self, number: int) -> None:
-        taken = await self.store.claim(str(number), client_id=None, pid=None, offset=None)
-        assert taken is not None
-        self.sessions.append(taken)
+        claimed = await self.store.sessions.claim(
+            str(number), client_id=None, pid=None, offset=None
+        )
+        assert claimed is not None
+        self.sessions.append(claimed)
 
     async def replay(self, number: int) -> None:
-        taken = self.sessions[number]
-        await self.store.replay(taken.client_id, str(number), taken.position)
+        claimed = self.sessions[number]
+        await self.store.sessions.replay(claimed.client_id, str(number), claimed.position)
 
     async def subscribe(self, number: int) -> None:
         client = self.sessions[number].client_id
         room = f"room-{number % ROOMS}"
-        await self.store.subscribe(client, str(number), room, known=False)
+        await self.store.sessions.subscribe(client, str(number), room, known=False)
 
     async def miss(self, rooms: int, messages: int) -> None:
         """Begin a session in so many rooms, and publish so many messages into each of them."""
         number = len(self.sessions)
-        await self.take(number)
+        await self.claim(number)
         client, names = self.sessions[number].client_id, [f"{rooms}-{n}" for n in range(rooms)]
         for room in names:
-            await self.store.subscribe(client, str(number), room, known=False)
+            await self.store.sessions.subscribe(client, str(number), room, known=False)
         await asyncio.gather(*(self.say(room) for _ in range(messages) for room in names))
 
     async def catch_up(self, _: int) -> None:
@@ -109,7 +108,7 @@ async def measure(socket: Path, pid: int, count: int) -> None:
     print(f"{'µs of Redis for each':44} {'script':>8} {'process':>8}")
     await stand.measure(f"publish, {ROOMS} rooms, {TOGETHER} at a time", stand.publish, count)
     await stand.measure(f"publish, {ROOMS} rooms, one at a time", stand.publish, count // 4, 1)
-    await stand.measure("take, a new anonymous session", stand.take, count)
+    await stand.measure("claim, a new anonymous session", stand.claim, count)
     await stand.measure("replay, a session without rooms", stand.replay, count)
     await stand.measure("subscribe, the first room", stand.subscribe, count)
     for rooms in (10, 1000):

@@ -1,10 +1,10 @@
-"""A message on its way: what is stored of it, and the frames that deliver it.
+"""A message: what is stored of it, and the frames that deliver it.
 
-Stored is a body, `"event",data,meta` as JSON text with the attachments after it, and a header of six words:
+Stored are a body, `"event",data,meta` as JSON text with the attachments after it, and a header of six words:
 
     length of `"event"`   of `"event",data`   of the text   client to skip or *   ttl in µs or 0   attachment lengths or *
 
-so that every form in which a message is delivered is cut out of it and never encoded again.
+So each form in which a message is delivered is a slice of the body, and nothing is encoded again.
 """
 
 from __future__ import annotations
@@ -28,19 +28,22 @@ def encode(
     meta: bytes,
     *,
     attachments: Sequence[bytes] = (),
-    skip: str | None = None,
+    skip_client: str | None = None,
     ttl: float = 0,
 ) -> tuple[bytes, bytes]:
-    """Return header and body of a message; `data` and `meta` are JSON, `ttl` seconds (0: none)."""
+    """Return header and body of a message; `data` and `meta` are JSON, `ttl` is in seconds (0: none).
+
+    `skip_client`: the client that does not get the message.
+    """
     name = _encode(event)
     body = b",".join((name, data, meta))
     head = len(name)
     until = (head, head + 1 + len(data), len(body))
-    if not attachments and not skip and not ttl:
+    if not attachments and not skip_client and not ttl:
         return b"%d %d %d * 0 *" % until, body
     lengths = ",".join(str(len(part)) for part in attachments) or "*"
     # Rounded up: 0 would be no ttl.
-    rest = f" {skip or '*'} {ceil(ttl * 1e6)} {lengths}"
+    rest = f" {skip_client or '*'} {ceil(ttl * 1e6)} {lengths}"
     return b"%d %d %d" % until + rest.encode(), body + b"".join(attachments)
 
 
@@ -53,24 +56,25 @@ def meta(room: str, sender: str | None) -> bytes:
 
 
 class StoredMessage(msgspec.Struct, eq=False):
-    """A message as it came from the bus or a log. `n` is 0 for a volatile one.
+    """A message as it came from the bus or a log.
 
     A Struct, since making one takes a third of the time.
     """
 
     room: str
     offset: int
+    # Its running number; 0: it is volatile.
     n: int
-    # The client that asked not to get its own message.
-    skip: str | None
+    # The client that does not get it: its publisher, if it turned the echo off.
+    skip_client: str | None
     _header: Sequence[bytes]
     body: bytes
     # As the bus brought it.
     payload: bytes = b""
-    # The finished WebSocket frame of `frame`, where the bus brought a message without attachments.
+    # The finished WebSocket frame of `frame`; empty: it has attachments, or came from a log.
     _wire: bytes = b""
     _frame: PreparedMessage | None = None
-    _bare: PreparedMessage | None = None
+    _data_only_frame: PreparedMessage | None = None
 
     @classmethod
     def from_bus(cls, room: str, payload: bytes) -> StoredMessage:
@@ -78,15 +82,15 @@ class StoredMessage(msgspec.Struct, eq=False):
         head, _, body = payload.partition(b"\n")
         offset, n, *header = head.split(b" ")
         wire = text_message(b'2[%b,"%b"]' % (body, offset)) if header[5] == b"*" else b""
-        return cls(room, int(offset), int(n), _skip(header), header, body, payload, wire)
+        return cls(room, int(offset), int(n), _skip_client(header), header, body, payload, wire)
 
     @classmethod
     def from_log(
         cls, room: str, offset: bytes, n: bytes, header: bytes, body: bytes
     ) -> StoredMessage:
-        """Return what a log entry holds."""
+        """Return the message of a log entry."""
         words = header.split(b" ")
-        return cls(room, int(offset), int(n), _skip(words), words, body)
+        return cls(room, int(offset), int(n), _skip_client(words), words, body)
 
     @property
     def wire(self) -> bytes:
@@ -95,7 +99,7 @@ class StoredMessage(msgspec.Struct, eq=False):
 
     @property
     def frame(self) -> PreparedMessage:
-        """The packet `event, data, meta, offset`, encoded once for everybody."""
+        """The packet `event, data, meta, offset`, encoded once for all clients."""
         if self._frame is None:
             if self._wire:
                 self._frame = PreparedMessage.from_frame(self._wire)
@@ -107,14 +111,14 @@ class StoredMessage(msgspec.Struct, eq=False):
         return self._frame
 
     @property
-    def bare_frame(self) -> PreparedMessage:
+    def data_only_frame(self) -> PreparedMessage:
         """The packet `event, data`, for clients that asked for data alone."""
-        if self._bare is None:
-            self._bare = self._packet(self.body[: int(self._header[1])])
-        return self._bare
+        if self._data_only_frame is None:
+            self._data_only_frame = self._packet(self.body[: int(self._header[1])])
+        return self._data_only_frame
 
     def expired(self, now: int) -> bool:
-        """Tell whether its ttl has run out at a time in microseconds."""
+        """Tell whether its ttl is over at `now`, in microseconds."""
         ttl = self._header[4]
         return ttl != b"0" and self.offset + int(ttl) <= now
 
@@ -146,7 +150,7 @@ class StoredMessage(msgspec.Struct, eq=False):
         }, self.attachments
 
 
-def _skip(header: Sequence[bytes]) -> str | None:
+def _skip_client(header: Sequence[bytes]) -> str | None:
     return None if header[3] == b"*" else header[3].decode()
 
 

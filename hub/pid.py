@@ -1,7 +1,8 @@
 """The secret that proves ownership of a session.
 
-Its text is `<client id>.<generation>.<serial>.<secret>`: the generation tells a session from an earlier one of
-the same client, the serial, the larger the later, a pid from those that a continuation by name made void.
+Its text is `<client id>.<generation>.<version>.<secret>`. The generation tells a session from an earlier one of the same
+client. The version tells a pid from earlier ones of the same session, which a claim by name made void: a later pid has a
+larger version.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ class Pid:
 
     client_id: str
     generation: str
-    serial: str
+    version: str
     secret: str
 
     @classmethod
@@ -30,4 +31,4 @@ class Pid:
         return cls(*found.groups()) if found else None
 
     def __str__(self) -> str:
-        return f"{self.client_id}.{self.generation}.{self.serial}.{self.secret}"
+        return f"{self.client_id}.{self.generation}.{self.version}.{self.secret}"

@@ -23,7 +23,7 @@ class Control:
         self._rooms = rooms
         self._sessions = sessions
         self._observers = observers
-        self._node_channel = store.keys.node_channel(store.node).encode()
+        self._node_channel = store.keys.node_channel(store.node_id).encode()
         self._all_nodes_channel = store.keys.all_nodes_channel.encode()
 
     async def start(self, within: float) -> None:

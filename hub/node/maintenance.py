@@ -50,7 +50,7 @@ class Maintenance:
             (settings.lease / 4, self.renew),
             (settings.lease / 2, self.sweep),
             (settings.bus_silence / 4, self._cached_replay.probe),
-            (settings.bus_silence / 4, self._store.watch),
+            (settings.bus_silence / 4, self._store.raise_failure),
             (min(2.0, settings.lease / 4), self.commit),
             (max(life / 2, 0.5), self.touch),
         ]
@@ -73,7 +73,7 @@ class Maintenance:
     async def renew(self) -> None:
         """Renew the lease. Where it had lapsed others parked the sessions: replay them. Raises Unavailable."""
         bus_was_up = self._store.bus.up
-        held = await self._store.renew()
+        held = await self._store.leases.renew()
         if bus_was_up:
             self._store.loss_detector.on_same_server()
         if not held:
@@ -86,13 +86,13 @@ class Maintenance:
         loop = asyncio.get_running_loop()
         if loop.time() - self._store.connected_at < self._settings.lease:
             return
-        while await self._store.sweep(SESSIONS, ROOMS):
+        while await self._store.leases.sweep(SESSIONS, ROOMS):
             pass  # each call yields to the others
 
     async def touch(self) -> None:
         """Keep the sessions served here from expiring. Raises Unavailable."""
         for batch in _batched(self._sessions):
-            await self._store.touch([(s.client_id, s.connection) for s in batch])
+            await self._store.sessions.touch([(s.client_id, s.connection) for s in batch])
 
     async def commit(self) -> None:
         """Write back what is known to have arrived. Raises Unavailable."""
@@ -108,7 +108,7 @@ class Maintenance:
         for session in sessions:
             session.dirty = False
         try:
-            return await self._store.commit(
+            return await self._store.sessions.commit(
                 [(s.client_id, s.connection, s.acked) for s in sessions]
             )
         except Unavailable:

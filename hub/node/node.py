@@ -22,12 +22,15 @@ log = logging.getLogger("hub.node")
 
 
 class Node:
-    """One hub process's share of the hub. `tasks.failure` says what has made it useless, if anything has."""
+    """One hub process's share of the hub. `tasks.failure` says what has made it useless, if anything has.
 
-    def __init__(self, settings: Settings, url: str) -> None:
+    `node_id` names it in Redis; a random one by default.
+    """
+
+    def __init__(self, settings: Settings, url: str, node_id: str = "") -> None:
         self.settings = settings
         self.tasks = BackgroundTasks()
-        self.store = Store(settings, url, self)
+        self.store = Store(settings, url, self, node_id)
         # Parts of the hub that depend on the turns in sessions' lives register here.
         self.observers = SessionObservers()
         self.rooms = Rooms(settings, self.store)
@@ -46,7 +49,7 @@ class Node:
         """Connect to Redis and take a lease. Raises HubError where that fails or takes too long; `stop` either way."""
         await self.store.start()
         await self.control.start(self.settings.redis_timeout)
-        await self.store.renew(first=True)
+        await self.store.leases.renew(first=True)
 
     async def stop(self) -> None:
         await self.tasks.stop()

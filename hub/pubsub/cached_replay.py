@@ -89,6 +89,6 @@ class CachedReplay:
     async def probe(self) -> None:
         """Publish on the node's own channel: so its bus is never silent, and comes to what the caches have."""
         try:
-            await self._store.probe(self.newest_read)
+            await self._store.leases.probe(self.newest_read)
         except Unavailable:
             pass  # the next message that the bus brings does as well

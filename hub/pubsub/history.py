@@ -51,7 +51,7 @@ class HistoryReader:
             wanted = most - len(whole.messages)
             page = await self._slice(room, after, before, wanted, self._bytes - size)
             size += page.size
-            whole.looked += page.looked
+            whole.examined += page.examined
             whole.more = page.more
             # The page ends before what the log has lost meanwhile: a client that reads on from there gets `gap`.
             if size > self._bytes or page.gap:

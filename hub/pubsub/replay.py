@@ -51,7 +51,7 @@ class Replayer:
             try:
                 if session.needs_park:
                     session.needs_park = False
-                    await self._store.park(
+                    await self._store.sessions.park(
                         session.client_id, session.connection, session.acked, gone=False
                     )
                 await session.wait_drained()
@@ -82,7 +82,7 @@ class Replayer:
                 complete_from: dict[str, int] = {}
                 if len(session.joins) <= MANY_ROOMS:
                     complete_from = self._cached.complete_from(session)
-                batch = await self._store.replay(
+                batch = await self._store.sessions.replay(
                     session.client_id,
                     session.connection,
                     after,
@@ -92,7 +92,7 @@ class Replayer:
             # The answer to a subscribe comes before the room's messages.
             await session.wait_delivery_resumed()
             if not session.closed:
-                if batch.remembered:
+                if batch.in_cache:
                     self._write_cached(session, complete_from, batch.now)
                 else:
                     self._write(session, after, batch)
@@ -108,7 +108,7 @@ class Replayer:
         self._store.loss_detector.on_handed_out(session, batch)
         if batch.live_from is not None:
             session.go_live(batch.live_from)
-        if batch.whole and not session.needs_replay:
+        if batch.complete and not session.needs_replay:
             last = batch.live_from is not None
             if self._cached.learn(session, after, batch.messages, last=last):
                 self._tasks.spawn(self._cached.probe())
@@ -129,7 +129,7 @@ class Replayer:
         count = self._fit(messages)
         handed = messages[:count]
         position = handed[-1].offset if handed else session.sent
-        for_it = [m for m in handed if m.skip != session.client_id and not m.expired(now)]
+        for_it = [m for m in handed if m.skip_client != session.client_id and not m.expired(now)]
         session.write_batch(ReplayBatch(None, position, messages=for_it))
         if count == len(messages):
             session.go_live(session.sent)

@@ -153,10 +153,10 @@ class Rooms:
         """Deliver messages of one room that the bus brought together: one write for each member."""
         first, last = messages[0].offset, messages[-1].offset
         if len(messages) == 1:
-            wire, plain = messages[0].wire, messages[0].skip is None
+            wire, plain = messages[0].wire, messages[0].skip_client is None
         else:
             wire = b"".join([message.wire for message in messages])
-            plain = all(message.skip is None for message in messages)
+            plain = all(message.skip_client is None for message in messages)
         frames: list[PreparedMessage] = []
         for session, join in room.members.items():
             if (

@@ -177,8 +177,8 @@ class Session:
                 or message.offset <= join
             ):
                 return
-            if message.skip != self.client_id:
-                self.write(message.bare_frame if self.data_only else message.frame)
+            if message.skip_client != self.client_id:
+                self.write(message.data_only_frame if self.data_only else message.frame)
             self.sent = message.offset
         elif self.state is SessionState.REPLAYING:
             self.buffered_in_replay = _buffer(
@@ -190,7 +190,7 @@ class Session:
         self._write_gaps(batch)  # rule: gap_early/1, gap_offset/2
         joins = self.joins
         frames = [
-            m.bare_frame if self.data_only else m.frame
+            m.data_only_frame if self.data_only else m.frame
             for m in batch.messages
             if m.offset > joins.get(m.room, m.offset)  # rule: gen_in_key/3, replay_filters/2
         ]

@@ -89,7 +89,7 @@ class Sessions:
         Raises Unavailable.
         """
         order = next(self._order)
-        claim = await self._store.claim(
+        claim = await self._store.sessions.claim(
             connection, client_id=client_id, pid=pid, offset=None if manual_acks else offset
         )
         if claim is None:
@@ -236,7 +236,7 @@ class Sessions:
             # The room's messages are buffered from before the script runs; those up to the join are dropped later.
             room.members.setdefault(session, NOT_YET)
             try:
-                join, _ = await self._store.subscribe(
+                join, _ = await self._store.sessions.subscribe(
                     session.client_id, session.connection, name, known=name in session.joins
                 )
                 await answer(max(join, session.claim.position))  # rule: passed_join
@@ -255,7 +255,7 @@ class Sessions:
 
     async def unsubscribe(self, session: Session, name: str) -> None:
         """Leave a room: nothing of it is delivered after this. Raises HubError, NotOwner."""
-        await self._store.unsubscribe(session.client_id, session.connection, name)
+        await self._store.sessions.unsubscribe(session.client_id, session.connection, name)
         self._rooms.remove_member(session, name)
 
     # -- the end
@@ -271,13 +271,13 @@ class Sessions:
             return
         self._observers.on_ended(session)
         try:
-            await self._store.end_session(session.client_id, session.connection)
+            await self._store.sessions.end_session(session.client_id, session.connection)
         except (NotOwner, Unavailable):
             pass  # a newer connection owns it, or it will expire
 
     async def _park(self, client_id: str, connection: str, position: int) -> None:
         try:
-            await self._store.park(client_id, connection, position, gone=True)
+            await self._store.sessions.park(client_id, connection, position, gone=True)
         except NotOwner:
             pass  # a newer connection owns it: nothing of this one counts any more
         except Unavailable:
@@ -307,7 +307,7 @@ class Sessions:
         owner.
         """
         until = self._clock() + self._timeout
-        claim, is_replaced = session.claim, self._store.is_replaced
+        claim, is_replaced = session.claim, self._store.sessions.is_replaced
         replaced: bool | None = None
         while replaced is None and self._clock() <= until:
             await asyncio.sleep(ABANDONED)

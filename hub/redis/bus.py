@@ -1,7 +1,7 @@
 """The bus: messages between nodes over Redis pub/sub, which may lose some of them.
 
-A channel counts as subscribed only when the *last* command sent for it has been confirmed. A bus that stays silent
-although the node's own probes should come back is broken, and made anew; its listener is told and mends the loss.
+A channel counts as subscribed only when the *last* command sent for it has been confirmed. A bus that stays silent,
+although the node's own probes should arrive, is broken: a new connection is made, and the listener repairs the loss.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ Messages = list[tuple[bytes, bytes]]
 
 
 class BusListener(Protocol):
-    """Who gets the bus's messages."""
+    """Receives the bus's messages; the node does."""
 
     def on_messages(self, messages: Messages, /) -> None:
         """Take `(channel, payload)` pairs in the order received, all that one read has brought."""
@@ -36,7 +36,7 @@ class BusListener(Protocol):
 class Bus(ReconnectingConnection):
     """A connection that subscribes channels.
 
-    `silence`: seconds after which a bus that has brought nothing is given up.
+    `silence`: seconds without any message after which the bus counts as broken.
     """
 
     def __init__(self, url: str, listener: BusListener, silence: float) -> None:
@@ -44,9 +44,9 @@ class Bus(ReconnectingConnection):
         self._listener = listener
         self._silence = silence
         self._channels: set[bytes] = set()
-        # The run of the server that the connection leads to.
+        # The run id of the server that the connection leads to.
         self.server = ""
-        # How many confirmations are owed for a channel; nothing owed and in `_channels`: subscribed.
+        # How many confirmations Redis still owes for a channel; none, and it is in `_channels`: it is subscribed.
         self._owed: dict[bytes, int] = {}
         self._waiters: dict[bytes, set[asyncio.Future[None]]] = {}
 
@@ -82,7 +82,7 @@ class Bus(ReconnectingConnection):
             # Not asyncio.timeout: that asks for the running loop, see `ReconnectingConnection`.
             timer = None
             if within is not None:
-                timer = loop.call_later(within, _give_up, future, "the bus is away")
+                timer = loop.call_later(within, _fail, future, "the bus is away")
             try:
                 await future
             finally:
@@ -94,13 +94,13 @@ class Bus(ReconnectingConnection):
                 del future  # it may hold an exception, whose traceback holds this frame: a circle
 
     def _command(self, verb: str, *channels: bytes) -> None:
-        if not self.up or self._link is None:
+        if not self.up or self._connection is None:
             return
         for channel in channels:
             self._owed[channel] = self._owed.get(channel, 0) + 1
-        self._link.send(pack((verb, *channels)), None)
+        self._connection.send(pack((verb, *channels)), None)
 
-    def _pushed(self, replies: list[Reply]) -> None:
+    def on_pushed(self, replies: list[Reply]) -> None:
         messages: Messages = []
         refusal: ReplyError | None = None
         for reply in replies:
@@ -112,25 +112,26 @@ class Bus(ReconnectingConnection):
                 messages.append((channel, payload))
                 continue
             if messages:
-                # Heard before the confirmation: perhaps the end of an earlier subscription, and no part of this one.
+                # Received before the confirmation: perhaps the end of an earlier subscription, and no part of this one.
                 self._listener.on_messages(messages)
                 messages = []
             self._confirm(channel)
         if messages:
             self._listener.on_messages(messages)
         if refusal is not None:
-            self._refused(refusal)
+            self._on_refused(refusal)
 
-    def _refused(self, error: ReplyError) -> None:
-        """Give the connection up, as one that came to nothing: there is a channel that Redis does not let it hear.
+    def _on_refused(self, error: ReplyError) -> None:
+        """Close the connection, as after a failed attempt: Redis does not allow it to subscribe to one of the channels.
 
-        Who waits for one is told why. A room that may not be heard is not wanted any more then, and does not spoil the next.
+        Every call that waits for a channel gets the reason. Those that waited for the refused one unsubscribe it then, so
+        that the next connection is not refused.
         """
         log.error("Redis refuses a subscription", extra={"error": str(error)})
         self._failed = True
         self.cut()
         for future in chain.from_iterable(self._waiters.values()):
-            _give_up(future, f"Redis refuses a subscription: {error}")
+            _fail(future, f"Redis refuses a subscription: {error}")
 
     def _confirm(self, channel: bytes) -> None:
         owed = self._owed.get(channel, 0) - 1
@@ -147,22 +148,23 @@ class Bus(ReconnectingConnection):
                 future.set_result(None)
 
     async def _connect(self) -> None:
-        self._link = link = await connect(self._url, self._lost, self._pushed)
+        self._connection = connection = await connect(self._url, self)
         try:
-            # Whatever lies between may take connections for a Redis that is not there.
+            # A proxy may accept connections for a Redis that is not there.
             async with asyncio.timeout(CONNECT_TIMEOUT):
-                self.server = info_fields(await link.call("INFO", "server")).get("run_id", "")
+                info = info_fields(await connection.call("INFO", "server"))
         except (TimeoutError, ReplyError) as error:
-            link.close()
+            connection.close()
             raise Unavailable(f"Redis does not answer: {error}") from None
         except BaseException:
-            link.close()
+            connection.close()
             raise
+        self.server = info.get("run_id", "")
         self._owed.clear()
-        self.up = not self._link.closed
-        wanted = sorted(self._channels)
-        for start in range(0, len(wanted), 500):
-            self._command("SUBSCRIBE", *wanted[start : start + 500])
+        self.up = not connection.closed
+        channels = sorted(self._channels)
+        for start in range(0, len(channels), 500):
+            self._command("SUBSCRIBE", *channels[start : start + 500])
 
     def _on_down(self) -> None:
         self._owed.clear()
@@ -172,12 +174,12 @@ class Bus(ReconnectingConnection):
         self._listener.on_bus_back()
 
     def _check(self) -> None:
-        link = self._link
-        if link is not None and asyncio.get_running_loop().time() - link.alive_at > self._silence:
+        connection, now = self._connection, asyncio.get_running_loop().time()
+        if connection is not None and now - connection.alive_at > self._silence:
             log.warning("the bus is silent; making a new connection")
-            link.close()
+            connection.close()
 
 
-def _give_up(future: asyncio.Future[None], why: str) -> None:
+def _fail(future: asyncio.Future[None], why: str) -> None:
     if not future.done():
         future.set_exception(Unavailable(why))

@@ -35,17 +35,27 @@ def info_fields(info: bytes) -> dict[str, str]:
     return {name: value for name, _, value in pairs}
 
 
-class Growing(Protocol):
+class GrowingCommand(Protocol):
     """A command that may grow as long as it is the last one of its turn."""
 
     def packed(self) -> bytes: ...
+
+
+class ConnectionListener(Protocol):
+    """Is notified of what happens to a connection; a ReconnectingConnection is."""
+
+    def on_pushed(self, replies: list[Reply], /) -> None:
+        """Take what one read has brought while no command waited for a reply: the messages of a subscriber."""
+
+    def on_connection_lost(self) -> None:
+        """The connection has ended; called once."""
 
 
 # Seconds to connect and log in.
 CONNECT_TIMEOUT = 5.0
 
 
-def settling(future: asyncio.Future[Reply]) -> Callback:
+def resolve(future: asyncio.Future[Reply]) -> Callback:
     """Return a callback that hands a reply, or the exception that came instead, to a future."""
 
     def done(reply: Reply) -> None:
@@ -60,37 +70,28 @@ def settling(future: asyncio.Future[Reply]) -> Callback:
 
 
 class RedisConnection(asyncio.Protocol):
-    """A connection.
+    """One connection, from its beginning to its end."""
 
-    `on_push` gets what arrives while no command waits for a reply (the messages of a subscriber), a list a read;
-    without it that is an error. `on_lost` is called once when the connection ends.
-    """
-
-    def __init__(
-        self,
-        on_lost: Callable[[], None],
-        on_push: Callable[[list[Reply]], None] | None = None,
-    ) -> None:
+    def __init__(self, listener: ConnectionListener) -> None:
         self._loop = asyncio.get_running_loop()
-        self._on_lost = on_lost
-        self._on_push = on_push
+        self._listener = listener
         self._reader = hiredis.Reader()
         self._transport: asyncio.Transport | None = None
         # Commands of this turn of the loop, written at its end.
         self._out: list[bytes] = []
         # The last of them, where it may still grow.
-        self.growing: Growing | None = None
-        # What awaits a reply, oldest first. Bounded by the verbs that connections may have waiting.
+        self.growing: GrowingCommand | None = None
+        # Callbacks that wait for a reply, oldest first. Bounded by the verbs that connections may have waiting.
         self._pending: deque[Callback] = deque()
-        # When something was last heard, or asked while nothing was awaited.
+        # When something was last received, or sent while no reply was awaited.
         self.alive_at = self._loop.time()
         self.closed = False
 
     def __len__(self) -> int:
-        """How many replies are awaited."""
+        """Return how many replies are awaited."""
         return len(self._pending)
 
-    def send(self, command: bytes | Growing, callback: Callback | None) -> None:
+    def send(self, command: bytes | GrowingCommand, callback: Callback | None) -> None:
         """Send a command; `callback` gets its reply, a ReplyError, or Unavailable where the connection ended.
 
         None: there is no reply but pushes (the commands of a subscriber).
@@ -116,14 +117,14 @@ class RedisConnection(asyncio.Protocol):
     def call(self, *command: Any) -> asyncio.Future[Reply]:
         """Send a command; the future raises ReplyError or Unavailable."""
         future: asyncio.Future[Reply] = self._loop.create_future()
-        self.send(pack(command), settling(future))
+        self.send(pack(command), resolve(future))
         return future
 
     def close(self) -> None:
         """End the connection at once. Idempotent."""
         if self._transport is not None:
             self._transport.abort()
-        self._lost()
+        self._end()
 
     def _flush(self) -> None:
         if self.growing is not None:
@@ -133,15 +134,15 @@ class RedisConnection(asyncio.Protocol):
             self._transport.write(b"".join(self._out))
         self._out.clear()
 
-    def _lost(self) -> None:
+    def _end(self) -> None:
         if self.closed:
             return
         self.closed = True
-        self.growing = None  # its senders are answered now, and who came later would not be
+        self.growing = None  # its senders are answered now; a message added later would not be
         pending, self._pending = self._pending, deque()
         for callback in pending:
             callback(Unavailable("the connection to Redis was lost; the outcome is unknown"))
-        self._on_lost()
+        self._listener.on_connection_lost()
 
     # -- asyncio.Protocol
 
@@ -163,13 +164,10 @@ class RedisConnection(asyncio.Protocol):
             self.close()
             return
         if pushed:
-            if self._on_push is None:
-                self.close()
-            else:
-                self._on_push(pushed)
+            self._listener.on_pushed(pushed)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._lost()
+        self._end()
 
 
 def _options(url: str) -> dict[str, Any]:
@@ -184,38 +182,34 @@ def database(url: str) -> int:
     return int(_options(url).get("db", 0))
 
 
-async def connect(
-    url: str,
-    on_lost: Callable[[], None],
-    on_push: Callable[[list[Reply]], None] | None = None,
-) -> RedisConnection:
+async def connect(url: str, listener: ConnectionListener) -> RedisConnection:
     """Connect and log in. Raises Unavailable, or BadRequest for a URL that cannot be meant."""
     options = _options(url)
     loop = asyncio.get_running_loop()
-    link = RedisConnection(on_lost, on_push)
+    connection = RedisConnection(listener)
     try:
         async with asyncio.timeout(CONNECT_TIMEOUT):
             if "path" in options:
-                await loop.create_unix_connection(lambda: link, options["path"])
+                await loop.create_unix_connection(lambda: connection, options["path"])
             else:
                 await loop.create_connection(
-                    lambda: link,
+                    lambda: connection,
                     options.get("host", "localhost"),
                     options.get("port", 6379),
                     ssl=_tls(options) if url.startswith("rediss:") else None,
                 )
             if options.get("password"):
                 user = (options["username"],) if options.get("username") else ()
-                await link.call("AUTH", *user, options["password"])
+                await connection.call("AUTH", *user, options["password"])
             if options.get("db"):
-                await link.call("SELECT", options["db"])
+                await connection.call("SELECT", options["db"])
     except (OSError, TimeoutError, ReplyError, RedisError, Unavailable) as error:
-        link.close()
+        connection.close()
         raise Unavailable(f"Redis is away: {str(error) or type(error).__name__}") from None
     except BaseException:
-        link.close()
+        connection.close()
         raise
-    return link
+    return connection
 
 
 def _tls(options: dict[str, Any]) -> ssl.SSLContext:

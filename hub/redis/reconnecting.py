@@ -1,4 +1,4 @@
-"""A connection to Redis that comes back by itself, however often it is lost."""
+"""A connection to Redis that is made anew whenever it is lost."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import logging
 import random
 
 from hub.errors import HubError
-from hub.redis.connection import RedisConnection
+from hub.redis.connection import RedisConnection, Reply
 
 log = logging.getLogger("hub.redis")
 
@@ -18,71 +18,83 @@ STEADY = 5.0
 
 
 class ReconnectingConnection:
-    """What the command connection and the bus have in common: being kept.
+    """What the command connection and the bus have in common: a task that makes a new connection when the last one ended.
 
-    A subclass opens the connection, hears that it was lost, and may give up one that has gone bad.
+    A subclass opens the connection (`_connect`) and closes one that has gone bad (`_check`).
     """
 
     def __init__(self, url: str, name: str, check_every: float) -> None:
         self._url = url
         self._name = name
         self._check_every = check_every
-        self._link: RedisConnection | None = None
-        self._keeper: asyncio.Task[None] | None = None
+        self._connection: RedisConnection | None = None
+        self._reconnecting: asyncio.Task[None] | None = None
         self._down = asyncio.Event()
-        # Kept: up to Python 3.11 asking for the running loop asks the kernel for the process id each time.
+        # Stored, because up to Python 3.11 asking for the running loop asks the kernel for the process id each time.
         self._loop: asyncio.AbstractEventLoop | None = None
-        # Connected and fit for use.
+        # True: connected, and ready for use.
         self.up = False
-        # The last attempt came to nothing.
+        # True: the last attempt to connect has failed.
         self._failed = False
 
     async def start(self) -> None:
         """Connect. Raises HubError."""
         self._loop = asyncio.get_running_loop()
         await self._connect()
-        self._keeper = asyncio.create_task(self._keep(), name=f"redis {self._name}")
+        self._reconnecting = asyncio.create_task(self._reconnect(), name=f"redis {self._name}")
 
     async def stop(self) -> None:
         self.up = False
-        if self._keeper is not None:
-            self._keeper.cancel()
-            await asyncio.wait([self._keeper])
-            self._keeper = None
+        if self._reconnecting is not None:
+            self._reconnecting.cancel()
+            await asyncio.wait([self._reconnecting])
+            self._reconnecting = None
         self.cut()
 
-    def watch(self) -> None:
-        """Raise what ended the keeper, if anything has."""
-        if self._keeper is not None and self._keeper.done() and not self._keeper.cancelled():
-            self._keeper.result()
+    def raise_failure(self) -> None:
+        """Raise what ended the task that makes new connections, if anything has."""
+        if (
+            self._reconnecting is not None
+            and self._reconnecting.done()
+            and not self._reconnecting.cancelled()
+        ):
+            self._reconnecting.result()
 
     def cut(self) -> None:
-        """Give the connection up; a new one is made."""
-        if self._link is not None:
-            self._link.close()
+        """Close the connection; a new one is made."""
+        if self._connection is not None:
+            self._connection.close()
 
     async def _connect(self) -> None:
-        """Set `_link` and `up`. Raises HubError."""
+        """Connect: set `_connection` and `up`. Raises HubError."""
         raise NotImplementedError
 
     def _check(self) -> None:
-        """Cut the connection if it has gone bad."""
+        """Close the connection if it has gone bad."""
         raise NotImplementedError
 
     def _on_down(self) -> None:
-        """It was fit for use and has ended."""
+        """The connection was ready for use, and has ended."""
         raise NotImplementedError
 
     def _on_back(self) -> None:
-        """It is fit for use again."""
+        """There is a new connection, ready for use."""
 
-    def _lost(self) -> None:
+    # -- what the connection reports
+
+    def on_pushed(self, replies: list[Reply]) -> None:
+        """Close the connection: a reply has come that no command waits for. Only a subscriber gets such."""
+        self.cut()
+
+    def on_connection_lost(self) -> None:
         was_up, self.up = self.up, False
         self._down.set()
         if was_up:
             self._on_down()
 
-    async def _keep(self) -> None:
+    # -- making new connections
+
+    async def _reconnect(self) -> None:
         clock = asyncio.get_running_loop().time
         delay, tried_at = FIRST_DELAY, clock()
         while True:

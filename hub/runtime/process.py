@@ -137,7 +137,7 @@ class HubProcess:
         """Let no other process wait for this one's lease to run out."""
         with contextlib.suppress(HubError, TimeoutError):
             async with asyncio.timeout(REDIS_TIMEOUT):
-                await self.node.store.release()
+                await self.node.store.leases.release()
 
 
 def _stop_signal() -> asyncio.Event:

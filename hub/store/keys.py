@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import hashlib
 
-# Of the keys' shapes. Raised with each change that an older node would read wrongly.
+# The version of what is stored. Raised with each change that an older node would read wrongly.
 SCHEMA = "2"
 
 
 class Keys:
     """The key names of one shard under one prefix.
 
-    All of them share one hash tag, so that every script is legal on Redis Cluster. What is said on a channel is heard in
-    all databases of a server, so channels have the number of theirs in their names, 0 aside.
+    All of them share one hash tag, so that every script is legal on Redis Cluster. A server's channels are the same in all
+    its databases, so a channel's name contains the number of the database, unless it is 0.
     """
 
     def __init__(self, prefix: str = "hub", shard: int = 0, database: int = 0) -> None:
@@ -24,7 +24,7 @@ class Keys:
         bus = f"{self.base}bus{database or ''}:"
         self.room_channel_base = bus + "room:"
         self.node_channel_base = bus + "node:"
-        # The channel that every node hears.
+        # The channel that every node subscribes.
         self.all_nodes_channel = bus + "nodes"
 
     def log(self, room: str) -> str:
@@ -46,7 +46,7 @@ class Keys:
         return self.node_channel_base + node
 
     def dedupe(self, room: str, publisher: str, key: str) -> str:
-        """Name an idempotency key; hashed, since it is the publisher's to choose."""
+        """Name an idempotency key; hashed, because the publisher chooses it."""
         digest = hashlib.blake2b(
             b"\0".join(part.encode() for part in (room, publisher, key)), digest_size=16
         )

@@ -1,8 +1,8 @@
-"""Detects that Redis has lost the end of its past, and says from where that counts for each session of this node.
+"""Detects that Redis has lost the end of its data, and says from where that counts for each session of this node.
 
-A restart without an append-only file or a failover can take back what Redis had answered. Redis does not know that; a
-node does, which has been given offsets and messages that are not there any more. So a node keeps the newest of both.
-`Store.detect_loss` hands them to Redis when it is another server than before, or has another past.
+A restart without an append-only file or a failover can lose what Redis had answered. Redis does not know of that. A node
+does: it was given offsets and messages that are not there any more. So a node keeps the newest of both, and hands them to
+Redis (`detect`) when Redis is another server than before, or has another history.
 """
 
 from __future__ import annotations
@@ -11,12 +11,15 @@ import asyncio
 from collections.abc import Iterable
 from typing import Protocol
 
+from hub.redis.commands import Commands
+from hub.settings import Settings
+from hub.store.keys import Keys
 from hub.store.results import ReplayBatch
 
 # A room and an offset in its log; no room: none is known.
 Logged = tuple[str, int]
 NOTHING_LOGGED: Logged = ("", 0)
-# Seconds after a change of Redis within which another node may notice that something is lost.
+# Seconds after a change of Redis within which another node may notice that data is lost.
 NOTICED = 60.0
 
 
@@ -32,16 +35,19 @@ class TrackedSession(Protocol):
 
 
 class LossDetector:
-    """The newest that one node has been given by Redis, and how far its sessions were before Redis may have lost some of it."""
+    """The newest data that Redis has given to one node, and how far its sessions were before Redis may have lost some of it."""
 
-    def __init__(self) -> None:
+    def __init__(self, settings: Settings, commands: Commands, keys: Keys) -> None:
+        self._settings = settings
+        self._commands = commands
+        self._keys = keys
         # The newest offset given anywhere; later ones are larger even if Redis has lost some.
         self.newest = 0
         # The newest message that is known to lie in a log.
         self.newest_logged = NOTHING_LOGGED
-        # Both as they were when the bus was lost: what it brings after that may be of another past.
+        # Both as they were when the bus was lost: what it brings after that may be of another history.
         self._frozen: tuple[int, Logged] | None = None
-        # Until then another node may notice what Redis had lost when it changed; on the loop's clock.
+        # Until this time another node may notice what Redis had lost when it changed; on the loop's clock.
         self._may_be_noticed_until = 0.0
 
     # -- what is known
@@ -49,8 +55,7 @@ class LossDetector:
     def note_answer(self, offset: int, room: str = "") -> None:
         """Note an offset that a script has answered; `room`: in whose log it lies.
 
-        It is of the known past even while that is frozen: a server that has changed is asked for nothing before
-        `Store.detect_loss`.
+        It counts even while what is known is frozen: a server that has changed is asked for nothing before `detect`.
         """
         self.newest, self.newest_logged = _later(self.newest, self.newest_logged, offset, room)
         if self._frozen is not None:
@@ -62,12 +67,20 @@ class LossDetector:
         if room and offset > self.newest_logged[1]:
             self.newest_logged = room, offset
 
-    @property
-    def past(self) -> tuple[int, Logged]:
-        """Return what Redis has to know if it has lost nothing."""
-        return self._frozen or (self.newest, self.newest_logged)
+    # -- changes of Redis
 
-    # -- changes
+    async def detect(self) -> bool:
+        """Let Redis compare its data with what is known here. Return whether it has lost some; then every node is notified."""
+        newest, (room, offset) = self._frozen or (self.newest, self.newest_logged)
+        settings = self._settings
+        # Not by `call_script`: nobody else may use the connection before this is done.
+        reply = await self._commands.call(
+            "EVALSHA", self._commands.scripts["detect_loss"].sha, "1", self._keys.clock,
+            str(newest), str(int(settings.longest_life * 1e3)), self._keys.all_nodes_channel,
+            room, str(offset), str(int(settings.numbers_life * 1e6)),
+        )  # fmt: skip
+        self.on_same_server()
+        return bool(reply == b"1")
 
     def on_bus_lost(self, sessions: Iterable[TrackedSession]) -> None:
         """Keep what is known now, and how far each session is: Redis may come back without what follows."""
@@ -92,11 +105,11 @@ class LossDetector:
             session.reset_from = session.sent
 
     def on_handed_out(self, session: TrackedSession, batch: ReplayBatch) -> None:
-        """Note what a replay has handed out to a session: a loss that it was told of is not told again."""
+        """Note what a replay has handed out to a session: a loss that was reported to it is not reported again."""
         for gap in batch.gaps:
             if gap.reason == "reset" and session.reset_from is not None:
                 session.reset_from = max(session.reset_from, gap.before - 1)
-        # The server is still the one that it was, or this node was told: what it has handed out is not in doubt.
+        # The server is still the same one, or the loss was detected before: what it has handed out is not in doubt.
         reached = batch.live_from or batch.position
         session.position_at_bus_loss = max(session.position_at_bus_loss, reached)  # rule: told_once
 

@@ -16,16 +16,16 @@ from hub.store.loss_detector import LossDetector
 # A message's offset and whether its idempotency key had been seen, or what went wrong.
 PublishCallback = Callable[[int | HubError, bool], None]
 
-# What one script takes: messages, and bytes of them.
+# One run of the script writes at most so many messages and bytes of them.
 MESSAGES, BYTES = 64, 262_144
 
-# The first of a message's words in publish.lua, and the same room's name again and again.
+# The kinds of messages in publish.lua; and the names of rooms, of which the same ones come again and again.
 _PLAIN, _VOLATILE, _CONDITIONAL = packed_part(""), packed_part("v"), packed_part("c")
 _packed_word = functools.lru_cache(4096)(packed_part)
 
 
 class CommitGroup:
-    """Messages that wait for the end of the turn. `pack` makes a command of them."""
+    """Messages that wait for the end of the turn; `pack` makes one command of them."""
 
     __slots__ = ("_callbacks", "_pack", "_parts", "_rooms", "_size")
 
@@ -33,7 +33,7 @@ class CommitGroup:
         self._pack = pack
         self._parts: list[bytes] = []
         self._callbacks: list[PublishCallback] = []
-        # Into whose log each of them goes; a volatile one into none.
+        # The room into whose log each of them goes; empty: it is volatile, and goes into none.
         self._rooms: list[str] = []
         self._size = 0
 
@@ -42,7 +42,7 @@ class CommitGroup:
         return len(self._parts) >= MESSAGES or self._size >= BYTES
 
     def add(self, message: bytes, room: str, callback: PublishCallback) -> None:
-        """Take a message, packed as five words of the script's arguments; `room`: into whose log it goes, or empty."""
+        """Add a message, packed as five arguments of the script; `room`: into whose log it goes, or empty."""
         self._parts.append(message)
         self._rooms.append(room)
         self._callbacks.append(callback)
@@ -51,26 +51,26 @@ class CommitGroup:
     def packed(self) -> bytes:
         return self._pack(self._parts)
 
-    def answer(self, loss_detector: LossDetector, reply: Any) -> None:
-        """Tell everybody the script's answer, or the HubError that came instead."""
+    def on_reply(self, loss_detector: LossDetector, reply: Any) -> None:
+        """Hand its part of the script's answer to each callback, or the HubError that came instead."""
         if isinstance(reply, HubError):
             for callback in self._callbacks:
                 callback(reply, False)
             return
-        newest, room, logged = 0, "", 0
-        for callback, into, answer in zip(self._callbacks, self._rooms, reply, strict=True):
+        newest, logged_in, logged = 0, "", 0
+        for callback, room, answer in zip(self._callbacks, self._rooms, reply, strict=True):
             duplicate = answer[:1] == b"="
             offset = int(answer[1:] if duplicate else answer)
             newest = max(newest, offset)
-            if into and not duplicate:
-                room, logged = into, offset
+            if room and not duplicate:
+                logged_in, logged = room, offset
             callback(offset, duplicate)
         loss_detector.note_answer(newest)
-        loss_detector.note_answer(logged, room)  # rule: publisher_knows
+        loss_detector.note_answer(logged, logged_in)  # rule: publisher_knows
 
 
 class GroupCommit:
-    """Writes messages. It is what a hub does most: of a command only what changes is packed each time."""
+    """Publishes messages. A hub does nothing more often, so only the changing part of a command is packed each time."""
 
     def __init__(
         self, settings: Settings, commands: Commands, keys: Keys, loss_detector: LossDetector
@@ -78,8 +78,8 @@ class GroupCommit:
         self._commands = commands
         self._keys = keys
         self._loss_detector = loss_detector
-        # The words of the script that are the same for every message.
-        self.bounds = (
+        # The arguments of the script that are always the same.
+        self.fixed_args = (
             str(settings.log_length),
             str(int(settings.log_age * 1e6)),
             str(int(settings.log_age * 1e3)),
@@ -100,9 +100,9 @@ class GroupCommit:
         conditional: bool = False,
         dedupe: str | None = None,
     ) -> None:
-        """Write a message. `callback` gets its offset and whether the idempotency key had been seen, or an error.
+        """Publish a message. `callback` gets its offset and whether the idempotency key had been seen, or an error.
 
-        `conditional`: not every session gets it (echo off, ttl).
+        `conditional`: some sessions skip it, because its echo is off or it has a ttl.
         """
         key = b"$0\r\n\r\n" if dedupe is None else packed_part(dedupe)
         message = b"%b%b$%d\r\n%b\r\n$%d\r\n%b\r\n%b" % (
@@ -121,24 +121,24 @@ class GroupCommit:
         else:
             group = CommitGroup(self._pack)
             group.add(message, logged, callback)
-            self._commands.send(group, functools.partial(group.answer, self._loss_detector))
+            self._commands.send(group, functools.partial(group.on_reply, self._loss_detector))
 
     @functools.cached_property
-    def _begin(self) -> bytes:
+    def _packed_start(self) -> bytes:
         sha = self._commands.scripts["publish"].sha
         return packed_part("EVALSHA", sha, "1", self._keys.clock)
 
     @functools.cached_property
-    def _packed_bounds(self) -> bytes:
-        return packed_part(*self.bounds)
+    def _packed_fixed_args(self) -> bytes:
+        return packed_part(*self.fixed_args)
 
     def _pack(self, messages: list[bytes]) -> bytes:
         newest = b"%d" % self._loss_detector.newest
         return b"*%d\r\n%b$%d\r\n%b\r\n%b%b" % (
-            5 + len(self.bounds) + 5 * len(messages),
-            self._begin,
+            5 + len(self.fixed_args) + 5 * len(messages),
+            self._packed_start,
             len(newest),
             newest,
-            self._packed_bounds,
+            self._packed_fixed_args,
             b"".join(messages),
         )

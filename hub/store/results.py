@@ -1,4 +1,4 @@
-"""What the scripts answer, in the hub's own words."""
+"""The answers of the scripts, as the rest of the hub reads them."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from hub.pid import Pid
 
 @dataclass(slots=True)
 class SessionClaim:
-    """A session, and that this connection owns it from now on."""
+    """A session that was claimed: the connection owns it from now on."""
 
-    # 'new', or continued by 'pid' or by 'name'.
+    # 'new', or continued by its 'pid' or by its 'name'.
     how: str
     client_id: str
     pid: Pid
     sid: str
-    # Everything up to here has arrived.
+    # Everything up to this offset has arrived.
     position: int
-    # The newest offset at this moment, and how many messages up to it are missed.
+    # The newest offset at this moment, and how many messages up to it the session missed.
     head: int
     missed: int
     # How often the session was claimed, this time included.
@@ -41,29 +41,33 @@ class ReplayGap:
 
 @dataclass(slots=True)
 class ReplayBatch:
-    """What a replay hands out: gaps, told first, and messages. `live_from`: nothing was left, the session is live."""
+    """What one call of the replay script hands out: gaps, to be reported first, and messages.
+
+    `live_from`: nothing is left, and the session is live from this offset on.
+    """
 
     live_from: int | None
     position: int
     gaps: list[ReplayGap] = field(default_factory=list)
     messages: list[StoredMessage] = field(default_factory=list)
-    # There are no messages, as the node remembers all of them.
-    remembered: bool = False
-    # The messages are all that came behind the position asked for, and behind the gaps told: none is not for this client.
-    whole: bool = False
+    # True: the node's replay cache has all messages, so none are here.
+    in_cache: bool = False
+    # True: these are all messages of its rooms after the position asked for and after the gaps; none was left out because
+    # it is not for this client.
+    complete: bool = False
     # The server's time in microseconds.
     now: int = 0
 
 
 @dataclass(slots=True)
 class HistoryPage:
-    """Messages of a log. `gap`: it no longer reaches back to where it was asked to begin."""
+    """Messages of a log. `gap`: the log no longer reaches back to where the page was to begin."""
 
     messages: list[StoredMessage]
     more: bool
     gap: bool
-    # Entries that were looked at for it, and the offset of the last of them; 0: there was none.
-    looked: int = 0
+    # How many log entries were examined for it, and the offset of the last of them (0: none).
+    examined: int = 0
     reached: int = 0
 
     @property

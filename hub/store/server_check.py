@@ -1,18 +1,26 @@
-"""Which Redis this is, and whether the hub may use it."""
+"""Which Redis server the hub is connected to, and whether the hub may use it."""
 
 from __future__ import annotations
+
+from typing import NamedTuple
 
 from hub.errors import BadRequest, Unavailable
 from hub.redis.commands import Commands
 from hub.redis.connection import info_fields
 from hub.store.keys import SCHEMA, Keys
 
-# A run of a server, and a past that servers share.
-Identity = tuple[str, str]
+
+class ServerIdentity(NamedTuple):
+    """Tells a server from others. Where both are what they were, its data is what it was."""
+
+    # Another one after each start of the server.
+    run_id: str
+    # The same for servers that share their history; another one after a failover.
+    replication_id: str
 
 
-async def identify(commands: Commands, keys: Keys) -> Identity:
-    """Ask a server who it is. Raises BadRequest for one that must not be used, Unavailable for one not yet to be used."""
+async def check_server(commands: Commands, keys: Keys) -> ServerIdentity:
+    """Return a server's identity. Raises BadRequest for one that must not be used, Unavailable for one not yet to be used."""
     call = commands.call
     info = info_fields(await call("INFO", "server")) | info_fields(
         await call("INFO", "replication")
@@ -35,4 +43,4 @@ async def identify(commands: Commands, keys: Keys) -> Identity:
             f"the keys under prefix {keys.prefix!r} were written by schema version "
             f"{schema.decode()}, this hub writes {SCHEMA}: use another prefix or an empty Redis"
         )
-    return info.get("run_id", ""), info.get("master_replid", "")
+    return ServerIdentity(info.get("run_id", ""), info.get("master_replid", ""))

@@ -15,7 +15,7 @@ from hub.cli.main import main
 from hub.store import store
 from hub.store.results import SessionClaim
 from hub.store.scripts import read_all
-from hub.store.store import Store
+from hub.store.sessions import StoredSessions
 from tests.chaos.drill import LATE
 from tests.integration.walk.rules import RULES
 
@@ -30,15 +30,15 @@ def switch_off(rule: str) -> None:
 
 def hold_takes() -> None:
     """Let those who come back with a pid and no offset in late: others overtake them, though Redis has them first."""
-    claim = Store.claim
+    claim = StoredSessions.claim
 
-    async def late(self: Store, connection: str, **options: Any) -> SessionClaim | None:
+    async def late(self: StoredSessions, connection: str, **options: Any) -> SessionClaim | None:
         claimed = await claim(self, connection, **options)
         if options["pid"] is not None and options["offset"] is None:
             await asyncio.sleep(LATE)
         return claimed
 
-    Store.claim = late  # type: ignore[method-assign]
+    StoredSessions.claim = late  # type: ignore[method-assign]
 
 
 # What no fault outside decides: the order of tasks within a process.

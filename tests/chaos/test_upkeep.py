@@ -10,6 +10,7 @@ import pytest
 from hub.errors import Unavailable
 from hub.node.node import Node
 from hub.settings import Settings
+from hub.store.server_check import ServerIdentity
 from hub.store.store import Store
 from tests.support.hubs import Hub
 from tests.support.raw import Raw
@@ -33,17 +34,17 @@ async def test_what_redis_forgot_is_told_before_anything_else(redis_server, monk
     )  # fmt: skip
     store = Store(Settings(prefix="changed"), redis_server.url, listener)
     tries = []
-    detect_loss = store.detect_loss
+    detect = store.loss_detector.detect
 
     async def refused():
         tries.append(store.commands.up)
         if len(tries) < 3:
             raise Unavailable("Redis went away again")
-        return await detect_loss()
+        return await detect()
 
-    monkeypatch.setattr(store, "detect_loss", refused)
+    monkeypatch.setattr(store.loss_detector, "detect", refused)
     await store.start()
-    store._identity = ("another", "run")
+    store._identity = ServerIdentity("another", "run")
     store.loss_detector.note_answer(7)
     store.loss_detector.on_bus_lost([])
     store.commands.cut()
@@ -72,7 +73,7 @@ async def test_a_proof_that_could_not_be_written_back_is_written_back_later(node
             raise Unavailable("Redis is away")
         written.extend(proofs)
 
-    monkeypatch.setattr(node.store, "commit", commit)
+    monkeypatch.setattr(node.store.sessions, "commit", commit)
     with pytest.raises(Unavailable):
         await node.maintenance.commit()
     await node.maintenance.commit()
@@ -81,18 +82,18 @@ async def test_a_proof_that_could_not_be_written_back_is_written_back_later(node
     node.sessions._by_client.clear()
 
 
-async def test_a_keeper_that_dies_is_noticed(node):
+async def test_a_connection_task_that_dies_is_noticed(node):
     """A connection that nobody keeps would leave the node deaf: the upkeep fails, and with it the node, loudly."""
-    await node.store.watch()
+    await node.store.raise_failure()
 
     async def dies():
         raise ZeroDivisionError
 
-    node.store.bus._keeper = asyncio.create_task(dies())
-    await asyncio.wait([node.store.bus._keeper])
+    node.store.bus._reconnecting = asyncio.create_task(dies())
+    await asyncio.wait([node.store.bus._reconnecting])
     with pytest.raises(ZeroDivisionError):
-        await node.store.watch()
-    node.store.bus._keeper = None
+        await node.store.raise_failure()
+    node.store.bus._reconnecting = None
 
 
 BROKEN = """
@@ -109,12 +110,12 @@ main()
 # The same where what breaks is begun by a change of Redis.
 BROKEN_CHANGE = """
 from hub.cli.main import main
-from hub.store.store import Store
+from hub.store.loss_detector import LossDetector
 
-async def detect_loss(self):
+async def detect(self):
     raise ZeroDivisionError
 
-Store.detect_loss = detect_loss
+LossDetector.detect = detect
 main()
 """
 

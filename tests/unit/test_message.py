@@ -37,9 +37,9 @@ def test_every_form_holds_the_same(event: str, value: Any, room: str, sender: st
     """As an event with its offset, as data alone, as history tells it: whatever JSON the data is."""
     message = stored(event, value, room, sender)
     told = {"room": room} | ({"from": sender} if sender else {})
-    assert (message.offset, message.n, message.skip, message.attachments) == (7, 3, None, [])
+    assert (message.offset, message.n, message.skip_client, message.attachments) == (7, 3, None, [])
     assert json.loads(message.frame.packets[0][1:]) == [event, value, told, "7"]
-    assert json.loads(message.bare_frame.packets[0][1:]) == [event, value]
+    assert json.loads(message.data_only_frame.packets[0][1:]) == [event, value]
     entry, attachments = message.history()
     assert json.loads(msgspec.json.encode(entry)) == {
         "event": event,
@@ -61,7 +61,7 @@ def test_attachments_follow_the_text(parts: list[bytes]) -> None:
     assert binary == parts
     assert text.startswith(f"5{len(parts)}-[")
     assert json.loads(text.partition("-")[2]) == ["e", data, {"room": "r"}, "7"]
-    assert json.loads(message.bare_frame.packets[0].partition("-")[2]) == ["e", data]
+    assert json.loads(message.data_only_frame.packets[0].partition("-")[2]) == ["e", data]
     assert message.history()[1] == parts
 
 
@@ -77,10 +77,10 @@ def test_the_header_says_for_whom_and_how_long() -> None:
     """The client to skip, and a time in microseconds."""
     header, _ = encode("e", b"1", b"{}", ttl=1e-9)
     assert header.split()[4] == b"1"
-    header, _ = encode("e", b"1", b"{}", skip="ada", ttl=1.5)
+    header, _ = encode("e", b"1", b"{}", skip_client="ada", ttl=1.5)
     assert header == b"3 5 8 ada 1500000 *"
-    message = stored("e", 1, skip="ada")
-    assert message.skip == "ada"
+    message = stored("e", 1, skip_client="ada")
+    assert message.skip_client == "ada"
 
 
 def test_events_of_the_hub() -> None:

@@ -27,7 +27,7 @@ def publish(call: Call, request: PublishRequest) -> None:
         bytes(request.data),
         meta(request.room, client_id),
         attachments=call.attachments,
-        skip=None if request.echo else client_id,
+        skip_client=None if request.echo else client_id,
         ttl=request.ttl or 0,
     )
     dedupe = None
@@ -95,7 +95,7 @@ async def _read(
 ) -> tuple[dict[str, Any], list[bytes]]:
     """Return what a room's log holds, as it is answered."""
     page = await call.node.history.read(room, after=_int(after), before=before, limit=limit)
-    call.limits.charge_answer(page.size, page.looked)
+    call.limits.charge_answer(page.size, page.examined)
     return room_history.answer(page, newest=after is None)
 
 

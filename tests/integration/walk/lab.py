@@ -25,9 +25,11 @@ from hub.errors import Unavailable
 from hub.node.node import Node
 from hub.pubsub.session import Session
 from hub.redis import bus, commands, reconnecting
-from hub.redis.connection import Growing
+from hub.redis.bus import Bus
+from hub.redis.connection import ConnectionListener, GrowingCommand
 from hub.settings import Settings
 from hub.store.scripts import Script, read_all
+from hub.store.server_check import ServerIdentity
 from tests.support.redis import RedisServer
 from tests.support.switches import Mutation
 
@@ -111,21 +113,15 @@ class Raw:
 
 
 class Wire:
-    """Stands in for hub.redis.connection.Link: what goes and what comes waits to be let through."""
+    """Stands in for hub.redis.connection.RedisConnection: what goes and what comes waits to be let through."""
 
-    def __init__(
-        self,
-        lab: Lab,
-        node: str,
-        on_lost: Callable[[], None],
-        on_push: Callable[[list[Any]], None] | None,
-    ) -> None:
+    def __init__(self, lab: Lab, node: str, listener: ConnectionListener) -> None:
         self.lab = lab
         self.node = node
-        self.on_lost = on_lost
-        self.on_push = on_push
+        self.listener = listener
+        self.is_bus = isinstance(listener, Bus)
         self.raw = Raw(lab.path)
-        self.going: deque[tuple[bytes | Growing, Callable[[Any], None] | None]] = deque()
+        self.going: deque[tuple[bytes | GrowingCommand, Callable[[Any], None] | None]] = deque()
         self.coming: deque[tuple[Callable[[Any], None] | None, Any]] = deque()
         self.closed = False
         # Its process is dead: nobody is told anything any more.
@@ -140,13 +136,13 @@ class Wire:
         return sum(callback is not None for callback, _ in self.coming) + len(self.going)
 
     @property
-    def growing(self) -> Growing | None:
+    def growing(self) -> GrowingCommand | None:
         """What has not left yet, and is the last to leave, may grow."""
         if not self.going or isinstance(self.going[-1][0], bytes):
             return None
         return self.going[-1][0]
 
-    def send(self, command: bytes | Growing, callback: Callable[[Any], None] | None) -> None:
+    def send(self, command: bytes | GrowingCommand, callback: Callable[[Any], None] | None) -> None:
         if self.dead:
             return
         if self.closed:
@@ -205,8 +201,7 @@ class Wire:
         pushed = [reply]
         while len(pushed) < count and self.coming and self.coming[0][0] is None:
             pushed.append(self.coming.popleft()[1])
-        assert self.on_push is not None
-        self.on_push(pushed)
+        self.listener.on_pushed(pushed)
 
     def close(self) -> None:
         self.cut(0)
@@ -229,7 +224,7 @@ class Wire:
         for callback in pending:
             if callback is not None:
                 callback(Unavailable("the connection to Redis was lost"))
-        self.on_lost()
+        self.listener.on_connection_lost()
 
 
 _AT_ONCE = tuple(
@@ -299,9 +294,7 @@ class Host:
         self.paused = False
         self.connections: dict[str, Any] = {}
         self.busy: set[str] = set()
-        self.node = Node(lab.settings, f"unix://{name}")
-        self.node.store.node = name
-        self.node.control._node_channel = self.node.store.keys.node_channel(name).encode()
+        self.node = Node(lab.settings, f"unix://{name}", name)
         self.node.store.commands.scripts = lab.scripts
 
     @property
@@ -311,7 +304,7 @@ class Host:
     def wire(self, kind: str) -> Wire | None:
         """Return its present connection, `commands` or `bus`."""
         for wire in self.lab.wires:
-            if wire.node == self.name and (wire.on_push is not None) == (kind == "bus"):
+            if wire.node == self.name and wire.is_bus == (kind == "bus"):
                 return wire
         return None
 
@@ -343,8 +336,9 @@ class Host:
         """End the process as `kill -9` does."""
         self.alive = False
         for wire in [wire for wire in self.lab.wires if wire.node == self.name]:
-            wire.cut(executed if wire.on_push is None else 0, dead=True)
-        tasks = [*self.node.tasks, self.node.store.commands._keeper, self.node.store.bus._keeper]
+            wire.cut(0 if wire.is_bus else executed, dead=True)
+        store = self.node.store
+        tasks = [*self.node.tasks, store.commands._reconnecting, store.bus._reconnecting]
         for task in tasks:
             if task is not None:
                 task.cancel()
@@ -415,13 +409,8 @@ class Lab:
 
     # -- what the product gets in place of the real ones
 
-    async def _connect(
-        self,
-        url: str,
-        on_lost: Callable[[], None],
-        on_push: Callable[[list[Any]], None] | None = None,
-    ) -> Wire:
-        return Wire(self, url.removeprefix("unix://"), on_lost, on_push)
+    async def _connect(self, url: str, listener: ConnectionListener) -> Wire:
+        return Wire(self, url.removeprefix("unix://"), listener)
 
     def token_bytes(self, count: int) -> bytes:
         return self._tokens.randbytes(count)
@@ -429,7 +418,7 @@ class Lab:
     def ran(self, node: str, packed: bytes, reply: Any) -> None:
         """A command was carried out; every bus has what it published."""
         for wire in self.wires:
-            if wire.on_push is not None and not wire.dead:
+            if wire.is_bus and not wire.dead:
                 wire.collect()
         if isinstance(reply, hiredis.ReplyError):
             return
@@ -528,7 +517,7 @@ class Lab:
             raw.send(hiredis.pack_command(("RESTORE", key, str(max(ttl, 0)), dump)))
             assert raw.receive() == b"OK"
         for host in self.hosts:
-            host.node.store._identity = ("another", "run")
+            host.node.store._identity = ServerIdentity("another", "run")
 
     def leap(self, seconds: float) -> None:
         """Let time pass in Redis."""

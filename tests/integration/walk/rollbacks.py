@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from hub.store.server_check import ServerIdentity
 from tests.integration.walk.lab import Bad, Past
 from tests.integration.walk.scene import Scene, Story
 from tests.integration.walk.world import Client
@@ -139,7 +140,7 @@ def told_once(s: Scene) -> None:
     s.hear(*60 * "A")
     store = s.n1.node.store
     assert store._identity is not None
-    store.bus.server, store._identity = store._identity[0], ("another", "run")
+    store.bus.server, store._identity = store._identity.run_id, ServerIdentity("another", "run")
     wire = s.wire(s.n1, "commands")
     s.lab.do(lambda: wire.cut(0))
     s.later()

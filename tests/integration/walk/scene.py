@@ -36,7 +36,7 @@ class Scene(World):
     def flow_once(self, kept: tuple[str, ...]) -> bool:
         moved = False
         for wire in list(self.lab.wires):
-            bus = wire.on_push is not None
+            bus = wire.is_bus
             if wire.going and f"{wire.node} {'subscribe' if bus else 'commands'}" not in kept:
                 self.lab.do(wire.execute)
                 moved = True

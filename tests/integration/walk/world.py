@@ -495,8 +495,8 @@ class World:
         wire.release(self.random.randrange(1, 4))
 
     def break_off(self, wire: Any) -> None:
-        self.stat["cuts"] += wire.on_push is None
-        wire.cut(self.random.randrange(len(wire.going) + 1) if wire.on_push is None else 0)
+        self.stat["cuts"] += not wire.is_bus
+        wire.cut(self.random.randrange(len(wire.going) + 1) if not wire.is_bus else 0)
 
     def pause(self, host: Host) -> None:
         host.paused = not host.paused
@@ -536,9 +536,8 @@ class World:
         host.paused = False
 
     def upkeep(self, host: Host, kind: str) -> None:
-        work = (
-            host.node.store.sweep() if kind == "sweep" else getattr(host.node.maintenance, kind)()
-        )
+        sweep, maintenance = host.node.store.leases.sweep, host.node.maintenance
+        work = sweep() if kind == "sweep" else getattr(maintenance, kind)()
         host.task(work, kind)
 
     def fall_behind(self) -> None:
@@ -549,7 +548,7 @@ class World:
     def fail_over(self) -> None:
         """Promote that replica. What is under way may be carried out, for nothing; then every connection is lost."""
         for wire in self.lab.wires:
-            if wire.on_push is None:
+            if not wire.is_bus:
                 for _ in range(self.random.randrange(len(wire.going) + 1)):
                     wire.execute()
         if self.past is None:
@@ -712,7 +711,7 @@ class World:
         store = hosts[0].node.store
         keys = store.keys
         packed = _pack((
-            "EVALSHA", self.lab.scripts["publish"].sha, 1, keys.clock, "0", *store.publishing.bounds,
+            "EVALSHA", self.lab.scripts["publish"].sha, 1, keys.clock, "0", *store.publishing.fixed_args,
             "v" if volatile else "", room, header, body, "",
         ))  # fmt: skip
         self.lab.admin.send(packed)
@@ -866,6 +865,6 @@ def _words(action: Any) -> str:
         else:
             parts.append(getattr(each, "name", str(each)))
     owner = getattr(action.func, "__self__", None)
-    if owner is not None and hasattr(owner, "on_push"):
-        parts.append(f"{owner.node} {'bus' if owner.on_push else 'commands'}")
+    if owner is not None and hasattr(owner, "is_bus"):
+        parts.append(f"{owner.node} {'bus' if owner.is_bus else 'commands'}")
     return " ".join([name, *parts])

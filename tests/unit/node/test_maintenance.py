@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -35,7 +36,7 @@ async def test_sessions_are_touched_by_number_and_rooms(rooms, batches):
     touched: list[list[tuple[str, str]]] = []
     sessions = {str(number): Subject(number, count) for number, count in enumerate(rooms)}
 
-    class Store:
+    class StoredSessions:
         async def touch(self, batch: list[tuple[str, str]]) -> None:
             touched.append(batch)
             sessions.pop(batch[0][0])  # somebody leaves meanwhile
@@ -44,7 +45,7 @@ async def test_sessions_are_touched_by_number_and_rooms(rooms, batches):
         def __iter__(self) -> Iterator[Subject]:
             return iter(list(sessions.values()))
 
-    parts: Any = (Store(), Everybody(), None, None)
+    parts: Any = (SimpleNamespace(sessions=StoredSessions()), Everybody(), None, None)
     await Maintenance(Settings(), *parts).touch()
     assert [len(batch) for batch in touched] == batches
     assert [client for batch in touched for client, _ in batch] == [

@@ -53,9 +53,9 @@ class Peer:
 
 
 def message(
-    offset: int, room: str = "A", skip: str | None = None, data: bytes = b"1"
+    offset: int, room: str = "A", skip_client: str | None = None, data: bytes = b"1"
 ) -> StoredMessage:
-    header, body = encode("m", data, meta(room, None), skip=skip)
+    header, body = encode("m", data, meta(room, None), skip_client=skip_client)
     return StoredMessage.from_log(room, b"%d" % offset, b"%d" % offset, header, body)
 
 
@@ -134,8 +134,8 @@ def test_a_session_gets_each_message_once_and_only_from_its_join_on(subject):
 def test_own_messages_without_echo_only_move_the_position(subject):
     """They are not written, and come no more."""
     session = subject.live()
-    session.deliver(message(11, skip="ada"))
-    session.deliver(message(12, skip="bob"))
+    session.deliver(message(11, skip_client="ada"))
+    session.deliver(message(12, skip_client="bob"))
     assert subject.peer.offsets == [12]
     assert session.sent == 12
 
@@ -186,9 +186,10 @@ def test_what_is_kept_is_bounded(subject, monkeypatch, how, bound, most):
 class Answers:
     """A store, the rooms of a node and their caches, of which a replay asks one batch after the other."""
 
-    loss_detector = LossDetector()
-
     def __init__(self) -> None:
+        nothing: Any = None
+        self.loss_detector = LossDetector(nothing, nothing, nothing)
+        self.sessions = self
         self.calls: list[asyncio.Future[ReplayBatch]] = []
 
     async def replay(self, *_: Any, **__: Any) -> ReplayBatch:

@@ -62,8 +62,9 @@ class Peer:
 class Store:
     """As much of a store as sessions without rooms use."""
 
-    loss_detector = LossDetector()
-    node = "n"
+    nothing: Any = None
+    loss_detector = LossDetector(nothing, nothing, nothing)
+    node_id = "n"
 
     class keys:  # noqa: N801 - an attribute of the store
         all_nodes_channel = "all"

@@ -34,17 +34,17 @@ def test_what_comes_before_a_confirmation_is_told_before_it():
     bus = Bus("redis://127.0.0.1:1", Listener(), 4.0)
     sent: list[bytes] = []
 
-    class Link:
+    class Connection:
         def send(self, packed: bytes, _: Any) -> None:
             sent.append(packed)
 
-    bus._link, bus.up = Link(), True  # type: ignore[assignment]
+    bus._connection, bus.up = Connection(), True  # type: ignore[assignment]
     bus.subscribe(b"c")
-    bus._pushed([[b"subscribe", b"c", 1], [b"message", b"c", b"1"]])
+    bus.on_pushed([[b"subscribe", b"c", 1], [b"message", b"c", b"1"]])
     bus.unsubscribe(b"c")
     bus.subscribe(b"c")
     assert len(sent) == 3
-    bus._pushed(
+    bus.on_pushed(
         [
             [b"message", b"c", b"2"],
             [b"unsubscribe", b"c", 0],
@@ -66,7 +66,7 @@ async def test_other_databases_of_one_server_are_not_heard(start, server):
     for node in nodes:
         offset = await node.publish("A", data=id(node))
         node.store.loss_detector.newest = offset + 1
-        assert await node.store.detect_loss()
+        assert await node.store.loss_detector.detect()
     for node in nodes:
         keys = node.store.keys
         await eventually(lambda node=node: len(node.heard) >= 2)
@@ -132,15 +132,15 @@ def test_what_was_heard_before_a_refusal_is_told():
 
     bus = Bus("redis://127.0.0.1:1", Listener(), 4.0)
 
-    class Link:
+    class Connection:
         def send(self, *_: Any) -> None: ...
 
         def close(self) -> None:
-            bus._lost()
+            bus.on_connection_lost()
 
-    bus._link, bus.up = Link(), True  # type: ignore[assignment]
+    bus._connection, bus.up = Connection(), True  # type: ignore[assignment]
     bus.subscribe(b"c")
-    bus._pushed(
+    bus.on_pushed(
         [
             [b"subscribe", b"c", 1],
             [b"message", b"c", b"1"],

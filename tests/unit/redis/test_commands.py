@@ -181,6 +181,6 @@ async def test_nobody_joins_a_group_that_was_answered(node):
         )
 
     publish()
-    node.store.commands._link.close()
+    node.store.commands._connection.close()
     publish()
     assert [type(result) for result in told] == [Unavailable, Unavailable]

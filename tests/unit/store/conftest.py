@@ -53,11 +53,13 @@ class Node:
 
     async def publish_all(self, messages: list[tuple[str, Any]], **options: Any) -> list[int]:
         """Publish in one turn of the loop; return the offsets."""
-        sender, ttl = options.pop("skip", None), options.pop("ttl", 0)
+        sender, ttl = options.pop("skip_client", None), options.pop("ttl", 0)
         conditional = options.pop("conditional", sender is not None or ttl > 0)
         futures: list[asyncio.Future[int]] = []
         for room, data in messages:
-            header, body = encode("m", str(data).encode(), meta(room, None), skip=sender, ttl=ttl)
+            header, body = encode(
+                "m", str(data).encode(), meta(room, None), skip_client=sender, ttl=ttl
+            )
             future: asyncio.Future[int] = asyncio.get_running_loop().create_future()
 
             def done(result: Any, _: bool, future: asyncio.Future[int] = future) -> None:
@@ -73,17 +75,17 @@ class Node:
         return list(await asyncio.gather(*futures))
 
     async def claim(self, connection: str, **options: Any) -> SessionClaim:
-        taken = await self.maybe(connection, **options)
-        assert taken is not None
-        return taken
+        claimed = await self.maybe(connection, **options)
+        assert claimed is not None
+        return claimed
 
     async def maybe(self, connection: str, **options: Any) -> SessionClaim | None:
         options = {"client_id": None, "pid": None, "offset": None} | options
-        return await self.store.claim(connection, **options)
+        return await self.store.sessions.claim(connection, **options)
 
-    async def join(self, taken: SessionClaim, connection: str, *rooms: str) -> None:
+    async def join(self, claimed: SessionClaim, connection: str, *rooms: str) -> None:
         for room in rooms:
-            await self.store.subscribe(taken.client_id, connection, room, known=False)
+            await self.store.sessions.subscribe(claimed.client_id, connection, room, known=False)
 
     async def all(
         self, client: str, connection: str, after: int
@@ -92,7 +94,7 @@ class Node:
         offsets: list[int] = []
         batches: list[ReplayBatch] = []
         while not batches or batches[-1].live_from is None:
-            batches.append(await self.store.replay(client, connection, after))
+            batches.append(await self.store.sessions.replay(client, connection, after))
             offsets += [message.offset for message in batches[-1].messages]
             after = batches[-1].position
             assert len(batches) < 1000

@@ -12,6 +12,7 @@ from hub.errors import Unavailable
 from hub.message import encode, meta
 from hub.node.node import Node
 from hub.redis.commands import _unwrapped
+from hub.redis.connection import pack
 from hub.settings import Settings
 from tests.support.proxy import Proxy
 from tests.support.redis import RedisServer
@@ -65,8 +66,10 @@ async def test_those_who_were_refused_together_are_told_the_same(start, own_redi
     node = await start(own_redis.url)
     own_redis.client.replicaof("127.0.0.1", 1)
     told: list[Any] = []
+    commands, clock = node.store.commands, node.store.keys.clock
     for _ in range(3):
-        node.store.commands.run("renew", (node.store.keys.clock,), ["n", 1, 1, 1, "2"], told.append)
+        packed = pack(("EVALSHA", commands.scripts["renew"].sha, 1, clock, "n", 1, 1, 1, "2"))
+        commands.send(packed, told.append)
     await eventually(lambda: len(told) == 3)
     assert [error.message for error in told] == ["Redis refuses: READONLY"] * 3
 

@@ -39,7 +39,7 @@ async def full(start: Any, server: RedisServer) -> Any:
     live, away = await node.claim("c"), await node.claim("d")
     await node.join(live, "c", "A", "B")
     await node.join(away, "d", "A")
-    await node.store.park(away.client_id, "d", 0, gone=False)
+    await node.store.sessions.park(away.client_id, "d", 0, gone=False)
     await node.publish_all([("A", 1), ("B", 2)])
     server.client.config_set("maxmemory", 1)
     try:
@@ -75,35 +75,35 @@ async def test_subscribing_and_proving_are_refused_whole(full, server):
     with pytest.raises(Unavailable):
         await node.join(live, "c", "C")
     with pytest.raises(Unavailable):
-        await node.store.commit([(live.client_id, "c", live.position + 1)])
+        await node.store.sessions.commit([(live.client_id, "c", live.position + 1)])
     assert contents(server) == before
 
 
 async def test_sessions_go_on(full, server):
-    """They are taken, parked, replayed and ended, and rooms are left: nobody is lost for want of memory."""
+    """They are claimed, parked, replayed and ended, and rooms are left: nobody is lost for want of memory."""
     node, live, away = full
-    await node.store.park(live.client_id, "c", 0, gone=True)
+    await node.store.sessions.park(live.client_id, "c", 0, gone=True)
     assert server.client.scard("t:{0}:room:B:away") == 1
     again = await node.claim("e", pid=live.pid)
-    await node.store.unsubscribe(live.client_id, "e", "B")
+    await node.store.sessions.unsubscribe(live.client_id, "e", "B")
     offsets, _ = await node.all(live.client_id, "e", again.position)
     assert len(offsets) == 1
     assert (await node.claim("f")).how == "new"
     offsets, _ = await node.all(away.client_id, "d", away.position)
     assert len(offsets) == 1
-    await node.store.end_session(away.client_id, "d")
-    await node.store.release()
-    await node.store.sweep()
+    await node.store.sessions.end_session(away.client_id, "d")
+    await node.store.leases.release()
+    await node.store.leases.sweep()
 
 
 async def test_nodes_live_on(full, server):
     """They renew their leases, and one that had lapsed is told so: nobody takes them for dead and parks everybody."""
     node, live, _ = full
-    lease = f"t:{{0}}:node:{node.store.node}"
-    assert not await node.store.renew()
-    assert server.client.sismember("t:{0}:nodes", node.store.node)
+    lease = f"t:{{0}}:node:{node.store.node_id}"
+    assert not await node.store.leases.renew()
+    assert server.client.sismember("t:{0}:nodes", node.store.node_id)
     server.client.pexpire(lease, 1000)
-    assert await node.store.renew()
+    assert await node.store.leases.renew()
     assert server.client.pttl(lease) > 1000
-    assert await node.store.touch([(live.client_id, "c")]) == 1
-    assert await node.store.sweep() == 0
+    assert await node.store.sessions.touch([(live.client_id, "c")]) == 1
+    assert await node.store.leases.sweep() == 0

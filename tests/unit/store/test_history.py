@@ -78,7 +78,7 @@ async def test_what_has_expired_is_read_past(node):
     assert await page(reader(node), limit=4) == (first[-1:] + last, True, False)
     assert await page(reader(node), after=last[0], before=last[2]) == (last[1:2], False, False)
     found = await reader(node).read("A", after=None, before=last[0], limit=1)
-    assert (found.messages[0].offset, found.looked) == (first[-1], 2501)
+    assert (found.messages[0].offset, found.examined) == (first[-1], 2501)
 
 
 class Slow:

@@ -47,9 +47,9 @@ async def test_offsets_are_microseconds_and_ascend(node):
 
 async def test_messages_of_one_turn_are_one_script(node, server):
     """Group commit: up to 64 at a time, in the order published, what follows each other in one room pushed at once."""
-    taken = await node.claim("c")
-    await node.join(taken, "c", "A")
-    await node.store.park(taken.client_id, "c", 0, gone=True)
+    claimed = await node.claim("c")
+    await node.join(claimed, "c", "A")
+    await node.store.sessions.park(claimed.client_id, "c", 0, gone=True)
     for room in ("A", "B"):
         channel = node.store.keys.room_channel(room).encode()
         node.store.bus.subscribe(channel)
@@ -82,17 +82,17 @@ async def test_messages_of_one_turn_are_one_script(node, server):
         once,
         numbers[0] - 1,
     ]
-    assert inbox(server, taken.client_id)[1:] == [f"{offset}:A" for offset in [*plain, once]]
+    assert inbox(server, claimed.client_id)[1:] == [f"{offset}:A" for offset in [*plain, once]]
     await eventually(lambda: len(node.heard) == 73)
     assert [int(payload.split()[0]) for _, payload in node.heard] == offsets
 
 
 async def test_what_comes_between_closes_a_group(node, server):
     """Scripts take effect in the order sent: a join between two publishes lies between them."""
-    taken = await node.claim("c")
+    claimed = await node.claim("c")
     first, (join, _), second = await asyncio.gather(
         node.publish("A"),
-        node.store.subscribe(taken.client_id, "c", "A", known=False),
+        node.store.sessions.subscribe(claimed.client_id, "c", "A", known=False),
         node.publish("A"),
     )
     assert first <= join < second
@@ -113,7 +113,9 @@ async def test_a_clock_that_goes_back_gives_no_offset_twice(node):
     slow = Script("publish", script.text.replace("call('TIME')", "{ '1000000000', '0' }"))
     await node.store.commands.call("SCRIPT", "LOAD", slow.text)
     publisher = node.store.publishing
-    publisher._begin = publisher._begin.replace(script.sha.encode(), slow.sha.encode())
+    publisher._packed_start = publisher._packed_start.replace(
+        script.sha.encode(), slow.sha.encode()
+    )
     assert await node.publish() == first + 1
     assert await node.publish() == first + 2
 
@@ -143,13 +145,13 @@ async def test_a_message_is_stored_numbered_and_told(node, server):
 
 async def test_a_volatile_message_leaves_nothing_but_the_clock(node, server):
     """Live only: no log, no numbers, no inbox."""
-    taken = await node.claim("c")
-    await node.join(taken, "c", "A")
-    await node.store.park(taken.client_id, "c", 0, gone=True)
+    claimed = await node.claim("c")
+    await node.join(claimed, "c", "A")
+    await node.store.sessions.park(claimed.client_id, "c", 0, gone=True)
     offset = await node.publish(volatile=True)
     assert int(await node.store.clock()) == offset
     assert not server.client.exists(key("room:A:log"), key("room:A:meta"))
-    assert len(inbox(server, taken.client_id)) == 1
+    assert len(inbox(server, claimed.client_id)) == 1
 
 
 async def test_an_idempotency_key_is_remembered(node, server):
@@ -207,13 +209,13 @@ async def test_a_log_made_anew_has_an_end(node, server):
 async def test_an_inbox_is_bounded_and_never_empty(start, server, length):
     """At most so many references behind the boundary, always the newest, and never less than a boundary."""
     node = await start(inbox_length=length)
-    taken = await node.claim("c")
-    await node.join(taken, "c", "A")
-    await node.store.park(taken.client_id, "c", 0, gone=True)
+    claimed = await node.claim("c")
+    await node.join(claimed, "c", "A")
+    await node.store.sessions.park(claimed.client_id, "c", 0, gone=True)
     offsets: list[int] = []
     for _ in range(12):
         offsets += await node.publish_all([("A", 1)] * max(length // 4, 1))
-        listed = inbox(server, taken.client_id)
+        listed = inbox(server, claimed.client_id)
         assert 1 <= len(listed) <= length + 1
         assert len(listed) >= min(len(offsets), length * 3 // 4)
         newest = [f"{offset}:A" for offset in offsets[-len(listed) :]]
@@ -225,8 +227,8 @@ async def test_full_inboxes_are_trimmed_out_of_step(start, server):
     node = await start(inbox_length=100)
     clients = [(await node.claim(f"c{i}")).client_id for i in range(8)]
     for i, client in enumerate(clients):
-        await node.store.subscribe(client, f"c{i}", "A", known=False)
-        await node.store.park(client, f"c{i}", 0, gone=True)
+        await node.store.sessions.subscribe(client, f"c{i}", "A", known=False)
+        await node.store.sessions.park(client, f"c{i}", 0, gone=True)
     for _ in range(160):
         await node.publish()
     assert len({len(inbox(server, client)) for client in clients}) > 1
@@ -238,10 +240,10 @@ async def test_an_inbox_is_pushed_into_once(start, server, length):
     node = await start(inbox_length=length)
     sessions = {}
     for i, rooms in enumerate(["A", "B", "AB", "ABC", "AB", "C"]):
-        taken = await node.claim(f"c{i}")
-        await node.join(taken, f"c{i}", *rooms)
-        await node.store.park(taken.client_id, f"c{i}", 0, gone=True)
-        sessions[taken.client_id] = rooms
+        claimed = await node.claim(f"c{i}")
+        await node.join(claimed, f"c{i}", *rooms)
+        await node.store.sessions.park(claimed.client_id, f"c{i}", 0, gone=True)
+        sessions[claimed.client_id] = rooms
     for names in ("AB" * 32, "ABCD" * 16, "BBA" * 21, "D" * 9):
         server.client.config_resetstat()
         offsets = await node.publish_all([(room, 1) for room in names])
@@ -261,9 +263,9 @@ async def test_an_inbox_is_pushed_into_once(start, server, length):
 
 async def test_an_away_set_is_read_once(node, server):
     """However often a turn of the loop comes back to its room; who has ended leaves all of them."""
-    taken = await node.claim("c")
-    await node.join(taken, "c", "A", "B")
-    await node.store.park(taken.client_id, "c", 0, gone=True)
+    claimed = await node.claim("c")
+    await node.join(claimed, "c", "A", "B")
+    await node.store.sessions.park(claimed.client_id, "c", 0, gone=True)
     server.client.delete(*server.client.keys(key("inbox:*")))
     server.client.config_resetstat()
     await node.publish_all([("A", 1), ("B", 1)] * 10)
@@ -273,9 +275,9 @@ async def test_an_away_set_is_read_once(node, server):
 
 async def test_a_session_that_has_ended_leaves_the_away_set(node, server):
     """Its list is not there any more: the next publish takes it out."""
-    taken = await node.claim("c")
-    await node.join(taken, "c", "A")
-    await node.store.park(taken.client_id, "c", 0, gone=True)
+    claimed = await node.claim("c")
+    await node.join(claimed, "c", "A")
+    await node.store.sessions.park(claimed.client_id, "c", 0, gone=True)
     assert server.client.scard(key("room:A:away")) == 1
     server.client.delete(*server.client.keys(key("inbox:*")))
     await node.publish()
@@ -287,37 +289,46 @@ async def test_a_session_that_has_ended_leaves_the_away_set(node, server):
 
 async def test_the_first_join_counts(node):
     """A room is joined at the clock, once; where the connection knows nothing of it, anew."""
-    taken = await node.claim("c")
+    claimed = await node.claim("c")
     first = await node.publish("B")
-    assert await node.store.subscribe(taken.client_id, "c", "A", known=False) == (first, True)
+    assert await node.store.sessions.subscribe(claimed.client_id, "c", "A", known=False) == (
+        first,
+        True,
+    )
     second = await node.publish("B")
-    assert await node.store.subscribe(taken.client_id, "c", "A", known=True) == (first, False)
-    assert await node.store.subscribe(taken.client_id, "c", "A", known=False) == (second, True)
+    assert await node.store.sessions.subscribe(claimed.client_id, "c", "A", known=True) == (
+        first,
+        False,
+    )
+    assert await node.store.sessions.subscribe(claimed.client_id, "c", "A", known=False) == (
+        second,
+        True,
+    )
 
 
 async def test_rooms_are_bounded(start):
     """One more than allowed is refused; one that it is in already is not."""
     node = await start(rooms_per_session=2)
-    taken = await node.claim("c")
-    await node.join(taken, "c", "A", "B")
+    claimed = await node.claim("c")
+    await node.join(claimed, "c", "A", "B")
     with pytest.raises(BadRequest, match="2 rooms"):
-        await node.join(taken, "c", "C")
-    await node.join(taken, "c", "B")
-    await node.store.unsubscribe(taken.client_id, "c", "A")
-    await node.join(taken, "c", "C")
+        await node.join(claimed, "c", "C")
+    await node.join(claimed, "c", "B")
+    await node.store.sessions.unsubscribe(claimed.client_id, "c", "A")
+    await node.join(claimed, "c", "C")
 
 
 async def test_a_room_that_was_left_is_skipped(node, server):
     """What lies in the inbox of it does not come, and nothing new gets in."""
-    taken = await node.claim("c")
-    await node.join(taken, "c", "A", "B")
-    await node.store.park(taken.client_id, "c", 0, gone=False)
+    claimed = await node.claim("c")
+    await node.join(claimed, "c", "A", "B")
+    await node.store.sessions.park(claimed.client_id, "c", 0, gone=False)
     await node.publish("A")
     kept = await node.publish("B")
-    await node.store.unsubscribe(taken.client_id, "c", "A")
+    await node.store.sessions.unsubscribe(claimed.client_id, "c", "A")
     await node.publish("A")
-    assert [entry[-1] for entry in inbox(server, taken.client_id)[1:]] == ["A", "B"]
-    assert (await node.all(taken.client_id, "c", taken.position))[0] == [kept]
+    assert [entry[-1] for entry in inbox(server, claimed.client_id)[1:]] == ["A", "B"]
+    assert (await node.all(claimed.client_id, "c", claimed.position))[0] == [kept]
 
 
 # -- claim
@@ -329,17 +340,17 @@ async def test_a_new_session(node, server):
     assert anonymous.how == named.how == "new"
     assert anonymous.rooms == {}
     assert named.rooms == {"@ada": named.position}
-    assert owner(server, "ada") == f"{node.store.node}/d"
+    assert owner(server, "ada") == f"{node.store.node_id}/d"
     stored = server.client.hgetall(key("session:ada"))
     assert named.pid.secret not in str(stored), "the pid is stored hashed"
 
 
 async def test_a_pid_continues_a_session(node):
     """With its rooms, its sid and its pid."""
-    taken = await node.claim("c")
-    await node.join(taken, "c", "A")
-    again = await node.claim("d", pid=taken.pid)
-    assert (again.how, again.pid, again.sid) == ("pid", taken.pid, taken.sid)
+    claimed = await node.claim("c")
+    await node.join(claimed, "c", "A")
+    again = await node.claim("d", pid=claimed.pid)
+    assert (again.how, again.pid, again.sid) == ("pid", claimed.pid, claimed.sid)
     assert set(again.rooms) == {"A"}
 
 
@@ -349,16 +360,16 @@ async def test_a_pid_continues_a_session(node):
         {"secret": "x" * 24},
         {"generation": "1"},
         {"generation": "9999999999999999"},
-        {"serial": "1"},
+        {"version": "1"},
         {"client_id": "somebody"},
     ],
 )
 async def test_a_pid_that_proves_nothing_gets_a_new_session(node, change):
     """Wrong, forged, expired or of nobody: as if there had been none."""
-    taken = await node.claim("c")
-    other = await node.claim("d", pid=replace(taken.pid, **change))
+    claimed = await node.claim("c")
+    other = await node.claim("d", pid=replace(claimed.pid, **change))
     assert other.how == "new"
-    assert other.client_id not in (taken.client_id, "somebody")
+    assert other.client_id not in (claimed.client_id, "somebody")
 
 
 async def test_a_name_continues_a_session_and_voids_its_pid(node):
@@ -367,32 +378,32 @@ async def test_a_name_continues_a_session_and_voids_its_pid(node):
     second = await node.claim("d", client_id="ada")
     assert second.how == "name"
     assert second.pid.generation == first.pid.generation
-    assert int(second.pid.serial) > int(first.pid.serial)
+    assert int(second.pid.version) > int(first.pid.version)
     assert second.sid != first.sid
     assert (await node.claim("e", pid=first.pid)).how == "new"
     third = await node.claim("f", client_id="ada", pid=first.pid)
     assert third.how == "name"
-    assert int(third.pid.serial) > int(second.pid.serial)
+    assert int(third.pid.version) > int(second.pid.version)
     assert (await node.claim("g", client_id="ada", pid=third.pid)).how == "pid"
 
 
 @pytest.mark.parametrize(
     "change",
-    [{"secret": "x" * 24}, {"generation": "x", "serial": "x"}],
+    [{"secret": "x" * 24}, {"generation": "x", "version": "x"}],
 )
 async def test_a_wrong_pid_for_a_name_is_refused(node, server, change):
     """Nothing of the session changes, its owner least of all."""
-    taken = await node.claim("c", client_id="ada")
+    claimed = await node.claim("c", client_id="ada")
     before = server.client.hgetall(key("session:ada"))
-    assert await node.maybe("d", client_id="ada", pid=replace(taken.pid, **change)) is None
+    assert await node.maybe("d", client_id="ada", pid=replace(claimed.pid, **change)) is None
     assert server.client.hgetall(key("session:ada")) == before
 
 
-@pytest.mark.parametrize("change", [{"serial": "5"}, {"generation": "9999999999999999"}])
+@pytest.mark.parametrize("change", [{"version": "5"}, {"generation": "9999999999999999"}])
 async def test_a_pid_that_redis_has_forgotten_counts_as_void(node, change):
     """After a failover a pid may be newer than what is remembered: its client is no impostor, and has its name."""
-    taken = await node.claim("c", client_id="ada")
-    later = replace(taken.pid, **change)
+    claimed = await node.claim("c", client_id="ada")
+    later = replace(claimed.pid, **change)
     assert (await node.claim("d", client_id="ada", pid=later)).how == "name"
     assert (await node.claim("e", pid=later)).how == "new"
 
@@ -411,49 +422,49 @@ async def test_two_pids_of_which_a_failover_forgot_one_are_not_taken_for_each_ot
 async def test_who_was_replaced_is_known_by_the_later_taking(node, server):
     """Not by another owner alone: after a failover that may be an older one."""
     first = await node.claim("c", client_id="ada")
-    assert not await node.store.is_replaced(first)
+    assert not await node.store.sessions.is_replaced(first)
     remembered = server.client.hgetall(key("session:ada"))
     second = await node.claim("d", client_id="ada")
-    assert await node.store.is_replaced(first) is None, "nothing was served yet"
-    await node.store.replay("ada", "d", second.position)
-    assert await node.store.is_replaced(first)
-    assert not await node.store.is_replaced(second)
+    assert await node.store.sessions.is_replaced(first) is None, "nothing was served yet"
+    await node.store.sessions.replay("ada", "d", second.position)
+    assert await node.store.sessions.is_replaced(first)
+    assert not await node.store.sessions.is_replaced(second)
     server.client.delete(key("session:ada"))
     server.client.hset(key("session:ada"), mapping=remembered)
-    assert not await node.store.is_replaced(second)
+    assert not await node.store.sessions.is_replaced(second)
     await node.claim("e", client_id="ada")
-    await node.store.park("ada", "e", 0, gone=True)
-    assert not await node.store.is_replaced(first), "nobody owns it"
+    await node.store.sessions.park("ada", "e", 0, gone=True)
+    assert not await node.store.sessions.is_replaced(first), "nobody owns it"
 
 
 async def test_an_anonymous_session_cannot_be_named(node):
     """Its client id is nobody's name."""
-    taken = await node.claim("c")
-    assert await node.maybe("d", client_id=taken.client_id) is None
+    claimed = await node.claim("c")
+    assert await node.maybe("d", client_id=claimed.client_id) is None
 
 
 async def test_the_client_knows_best_where_it_is(node):
     """Its offset counts, also where more or less was known to have arrived."""
-    taken = await node.claim("c")
-    await node.join(taken, "c", "A")
+    claimed = await node.claim("c")
+    await node.join(claimed, "c", "A")
     one, two, three = await node.publish_all([("A", i) for i in range(3)])
-    await node.store.park(taken.client_id, "c", two, gone=True)
-    assert (await node.claim("d", pid=taken.pid)).position == two
-    assert (await node.claim("e", pid=taken.pid, offset=one)).position == one
-    assert (await node.claim("f", pid=taken.pid)).position == one
-    assert (await node.claim("g", pid=taken.pid, offset=three)).position == three
+    await node.store.sessions.park(claimed.client_id, "c", two, gone=True)
+    assert (await node.claim("d", pid=claimed.pid)).position == two
+    assert (await node.claim("e", pid=claimed.pid, offset=one)).position == one
+    assert (await node.claim("f", pid=claimed.pid)).position == one
+    assert (await node.claim("g", pid=claimed.pid, offset=three)).position == three
 
 
 async def test_an_offset_beyond_the_clock_is_a_reset(node):
     """From its known position on nobody knows what is gone: told for every room, until something newer came."""
-    taken = await node.claim("c")
-    await node.join(taken, "c", "A", "B")
+    claimed = await node.claim("c")
+    await node.join(claimed, "c", "A", "B")
     kept = await node.publish("A")
     far = kept + 10**12
     for connection in ("d", "e"):
-        again = await node.claim(connection, pid=taken.pid, offset=far)
-        assert again.position == taken.position
-        offsets, batches = await node.all(taken.client_id, connection, again.position)
+        again = await node.claim(connection, pid=claimed.pid, offset=far)
+        assert again.position == claimed.position
+        offsets, batches = await node.all(claimed.client_id, connection, again.position)
         assert offsets == [kept]
         gaps = sorted(
             (gap.room, gap.reason, gap.after, gap.before, gap.dropped) for gap in batches[0].gaps
@@ -464,20 +475,20 @@ async def test_an_offset_beyond_the_clock_is_a_reset(node):
         )
         assert gaps[1][3:] == (kept + 1, None)
     newer = await node.publish("B")
-    again = await node.claim("f", pid=taken.pid, offset=newer)
-    offsets, batches = await node.all(taken.client_id, "f", again.position)
+    again = await node.claim("f", pid=claimed.pid, offset=newer)
+    offsets, batches = await node.all(claimed.client_id, "f", again.position)
     assert (offsets, batches[0].gaps) == ([], [])
 
 
 async def test_missed_is_exact(node):
     """What follows as replay up to the head: not what the client published without echo, nor what has expired."""
-    taken = await node.claim("c", client_id="ada")
-    await node.join(taken, "c", "A", "B")
-    await node.store.park("ada", "c", 0, gone=True)
+    claimed = await node.claim("c", client_id="ada")
+    await node.join(claimed, "c", "A", "B")
+    await node.store.sessions.park("ada", "c", 0, gone=True)
     await node.publish_all([("A", 1), ("B", 2), ("C", 3), ("A", 4)])
     assert (await node.claim("d", client_id="ada")).missed == 3
-    await node.publish("A", skip="ada")
-    await node.publish("A", skip="somebody")
+    await node.publish("A", skip_client="ada")
+    await node.publish("A", skip_client="somebody")
     await node.publish("B", ttl=1e-6)
     await node.publish("B", ttl=1000)
     await node.publish("A", volatile=True)
@@ -488,61 +499,61 @@ async def test_missed_is_exact(node):
 
 async def test_what_is_not_for_a_client_is_passed_over_in_pieces(node):
     """No script looks at thousands of messages in vain, and none behind them is lost; `missed` counts the rest as well."""
-    taken = await node.claim("c", client_id="ada")
-    await node.join(taken, "c", "A", "B")
+    claimed = await node.claim("c", client_id="ada")
+    await node.join(claimed, "c", "A", "B")
     own = [("A", 1)] * 2500
-    await node.publish_all(own, skip="ada")
+    await node.publish_all(own, skip_client="ada")
     expected = await node.publish_all([("B", 1), ("A", 2)])
-    await node.publish_all(own, skip="ada")
+    await node.publish_all(own, skip_client="ada")
     expected += await node.publish_all([("A", 3)])
     again = await node.claim("d", client_id="ada")
     assert 3 < again.missed < 5000
     offsets, batches = await node.all("ada", "d", again.position)
     assert offsets == expected
     assert len(batches) >= 5
-    assert not any(batch.gaps or batch.whole for batch in batches[:-1])
+    assert not any(batch.gaps or batch.complete for batch in batches[:-1])
     assert (await node.claim("e", client_id="ada", offset=offsets[-1] - 1)).missed == 1
 
 
 async def test_the_older_connection_is_told(start, server):
     """Its node hears of it on a channel of its own; whoever is not the owner is refused."""
     one, two = await start(), await start()
-    channel = one.store.keys.node_channel(one.store.node).encode()
+    channel = one.store.keys.node_channel(one.store.node_id).encode()
     one.store.bus.subscribe(channel)
     await one.store.bus.wait_subscribed(channel)
-    taken = await one.claim("c")
-    await two.claim("d", pid=taken.pid)
+    claimed = await one.claim("c")
+    await two.claim("d", pid=claimed.pid)
     await eventually(lambda: one.heard)
     assert one.heard == [(channel.decode(), "fence c")]
-    assert server.client.smembers(key(f"node:{one.store.node}:sessions")) == set()
-    client = taken.client_id
+    assert server.client.smembers(key(f"node:{one.store.node_id}:sessions")) == set()
+    client = claimed.client_id
     for refused in (
-        one.store.park(client, "c", 0, gone=True),
-        one.store.end_session(client, "c"),
-        one.store.subscribe(client, "c", "A", known=False),
-        one.store.unsubscribe(client, "c", "A"),
-        one.store.replay(client, "c", 0),
+        one.store.sessions.park(client, "c", 0, gone=True),
+        one.store.sessions.end_session(client, "c"),
+        one.store.sessions.subscribe(client, "c", "A", known=False),
+        one.store.sessions.unsubscribe(client, "c", "A"),
+        one.store.sessions.replay(client, "c", 0),
     ):
         before = server.client.hgetall(key(f"session:{client}"))
         with pytest.raises(NotOwner) as refusal:
             await refused
         assert refusal.value.replaced
         assert server.client.hgetall(key(f"session:{client}")) == before
-    await one.store.commit([(client, "c", 2**53)])
-    assert (await two.claim("e", pid=taken.pid)).position == taken.position
-    await two.store.end_session(client, "e")
+    await one.store.sessions.commit([(client, "c", 2**53)])
+    assert (await two.claim("e", pid=claimed.pid)).position == claimed.position
+    await two.store.sessions.end_session(client, "e")
     with pytest.raises(NotOwner) as refusal:
-        await two.store.replay(client, "e", 0)
+        await two.store.sessions.replay(client, "e", 0)
     assert not refusal.value.replaced
 
 
 async def test_taking_reads_only_so_much(node, server):
     """What is long is not read of every room; what was missed is counted all the same."""
-    taken = await node.claim("c", client_id="ada")
+    claimed = await node.claim("c", client_id="ada")
     rooms = [f"r{number}" for number in range(20)]
-    await node.join(taken, "c", *rooms)
+    await node.join(claimed, "c", *rooms)
     await node.publish_all([(room, 1) for room in rooms])
-    await node.store.park("ada", "c", await node.store.clock(), gone=True)
+    await node.store.sessions.park("ada", "c", await node.store.clock(), gone=True)
     long = '"' + "x" * 900_000 + '"'
     for room in rooms:
         await node.publish_all([(room, long), (room, 1)])
@@ -556,33 +567,35 @@ async def test_taking_reads_only_so_much(node, server):
 
 async def test_parking(node, server):
     """A flag, a list that begins with the clock, the away sets; an owner only as long as there is a connection."""
-    taken = await node.claim("c")
-    client = taken.client_id
-    await node.join(taken, "c", "A")
+    claimed = await node.claim("c")
+    client = claimed.client_id
+    await node.join(claimed, "c", "A")
     mark = await node.publish("B")
-    await node.store.park(client, "c", 0, gone=False)
+    await node.store.sessions.park(client, "c", 0, gone=False)
     assert inbox(server, client) == [str(mark)]
     assert server.client.smembers(key("room:A:away")) == {
-        key(f"inbox:{client}:{taken.pid.generation}")
+        key(f"inbox:{client}:{claimed.pid.generation}")
     }
     reference = await node.publish()
-    await node.store.park(client, "c", 0, gone=False)
+    await node.store.sessions.park(client, "c", 0, gone=False)
     assert inbox(server, client) == [str(mark), f"{reference}:A"], "parking again changes nothing"
     assert owner(server, client) is not None
     assert server.client.pttl(key(f"session:{client}")) > 1_200_000
-    await node.store.park(client, "c", reference, gone=True)
+    await node.store.sessions.park(client, "c", reference, gone=True)
     assert owner(server, client) is None
     assert server.client.pttl(key(f"session:{client}")) <= 600_000
-    assert (await node.claim("d", pid=taken.pid)).position == reference
+    assert (await node.claim("d", pid=claimed.pid)).position == reference
 
 
 async def test_positions_only_advance(node):
     """What is proven is not unproven by a late proof."""
-    taken = await node.claim("c")
-    await node.store.commit([(taken.client_id, "c", taken.position + 5)])
-    await node.store.commit([(taken.client_id, "c", taken.position + 3), ("nobody", "c", 9)])
-    await node.store.park(taken.client_id, "c", taken.position + 1, gone=True)
-    assert (await node.claim("d", pid=taken.pid)).position == taken.position + 5
+    claimed = await node.claim("c")
+    await node.store.sessions.commit([(claimed.client_id, "c", claimed.position + 5)])
+    await node.store.sessions.commit(
+        [(claimed.client_id, "c", claimed.position + 3), ("nobody", "c", 9)]
+    )
+    await node.store.sessions.park(claimed.client_id, "c", claimed.position + 1, gone=True)
+    assert (await node.claim("d", pid=claimed.pid)).position == claimed.position + 5
 
 
 # -- replay
@@ -591,12 +604,12 @@ async def test_positions_only_advance(node):
 async def test_batches_are_bounded_and_in_order(start):
     """By count; merged over the rooms; the last one says from when on the session is live."""
     node = await start(replay_count=3)
-    taken = await node.claim("c")
-    await node.join(taken, "c", "A", "B")
+    claimed = await node.claim("c")
+    await node.join(claimed, "c", "A", "B")
     early = await node.publish_all([("B", 1), ("A", 2)])
-    await node.store.park(taken.client_id, "c", 0, gone=False)
+    await node.store.sessions.park(claimed.client_id, "c", 0, gone=False)
     late = await node.publish_all([("A", 3), ("C", 4), ("B", 5), ("B", 6), ("A", 7), ("A", 8)])
-    offsets, batches = await node.all(taken.client_id, "c", taken.position)
+    offsets, batches = await node.all(claimed.client_id, "c", claimed.position)
     assert offsets == early + late[:1] + late[2:]
     assert [len(batch.messages) for batch in batches] == [3, 3, 1]
     assert batches[-1].live_from == late[-1]
@@ -605,11 +618,11 @@ async def test_batches_are_bounded_and_in_order(start):
 async def test_batches_are_bounded_in_bytes(start):
     """A message larger than the bound comes alone."""
     node = await start(replay_bytes=2000)
-    taken = await node.claim("c")
-    await node.join(taken, "c", "A")
+    claimed = await node.claim("c")
+    await node.join(claimed, "c", "A")
     sizes = [100, 900, 1500, 5000, 10, 10]
     await node.publish_all([("A", '"' + "x" * size + '"') for size in sizes])
-    _, batches = await node.all(taken.client_id, "c", taken.position)
+    _, batches = await node.all(claimed.client_id, "c", claimed.position)
     got = [[len(message.body) // 10 for message in batch.messages] for batch in batches]
     assert [len(batch) for batch in got] == [2, 1, 1, 2]
 
@@ -617,13 +630,13 @@ async def test_batches_are_bounded_in_bytes(start):
 @pytest.mark.parametrize("parked", [False, True])
 async def test_going_live_leaves_nothing_behind(node, server, parked):
     """In the same step: no list, no away set, no flag, no progress."""
-    taken = await node.claim("c")
-    await node.join(taken, "c", "A", "B")
+    claimed = await node.claim("c")
+    await node.join(claimed, "c", "A", "B")
     if parked:
-        await node.store.park(taken.client_id, "c", 0, gone=False)
+        await node.store.sessions.park(claimed.client_id, "c", 0, gone=False)
     await node.publish_all([("A", 1)] * 300)
-    await node.all(taken.client_id, "c", taken.position)
-    session = server.client.hgetall(key(f"session:{taken.client_id}"))
+    await node.all(claimed.client_id, "c", claimed.position)
+    session = server.client.hgetall(key(f"session:{claimed.client_id}"))
     assert session["away"] == "0"
     assert not {"progress", "mark", "p:A", "p:B"} & set(session)
     assert not server.client.keys(key("inbox:*"))
@@ -634,35 +647,35 @@ async def test_going_live_leaves_nothing_behind(node, server, parked):
 async def test_a_gap_is_exact(start, parked):
     """So many messages, from the position on, up to the oldest that is there; told once, in front."""
     node = await start(log_length=5, inbox_length=20, replay_count=2)
-    taken = await node.claim("c")
-    await node.join(taken, "c", "A", "B")
+    claimed = await node.claim("c")
+    await node.join(claimed, "c", "A", "B")
     if parked:
-        await node.store.park(taken.client_id, "c", 0, gone=False)
+        await node.store.sessions.park(claimed.client_id, "c", 0, gone=False)
     other = await node.publish("B")
     offsets = await node.publish_all([("A", i) for i in range(9)])
-    got, batches = await node.all(taken.client_id, "c", taken.position)
+    got, batches = await node.all(claimed.client_id, "c", claimed.position)
     assert got == [other, *offsets[4:]]
     gaps = [(i, gap) for i, batch in enumerate(batches) for gap in batch.gaps]
     assert len(gaps) == 1
     index, gap = gaps[0]
     assert (index, gap.room, gap.reason, gap.dropped) == (0, "A", "overflow", 4)
-    assert (gap.after, gap.before) == (taken.rooms.get("A", taken.position), offsets[4])
+    assert (gap.after, gap.before) == (claimed.rooms.get("A", claimed.position), offsets[4])
 
 
 async def test_what_is_cut_during_a_replay_is_told_on_its_own(start):
     """A log that is cut between two batches: a second gap behind the first, each with its own count."""
     node = await start(log_length=4, replay_count=1)
-    taken = await node.claim("c")
-    await node.join(taken, "c", "A", "B")
-    await node.store.park(taken.client_id, "c", 0, gone=False)
+    claimed = await node.claim("c")
+    await node.join(claimed, "c", "A", "B")
+    await node.store.sessions.park(claimed.client_id, "c", 0, gone=False)
     await node.publish_all([("B", 1), ("B", 2)])
     first = await node.publish_all([("A", i) for i in range(6)])
-    batch = await node.store.replay(taken.client_id, "c", taken.position)
+    batch = await node.store.sessions.replay(claimed.client_id, "c", claimed.position)
     assert [(gap.before, gap.dropped) for gap in batch.gaps] == [(first[2], 2)]
     more = await node.publish_all([("A", i) for i in range(3)])
-    batch = await node.store.replay(taken.client_id, "c", batch.position)
+    batch = await node.store.sessions.replay(claimed.client_id, "c", batch.position)
     assert [(g.after, g.before, g.dropped) for g in batch.gaps] == [(first[2] - 1, first[5], 3)]
-    got, batches = await node.all(taken.client_id, "c", batch.position)
+    got, batches = await node.all(claimed.client_id, "c", batch.position)
     assert got == [first[5], *more]
     assert not any(each.gaps for each in batches)
 
@@ -670,17 +683,17 @@ async def test_what_is_cut_during_a_replay_is_told_on_its_own(start):
 async def test_an_answer_that_was_lost_is_given_again(start):
     """The same position is asked for twice: gaps and counts are as they were, not believed told."""
     node = await start(log_length=4, replay_count=1)
-    taken = await node.claim("c")
-    await node.join(taken, "c", "A", "B")
-    await node.store.park(taken.client_id, "c", 0, gone=False)
+    claimed = await node.claim("c")
+    await node.join(claimed, "c", "A", "B")
+    await node.store.sessions.park(claimed.client_id, "c", 0, gone=False)
     await node.publish_all([("B", 1), ("B", 2), *[("A", i) for i in range(6)]])
-    client = taken.client_id
-    lost = await node.store.replay(client, "c", taken.position)
-    again = await node.store.replay(client, "c", taken.position)
+    client = claimed.client_id
+    lost = await node.store.sessions.replay(client, "c", claimed.position)
+    again = await node.store.sessions.replay(client, "c", claimed.position)
     assert again.gaps == lost.gaps != []
-    second = await node.store.replay(client, "c", again.position)
+    second = await node.store.sessions.replay(client, "c", again.position)
     assert second.gaps == []
-    third = await node.store.replay(client, "c", again.position)
+    third = await node.store.sessions.replay(client, "c", again.position)
     assert third.gaps == [], "what was told before the lost answer stays told"
     assert [m.offset for m in third.messages] == [m.offset for m in second.messages]
 
@@ -688,15 +701,15 @@ async def test_an_answer_that_was_lost_is_given_again(start):
 async def test_a_room_joined_again_counts_anew(start):
     """What was counted before a room was left says nothing about it now."""
     node = await start(replay_count=2)
-    taken = await node.claim("c")
-    client = taken.client_id
-    await node.join(taken, "c", "A", "B")
-    await node.store.park(client, "c", 0, gone=False)
+    claimed = await node.claim("c")
+    client = claimed.client_id
+    await node.join(claimed, "c", "A", "B")
+    await node.store.sessions.park(client, "c", 0, gone=False)
     await node.publish_all([("A", 1), ("A", 2), ("B", 3), ("B", 4)])
-    batch = await node.store.replay(client, "c", taken.position)
-    await node.store.unsubscribe(client, "c", "A")
+    batch = await node.store.sessions.replay(client, "c", claimed.position)
+    await node.store.sessions.unsubscribe(client, "c", "A")
     await node.publish_all([("A", 5), ("A", 6)])
-    await node.join(taken, "c", "A")
+    await node.join(claimed, "c", "A")
     last = await node.publish("A")
     got, batches = await node.all(client, "c", batch.position)
     assert got[-1] == last
@@ -707,27 +720,27 @@ async def test_a_room_joined_again_counts_anew(start):
 async def test_counts_that_nobody_knows_are_null(start):
     """Where the log was cut behind the position, or some messages are not for everybody."""
     node = await start(log_length=3)
-    taken = await node.claim("c")
-    await node.join(taken, "c", "A")
+    claimed = await node.claim("c")
+    await node.join(claimed, "c", "A")
     middle = (await node.publish_all([("A", i) for i in range(9)]))[2]
-    _, batches = await node.all(taken.client_id, "c", middle)
+    _, batches = await node.all(claimed.client_id, "c", middle)
     assert [gap.dropped for gap in batches[0].gaps] == [None]
-    taken = await node.claim("d")
-    await node.join(taken, "d", "A")
-    await node.publish("A", skip="somebody")
+    claimed = await node.claim("d")
+    await node.join(claimed, "d", "A")
+    await node.publish("A", skip_client="somebody")
     await node.publish_all([("A", i) for i in range(4)])
-    _, batches = await node.all(taken.client_id, "d", taken.position)
+    _, batches = await node.all(claimed.client_id, "d", claimed.position)
     assert [gap.dropped for gap in batches[0].gaps] == [None]
 
 
 async def test_a_log_that_has_expired_is_a_gap(start, server):
     """Nothing newer need follow: it is told before going live, up to the head."""
     node = await start(log_age=50 * MS)
-    taken = await node.claim("c")
-    await node.join(taken, "c", "A")
+    claimed = await node.claim("c")
+    await node.join(claimed, "c", "A")
     last = (await node.publish_all([("A", 1), ("A", 2)]))[-1]
     await eventually(lambda: not server.client.exists(key("room:A:log")))
-    got, batches = await node.all(taken.client_id, "c", taken.position)
+    got, batches = await node.all(claimed.client_id, "c", claimed.position)
     (gap,) = batches[0].gaps
     assert got == []
     assert (gap.reason, gap.before, gap.dropped) == ("expired", last + 1, 2)
@@ -736,26 +749,26 @@ async def test_a_log_that_has_expired_is_a_gap(start, server):
 
 async def test_a_room_that_was_forgotten_is_no_gap(node, server):
     """Numbers begin anew at the clock: what was counted before says nothing, for the idle and for the parked."""
-    taken = await node.claim("c")
-    await node.join(taken, "c", "A")
+    claimed = await node.claim("c")
+    await node.join(claimed, "c", "A")
     position = await node.publish()
-    await node.store.park(taken.client_id, "c", position, gone=False)
+    await node.store.sessions.park(claimed.client_id, "c", position, gone=False)
     server.client.delete(key("room:A:log"), key("room:A:meta"))
     offset = await node.publish()
-    got, batches = await node.all(taken.client_id, "c", position)
+    got, batches = await node.all(claimed.client_id, "c", position)
     assert (got, batches[0].gaps) == ([offset], [])
 
 
 async def test_not_every_message_is_for_everybody(node):
     """Neither one's own without echo, nor what has expired; both move the position."""
-    taken = await node.claim("c", client_id="ada")
-    await node.join(taken, "c", "A")
-    await node.store.park("ada", "c", 0, gone=False)
-    first = await node.publish("A", skip="somebody")
-    await node.publish("A", skip="ada")
+    claimed = await node.claim("c", client_id="ada")
+    await node.join(claimed, "c", "A")
+    await node.store.sessions.park("ada", "c", 0, gone=False)
+    first = await node.publish("A", skip_client="somebody")
+    await node.publish("A", skip_client="ada")
     await node.publish("A", ttl=1e-6)
-    last = await node.publish("A", skip="ada")
-    got, batches = await node.all("ada", "c", taken.position)
+    last = await node.publish("A", skip_client="ada")
+    got, batches = await node.all("ada", "c", claimed.position)
     assert got == [first]
     assert batches[-1].position == last
     assert not any(batch.gaps for batch in batches)
@@ -763,27 +776,27 @@ async def test_not_every_message_is_for_everybody(node):
 
 async def test_a_session_without_a_list_reads_the_logs(node, server):
     """Nobody parked it, or its list is gone: that costs nothing."""
-    taken = await node.claim("c")
-    await node.join(taken, "c", "A")
+    claimed = await node.claim("c")
+    await node.join(claimed, "c", "A")
     offsets = await node.publish_all([("A", 1), ("A", 2)])
-    await node.store.park(taken.client_id, "c", 0, gone=True)
+    await node.store.sessions.park(claimed.client_id, "c", 0, gone=True)
     offsets += await node.publish_all([("A", 3)])
     server.client.delete(*server.client.keys(key("inbox:*")))
-    again = await node.claim("d", pid=taken.pid)
-    assert (await node.all(taken.client_id, "d", again.position))[0] == offsets
+    again = await node.claim("d", pid=claimed.pid)
+    assert (await node.all(claimed.client_id, "d", again.position))[0] == offsets
 
 
 async def test_many_rooms_with_long_logs(start):
     """Merging hundreds of messages of dozens of rooms, busy ones and quiet ones, keeps the one order."""
     node = await start(replay_count=97)
     rooms = [f"r{i}" for i in range(30)]
-    taken = await node.claim("c")
-    await node.join(taken, "c", *rooms)
+    claimed = await node.claim("c")
+    await node.join(claimed, "c", *rooms)
     busier = random.Random(1).choices(
         rooms, weights=[2**-i for i in range(20)] + [0.01] * 10, k=900
     )
     offsets = await node.publish_all([(room, 0) for room in busier])
-    got, batches = await node.all(taken.client_id, "c", taken.position)
+    got, batches = await node.all(claimed.client_id, "c", claimed.position)
     assert got == offsets
     assert len(batches) == 10
 
@@ -793,8 +806,8 @@ async def test_long_messages_of_many_rooms_are_not_read_in_every_batch(start, se
     """A batch sees what waits in so many rooms as a few MB allow, and no room again before its turn."""
     node = await start(log_length=2)
     rooms = [f"r{number}" for number in range(20)]
-    taken = await node.claim("c")
-    await node.join(taken, "c", *rooms)
+    claimed = await node.claim("c")
+    await node.join(claimed, "c", *rooms)
     long, offsets = '"' + "x" * 400_000 + '"', []
     for room in rooms:
         offsets += (await node.publish_all([(room, long)] * (3 if gap else 1)))[-2:]
@@ -803,11 +816,11 @@ async def test_long_messages_of_many_rooms_are_not_read_in_every_batch(start, se
         return int(server.client.info("commandstats")["cmdstat_xrange"]["calls"])
 
     server.client.config_resetstat()
-    first = await node.store.replay(taken.client_id, "c", taken.position)
+    first = await node.store.sessions.replay(claimed.client_id, "c", claimed.position)
     assert calls() == 10
-    assert (first.live_from, first.position) == (None, taken.position)
+    assert (first.live_from, first.position) == (None, claimed.position)
     assert first.messages == first.gaps == []
-    got, batches = await node.all(taken.client_id, "c", taken.position)
+    got, batches = await node.all(claimed.client_id, "c", claimed.position)
     assert got == offsets
     gaps = [gap.room for batch in batches for gap in batch.gaps]
     assert sorted(gaps) == (sorted(rooms) if gap else [])
@@ -819,16 +832,16 @@ async def test_long_messages_of_many_rooms_are_not_read_in_every_batch(start, se
 async def test_what_is_cut_before_its_turn_is_a_gap(start, parked):
     """A batch has seen a long message, which is cut before the next one; whether logs are read or the inbox."""
     node = await start(log_length=2, replay_bytes=2000)
-    taken = await node.claim("c")
-    await node.join(taken, "c", "A", "B")
+    claimed = await node.claim("c")
+    await node.join(claimed, "c", "A", "B")
     if parked:
-        await node.store.park(taken.client_id, "c", 0, gone=False)
+        await node.store.sessions.park(claimed.client_id, "c", 0, gone=False)
     long = '"' + "x" * 1500 + '"'
     first, second, lost = await node.publish_all([("A", long), ("A", long), ("B", long)])
-    batch = await node.store.replay(taken.client_id, "c", taken.position)
+    batch = await node.store.sessions.replay(claimed.client_id, "c", claimed.position)
     assert [message.offset for message in batch.messages] == [first]
     more = await node.publish_all([("B", 1), ("B", 2)])
-    got, batches = await node.all(taken.client_id, "c", batch.position)
+    got, batches = await node.all(claimed.client_id, "c", batch.position)
     assert got == [second, *more]
     assert len(batches) == 1
     gaps = [gap for each in batches for gap in each.gaps]
@@ -841,12 +854,12 @@ async def test_what_is_cut_before_its_turn_is_a_gap(start, parked):
 
 async def test_an_ended_session_leaves_nothing(node, server):
     """An ended session is gone with all that belongs to it."""
-    taken = await node.claim("c")
-    await node.join(taken, "c", "A")
-    await node.store.park(taken.client_id, "c", 0, gone=False)
-    await node.store.end_session(taken.client_id, "c")
+    claimed = await node.claim("c")
+    await node.join(claimed, "c", "A")
+    await node.store.sessions.park(claimed.client_id, "c", 0, gone=False)
+    await node.store.sessions.end_session(claimed.client_id, "c")
     assert {k.removeprefix(BASE) for k in server.client.scan_iter("t:*")} == {"clock"}
-    assert (await node.claim("d", pid=taken.pid)).how == "new"
+    assert (await node.claim("d", pid=claimed.pid)).how == "new"
 
 
 async def test_history_pages(node):
@@ -898,21 +911,21 @@ async def test_what_has_expired_is_passed_over_in_pieces(node):
         found = await node.store.history("A", after, before, limit, 10**6)
         assert found.more
         assert len(found.messages) < 2
-        assert found.looked <= 1001
+        assert found.examined <= 1001
         assert first < found.reached < last
 
 
 async def test_what_is_passed_over_is_bounded_in_bytes(node):
     """Whether it has expired, or is the reader's own: a run looks at a MB of it, not at a thousand of any length."""
-    taken = await node.claim("c", client_id="ada")
-    await node.join(taken, "c", "A")
+    claimed = await node.claim("c", client_id="ada")
+    await node.join(claimed, "c", "A")
     long = '"' + "x" * 20_000 + '"'
     await node.publish_all([("A", long)] * 200, ttl=1e-6)
     [last] = await node.publish_all([("A", 1)])
     found = await node.store.history("A", None, last, 100, 10**6)
     assert (found.messages, found.more) == ([], True)
-    assert found.looked < 60
-    got, batches = await node.all("ada", "c", taken.position)
+    assert found.examined < 60
+    got, batches = await node.all("ada", "c", claimed.position)
     assert got == [last]
     assert len(batches) > 3
     await node.publish_all([("A", '"' + "x" * 2_000_000 + '"')] * 3, ttl=1e-6)
@@ -926,68 +939,68 @@ async def test_what_is_passed_over_is_bounded_in_bytes(node):
 
 async def test_a_lease(node, server):
     """Renewing says whether it was still held."""
-    assert await node.store.renew(first=True)
-    assert await node.store.renew()
-    server.client.delete(key(f"node:{node.store.node}"))
-    assert not await node.store.renew()
-    assert await node.store.renew()
+    assert await node.store.leases.renew(first=True)
+    assert await node.store.leases.renew()
+    server.client.delete(key(f"node:{node.store.node_id}"))
+    assert not await node.store.leases.renew()
+    assert await node.store.leases.renew()
     assert server.client.get(key("schema")) == "2"
 
 
 async def test_the_sweeper_parks_what_the_dead_served(start, server):
     """A batch a call; their owners stay, so that a node which was only stopped goes on."""
     dead, alive = await start(), await start()
-    await dead.store.renew(first=True)
-    await alive.store.renew(first=True)
-    taken = [await dead.claim(f"c{i}") for i in range(5)]
+    await dead.store.leases.renew(first=True)
+    await alive.store.leases.renew(first=True)
+    claimed = [await dead.claim(f"c{i}") for i in range(5)]
     kept = await alive.claim("d")
-    for i, each in enumerate(taken):
+    for i, each in enumerate(claimed):
         await dead.join(each, f"c{i}", "A")
-    await dead.store.park(taken[4].client_id, "c4", 0, gone=True)
+    await dead.store.sessions.park(claimed[4].client_id, "c4", 0, gone=True)
     await alive.join(kept, "d", "A")
-    assert await alive.store.sweep() == 0
-    server.client.delete(key(f"node:{dead.store.node}"))
-    assert await alive.store.sweep(3) == 3
-    assert await alive.store.sweep(3) == 1
-    assert await alive.store.sweep(3) == 0
-    assert server.client.smembers(key("nodes")) == {alive.store.node}
+    assert await alive.store.leases.sweep() == 0
+    server.client.delete(key(f"node:{dead.store.node_id}"))
+    assert await alive.store.leases.sweep(3) == 3
+    assert await alive.store.leases.sweep(3) == 1
+    assert await alive.store.leases.sweep(3) == 0
+    assert server.client.smembers(key("nodes")) == {alive.store.node_id}
     assert server.client.scard(key("room:A:away")) == 5
-    for each in taken[:4]:
+    for each in claimed[:4]:
         assert server.client.pttl(key(f"session:{each.client_id}")) <= 600_000
     offset = await alive.publish()
-    assert (await dead.all(taken[0].client_id, "c0", taken[0].position))[0] == [offset]
-    assert server.client.pttl(key(f"session:{taken[0].client_id}")) > 1_200_000
+    assert (await dead.all(claimed[0].client_id, "c0", claimed[0].position))[0] == [offset]
+    assert server.client.pttl(key(f"session:{claimed[0].client_id}")) > 1_200_000
 
 
 async def test_the_sweeper_goes_by_rooms(start, server):
     """Whoever is in many is more work: a call ends behind so many rooms, and the next one goes on."""
     dead, alive = await start(), await start()
-    await dead.store.renew(first=True)
+    await dead.store.leases.renew(first=True)
     for i in range(5):
         await dead.join(await dead.claim(f"c{i}"), f"c{i}", *(f"r{number}" for number in range(10)))
-    server.client.delete(key(f"node:{dead.store.node}"))
-    assert [await alive.store.sweep(100, 11) for _ in range(4)] == [2, 2, 1, 0]
+    server.client.delete(key(f"node:{dead.store.node_id}"))
+    assert [await alive.store.leases.sweep(100, 11) for _ in range(4)] == [2, 2, 1, 0]
     assert server.client.scard(key("room:r0:away")) == 5
 
 
 async def test_touching_keeps_alive_what_is_owned(start, server):
     """And nothing else: who left is not brought back, nor counted."""
     one, two = await start(), await start()
-    mine, taken_away, gone = await one.claim("a"), await one.claim("b"), await one.claim("c")
+    mine, claimed_away, gone = await one.claim("a"), await one.claim("b"), await one.claim("c")
     await one.join(mine, "a", "A")
-    await one.store.park(mine.client_id, "a", 0, gone=False)
-    await two.claim("d", pid=taken_away.pid)
-    await one.store.end_session(gone.client_id, "c")
+    await one.store.sessions.park(mine.client_id, "a", 0, gone=False)
+    await two.claim("d", pid=claimed_away.pid)
+    await one.store.sessions.end_session(gone.client_id, "c")
     for name in server.client.scan_iter("t:*"):
         server.client.pexpire(name, 5000)
-    everybody = [(mine.client_id, "a"), (taken_away.client_id, "b"), (gone.client_id, "c")]
-    assert await one.store.touch(everybody) == 1
+    everybody = [(mine.client_id, "a"), (claimed_away.client_id, "b"), (gone.client_id, "c")]
+    assert await one.store.sessions.touch(everybody) == 1
     assert server.client.pttl(key(f"session:{mine.client_id}")) > 5000
     assert server.client.pttl(key(f"inbox:{mine.client_id}:{mine.pid.generation}")) > 5000
     assert server.client.pttl(key("room:A:away")) > 5000
-    assert server.client.pttl(key(f"session:{taken_away.client_id}")) <= 5000
+    assert server.client.pttl(key(f"session:{claimed_away.client_id}")) <= 5000
     assert not server.client.exists(key(f"session:{gone.client_id}"))
-    assert server.client.smembers(key(f"node:{one.store.node}:sessions")) == {mine.client_id}
+    assert server.client.smembers(key(f"node:{one.store.node_id}:sessions")) == {mine.client_id}
 
 
 async def test_a_rollback_is_told_to_everybody(start):
@@ -996,21 +1009,21 @@ async def test_a_rollback_is_told_to_everybody(start):
     channel = node.store.keys.all_nodes_channel.encode()
     node.store.bus.subscribe(channel)
     await node.store.bus.wait_subscribed(channel)
-    taken = await node.claim("c")
-    await node.join(taken, "c", "A", "B")
+    claimed = await node.claim("c")
+    await node.join(claimed, "c", "A", "B")
     kept = await node.publish("A")
-    assert not await node.store.detect_loss()
+    assert not await node.store.loss_detector.detect()
     node.store.loss_detector.newest = seen = kept + 1000
-    assert await node.store.detect_loss()
+    assert await node.store.loss_detector.detect()
     assert int(await node.store.clock()) == seen
     await eventually(lambda: node.heard)
     assert node.heard == [(channel.decode(), "reset")]
-    got, batches = await node.all(taken.client_id, "c", taken.position)
+    got, batches = await node.all(claimed.client_id, "c", claimed.position)
     assert got == [kept]
     assert {(g.room, g.reason, g.after, g.before, g.dropped) for g in batches[0].gaps} == {
         ("A", "reset", kept, seen + 1, None), ("B", "reset", kept, seen + 1, None),
     }  # fmt: skip
-    _, batches = await node.all(taken.client_id, "c", batches[-1].live_from)
+    _, batches = await node.all(claimed.client_id, "c", batches[-1].live_from)
     assert batches[0].gaps == [], "told once"
 
 
@@ -1020,18 +1033,18 @@ async def test_a_rollback_is_noticed_behind_newer_messages(start, server):
     It is known to whoever published it, though nobody on that node hears the room.
     """
     node, other = await start(), await start()
-    taken = await node.claim("c")
-    await node.join(taken, "c", "A")
+    claimed = await node.claim("c")
+    await node.join(claimed, "c", "A")
     one, two = await node.publish_all([("A", 1), ("A", 2)])
     await node.publish("A", volatile=True)  # lies in no log, and is not looked for
-    assert not await node.store.detect_loss(), "it is where it was"
+    assert not await node.store.loss_detector.detect(), "it is where it was"
     node.store.loss_detector.on_bus_lost([])
     server.client.xdel(key("room:A:log"), f"{two}-0")
     server.client.hset(key("room:A:meta"), mapping={"last": str(one)})
     server.client.hincrby(key("room:A:meta"), "n", -1)
     newer = await other.publish("A")
-    assert await node.store.detect_loss()
-    got, batches = await node.all(taken.client_id, "c", taken.position)
+    assert await node.store.loss_detector.detect()
+    got, batches = await node.all(claimed.client_id, "c", claimed.position)
     assert got == [one, newer]
     assert [(g.reason, g.after, g.before) for g in batches[0].gaps] == [("reset", one, two + 1)]
 
@@ -1043,7 +1056,7 @@ async def test_each_loss_is_remembered_by_itself(start, server):
 
     async def lose(*, beyond: int) -> None:
         node.store.loss_detector.newest = await node.store.clock() + beyond
-        assert await node.store.detect_loss()
+        assert await node.store.loss_detector.detect()
         said = server.client.get(key("reset"))
         losses[:] = [[int(edge) for edge in pair.split(":")] for pair in said.split()]
 
@@ -1081,7 +1094,7 @@ async def test_what_a_log_may_lose_is_no_rollback(start, server, how):
         await node.publish_all([("A", 3), ("A", 4)])
     else:
         server.client.delete(key("room:A:log"))
-    assert not await node.store.detect_loss()
+    assert not await node.store.loss_detector.detect()
 
 
 # -- all of them
@@ -1090,20 +1103,20 @@ async def test_what_a_log_may_lose_is_no_rollback(start, server, how):
 async def test_every_key_has_an_end(start, server):
     """Whatever happened, every key but the clock expires."""
     node = await start(log_length=3, inbox_length=2, replay_count=1)
-    await node.store.renew(first=True)
+    await node.store.leases.renew(first=True)
     for i in range(6):
         name = f"c{i}"
-        taken = await node.claim(name, client_id=f"client{i}" if i % 2 else None)
-        await node.join(taken, name, "A", "B")
+        claimed = await node.claim(name, client_id=f"client{i}" if i % 2 else None)
+        await node.join(claimed, name, "A", "B")
         if i > 1:
-            await node.store.park(taken.client_id, name, 0, gone=i > 2)
+            await node.store.sessions.park(claimed.client_id, name, 0, gone=i > 2)
         await node.publish_all([("A", 1), ("B", 2)] * 3, dedupe=None)
         await node.publish("A", dedupe=node.store.keys.dedupe("A", "me", str(i)), ttl=5)
         if i > 2:
-            await node.claim(name + "x", pid=taken.pid)
-            await node.store.replay(taken.client_id, name + "x", taken.position)
+            await node.claim(name + "x", pid=claimed.pid)
+            await node.store.sessions.replay(claimed.client_id, name + "x", claimed.position)
     node.store.loss_detector.newest += 5000
-    await node.store.detect_loss()
+    await node.store.loss_detector.detect()
     endless = {k for k in server.client.scan_iter("t:*") if server.client.pttl(k) == -1}
     assert endless == {key("clock")}
 
