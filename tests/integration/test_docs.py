@@ -20,7 +20,7 @@ from hub.api.registry import VERBS
 from hub.errors import ERRORS
 from hub.model import RESERVED_EVENTS
 from hub.settings import Settings
-from tests.support.pages import Block, sections
+from tests.support.pages import Block, cells, sections
 from tests.support.program import Program
 from tests.support.times import SOON
 from tests.support.tools import ROOT, node, node_modules
@@ -147,15 +147,6 @@ def test_the_table_of_verbs_is_the_codes():
         (name, field.name, default_of(field))
         for name, verb in VERBS.items()
         for field in structs.fields(verb.request)
-    ]
-
-
-def cells(table: str) -> list[list[str]]:
-    """Return the rows of a table, the head first, without the marks of code around a cell."""
-    return [
-        [cell.strip().strip("`") for cell in row.strip("|").split("|")]
-        for row in table.splitlines()
-        if row.startswith("|") and not row.startswith("| ---")
     ]
 
 

@@ -6,6 +6,14 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+from tests.support.tools import ROOT
+
+# All public pages.
+PAGES = [
+    *(ROOT / f"{name}.md" for name in ("README", "CHANGELOG", "CONTRIBUTING")),
+    *sorted((ROOT / "docs").rglob("*.md")),
+]
+
 _HEADING = re.compile(r"#+ (.+)")
 # Whatever a reader of Markdown takes for a fence.
 _FENCE = re.compile(r"\s*(?:```|~~~)")
@@ -58,6 +66,20 @@ def sections(page: str) -> list[Section]:
 def blocks(page: str) -> list[Block]:
     """Return all blocks of a page in order."""
     return [block for section in sections(page) for block in section.blocks]
+
+
+def prose(page: str) -> str:
+    """Return a page without its blocks."""
+    return "\n".join(line for section in sections(page) for line in section.prose)
+
+
+def cells(table: str) -> list[list[str]]:
+    """Return the rows of a table, the head first, without the marks of code around a cell."""
+    return [
+        [cell.strip().strip("`") for cell in row.strip("|").split("|")]
+        for row in table.splitlines()
+        if row.startswith("|") and not row.startswith("| ---")
+    ]
 
 
 def _until_fence(lines: Iterator[tuple[int, str]], opened: int) -> str:

@@ -9,13 +9,10 @@ from pathlib import Path
 import pytest
 
 from tests.integration.walk.rules import RULES
+from tests.support.pages import PAGES
+from tests.support.tools import ROOT
 
-ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
-PAGES = [
-    *(path for name in ("README", "CHANGELOG", "CONTRIBUTING") if (path := ROOT / f"{name}.md").exists()),
-    *sorted(DOCS.rglob("*.md")),
-]  # fmt: skip
 
 _FENCE = re.compile(r"^ *(```+|~~~+).*?^ *\1 *$", re.MULTILINE | re.DOTALL)
 _CODE = re.compile(r"(`+)(?:(?!\1).)+\1")
@@ -57,7 +54,7 @@ def test_every_link_leads_somewhere(page: Path) -> None:
 
 
 def test_every_page_is_reached_from_the_readme() -> None:
-    """A reader who starts at the README finds each page of docs/."""
+    """A reader who starts at the README finds each page."""
     reached, waiting = set(), [ROOT / "README.md"]
     while waiting:
         page = waiting.pop()
@@ -69,7 +66,7 @@ def test_every_page_is_reached_from_the_readme() -> None:
             for target in links(page)
             if not _ELSEWHERE.match(target) and not target.startswith("#")
         ]
-    assert sorted(set(DOCS.rglob("*.md")) - reached) == []
+    assert sorted(set(PAGES) - reached) == []
 
 
 def test_every_rule_is_explained_once() -> None:
