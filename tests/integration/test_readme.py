@@ -1,33 +1,54 @@
-"""The README's first page, done for real: its commands, its clients, and the output it shows."""
+"""The README, done for real: its commands, its clients, its programs, and the output that it shows."""
 
 from __future__ import annotations
 
 import asyncio
+import os
 import re
+import shlex
+import signal
 import sys
+import urllib.request
 
 import pytest
 
+import hub as product
+from hub.api.registry import VERBS
 from tests.support.hubs import Hub
-from tests.support.pages import blocks
+from tests.support.pages import PAGES, blocks, cells, sections
 from tests.support.program import Program
 from tests.support.times import SOON, eventually
-from tests.support.tools import ROOT, node
+from tests.support.tools import ROOT, node, node_modules
 
 README = (ROOT / "README.md").read_text()
-
-
-async def publish(url: str, *headlines: str) -> None:
-    async with Program(sys.executable, "examples/publish.py", "--url", url, *headlines) as program:
-        await eventually(
-            lambda: len(program.lines) == len(headlines), 2 * SOON, lambda: program.lines
-        )
+BLOCKS = blocks(README)
+# The address that the README's hub has.
+ADDRESS = "http://127.0.0.1:8000"
+START, JAVASCRIPT, PYTHON, PUBLISH_ONE, PUBLISH_MORE = (
+    block.text.strip() for block in BLOCKS if block.language == "sh"
+)
 
 
 def shown(first: str) -> list[str]:
     """Return the lines of the README's block of output that begins with a line."""
-    [found] = [block for block in blocks(README) if not block.language and block.lines[0] == first]
+    [found] = [block for block in BLOCKS if not block.language and block.lines[0] == first]
     return found.lines
+
+
+def programs(language: str) -> list[str]:
+    return [block.text for block in BLOCKS if block.language == language]
+
+
+def terminal(command: str, *more: str) -> Program:
+    """Return a command of the README as a program, with the Python and the Node of these tests."""
+    tools = {".venv/bin/python": sys.executable, "node": node()}
+    name, *words = shlex.split(command)
+    return Program(tools[name], *words, *more)
+
+
+async def publish(url: str, command: str) -> None:
+    async with terminal(command, "--url", url) as program:
+        assert await program.ends() == 0, program.lines
 
 
 @pytest.mark.slow
@@ -38,20 +59,20 @@ async def test_the_first_page(tmp_path):
     await asyncio.to_thread(hub.start)
     try:
         async with (
-            Program(node(), "examples/listen.cjs", hub.url) as javascript,
-            Program(sys.executable, "examples/listen.py", hub.url) as python,
+            terminal(JAVASCRIPT, hub.url) as javascript,
+            terminal(PYTHON, hub.url) as python,
         ):
             both = (javascript, python)
             for program in both:
                 await program.says("listening to news")
-            await publish(hub.url, "one")
+            await publish(hub.url, PUBLISH_ONE)
             for program in both:
                 await program.says("headline one")
             for program in both:
                 program.press_enter()
             for program in both:
                 await program.says("connection lost")
-            await publish(hub.url, "two", "three")
+            await publish(hub.url, PUBLISH_MORE)
             for program in both:
                 await program.says("headline two", "headline three")
             assert javascript.lines == shown("listening to news")
@@ -64,9 +85,79 @@ async def test_the_first_page(tmp_path):
         await asyncio.to_thread(hub.close)
 
 
-@pytest.mark.parametrize(
-    "page", [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))], ids=lambda page: page.name
-)
+async def test_the_first_command(tmp_path):
+    """It starts a hub on a server of its own, which says where it listens; Ctrl-C ends both."""
+    environ = {n: v for n, v in os.environ.items() if not n.startswith(("HUB_", "MAKE", "MFLAGS"))}
+    options = f"--port 0 --data-dir {tmp_path / 'data'} --drain 0"
+    async with Program(*START.split(), f"ARGS={options}", env=environ, group=True) as program:
+        await eventually(lambda: "listening" in "".join(program.lines), 4 * SOON)
+        [said] = [line for line in program.lines if "listening" in line]
+        url = re.search(r"http://[0-9.:]+", said)
+        assert url is not None
+        assert [said.replace(url[0], ADDRESS)] == shown(
+            f"Socket.IO Hub {product.__version__} listening on {ADDRESS}/"
+        )
+        assert await asyncio.to_thread(status, f"{url[0]}/") == 200
+        program.send(signal.SIGINT)
+        await program.ends()
+    assert list((tmp_path / "data").iterdir())
+
+
+def status(url: str) -> int:
+    with urllib.request.urlopen(url, timeout=SOON) as answer:
+        return int(answer.status)
+
+
+async def test_the_programs(hub, redis_server, tmp_path):
+    """The page's script and the lasting subscriber get what the script publishes."""
+    [page], (subscriber, publisher) = programs("html"), programs("python")
+    library = re.findall(r'<script src="([^"]+)">', page)
+    [script] = re.findall(r"<script>\n(.*?)</script>", page, re.DOTALL)
+    for link in library:
+        assert await asyncio.to_thread(status, link.replace(ADDRESS, hub.url)) == 200
+    (tmp_path / "node_modules").symlink_to(node_modules())
+    for name, text in {
+        "page.mjs": f'import {{ io }} from "socket.io-client";\n{script}',
+        "subscriber.py": subscriber,
+        "publisher.py": publisher,
+    }.items():
+        (tmp_path / name).write_text(text.replace(ADDRESS, hub.url))
+
+    def subscribed() -> int:
+        sessions = redis_server.client.keys(f"{hub.prefix}:{{0}}:session:*")
+        return sum(redis_server.client.hexists(session, "r:news") for session in sessions)
+
+    async with (
+        Program(node(), "page.mjs", cwd=tmp_path) as javascript,
+        Program(sys.executable, "subscriber.py", cwd=tmp_path) as python,
+    ):
+        both = (javascript, python)
+        await eventually(lambda: subscribed() == 2, 2 * SOON, lambda: [p.lines for p in both])
+        async with Program(sys.executable, "publisher.py", cwd=tmp_path) as program:
+            assert await program.ends() == 0, program.lines
+        for each in both:
+            await each.says("news It works")
+    assert (tmp_path / "archive.json").exists()
+
+
+def test_no_block_is_left_out():
+    """What these tests do not run is the picture."""
+    kinds = [block.language for block in BLOCKS]
+    run = 5 * ["sh"] + 2 * ["python"] + ["html"] + 2 * [""]
+    assert sorted(kinds) == sorted([*run, "mermaid"])
+
+
+def test_the_table_of_verbs_is_the_codes():
+    [usage] = [section for section in sections(README) if section.title == "Usage"]
+    table = [row for row in usage.prose if row.startswith("|")]
+    found = {
+        re.findall(r"\w+", verb)[0]: re.findall(r"\w+", fields)
+        for verb, fields, _ in cells("\n".join(table))[1:]
+    }
+    assert found == {name: [*verb.request.__struct_fields__] for name, verb in VERBS.items()}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_every_file_that_a_page_names_is_there(page):
     """No path in a command or a sentence leads nowhere; `tests/unit/test_docs_links.py` follows the links."""
     text = page.read_text()
