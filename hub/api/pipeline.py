@@ -18,11 +18,12 @@ import msgspec
 
 from hub.api.limits import ConnectionLimits, Cost
 from hub.api.requests import VerbRequest
+from hub.engineio.core.connection import Connection
 from hub.engineio.core.prepared import PreparedMessage
 from hub.engineio.core.ws_frames import text_message
 from hub.errors import HubError, Internal
 from hub.node.node import Node
-from hub.pubsub.session import Peer, Session
+from hub.pubsub.session import Session
 from hub.store.results import NotOwner
 
 log = logging.getLogger("hub.api")
@@ -99,14 +100,25 @@ class Call:
 class VerbPipeline:
     """The verbs of one connection."""
 
-    __slots__ = ("_answers", "_loop", "_peer", "_queue", "_worker", "limits", "node", "session")
+    __slots__ = (
+        "_answers",
+        "_connection",
+        "_loop",
+        "_queue",
+        "_worker",
+        "limits",
+        "node",
+        "session",
+    )
 
-    def __init__(self, node: Node, peer: Peer, session: Session, limits: ConnectionLimits) -> None:
+    def __init__(
+        self, node: Node, connection: Connection, session: Session, limits: ConnectionLimits
+    ) -> None:
         self.node = node
         self.session = session
         # Counts the connection's verbs: how often they are asked, and how many are in progress.
         self.limits = limits
-        self._peer = peer
+        self._connection = connection
         # Kept: up to Python 3.11 asking for the running loop asks the kernel for the process id each time.
         self._loop = limits.loop
         # Verbs that wait for one before them; while there are any, a worker takes them one by one.
@@ -179,7 +191,7 @@ class VerbPipeline:
         else:
             frame = PreparedMessage.text(b"3%b%b" % (ack.encode(), body))
         self._flush()
-        self._peer.write(frame.wire, [frame])
+        self._connection.write(frame.wire, [frame])
 
     def write_answer_soon(self, frame: bytes) -> None:
         """Write an answer, a WebSocket frame, together with others at the end of this turn of the loop."""
@@ -191,7 +203,9 @@ class VerbPipeline:
         answers, self._answers = self._answers, []
         if answers:
             wire = b"".join(answers)
-            if (write_direct := self._peer.write_direct) is not None:
+            if (write_direct := self._connection.write_direct) is not None:
                 write_direct(wire)
             else:
-                self._peer.write(wire, [PreparedMessage.from_frame(answer) for answer in answers])
+                self._connection.write(
+                    wire, [PreparedMessage.from_frame(answer) for answer in answers]
+                )

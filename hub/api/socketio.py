@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from socketio.exceptions import ConnectionRefusedError
@@ -15,15 +15,15 @@ from hub.api.requests import VerbRequest, decode, parse, quick_publish
 from hub.engineio.core.connection import Connection
 from hub.engineio.core.prepared import PreparedMessage
 from hub.engineio.core.state import DisconnectReason
-from hub.errors import BadRequest, HubError, NotFound, RateLimited, Unavailable
+from hub.errors import BadRequest, HubError, NotFound, RateLimited
 from hub.model import check_client_id, is_offset
 from hub.node.node import Node
 from hub.pid import Pid
-from hub.socketio.server import SocketIOServer
+from hub.socketio.server import Gateway, SocketIOServer
 
 
-class SocketIOGateway:
-    """Serves a node's clients of namespace `/`; it is the Socket.IO server's gateway."""
+class SocketIOGateway(Gateway):
+    """Serves a node's clients of namespace `/`."""
 
     def __init__(self, node: Node, server: SocketIOServer) -> None:
         self._node = node
@@ -31,20 +31,12 @@ class SocketIOGateway:
         self._settings = node.settings
         self._load = SharedLoad(node.settings.pending_together)
         self._loop = asyncio.get_running_loop()
-        # By Socket.IO sid: when a connection ends there is nothing else left of it.
-        self._pipelines: dict[str, VerbPipeline] = {}
         server.gateway = self
 
     # -- CONNECT
 
-    async def on_connect(self, sid: str, environ: Mapping[str, Any], auth: Any) -> dict[str, Any]:
-        """Claim a session for a connection and return what its CONNECT reply holds.
-
-        Raises ConnectionRefusedError for what a retry cannot mend, Unavailable otherwise.
-        """
-        connection = self._server.connection(sid)
-        if connection is None:
-            raise Unavailable("the connection is gone")
+    async def on_connect(self, connection: Connection, auth: Any) -> dict[str, Any]:
+        """Claim a session for a connection and return what its CONNECT reply holds."""
         client_id, pid, offset, data_only, manual_acks = _identify(auth)
         former: VerbPipeline | None = connection.data.get("pipeline")
         if former is not None:
@@ -52,7 +44,6 @@ class SocketIOGateway:
             former.limits.charge("connect", streamed=False)
         session = await self._node.sessions.claim(
             connection,
-            connection.sid,
             client_id=client_id,
             pid=pid,
             offset=offset,
@@ -67,22 +58,22 @@ class SocketIOGateway:
             if former is not None
             else ConnectionLimits(self._settings, connection, self._loop, self._load)
         )
-        pipeline = VerbPipeline(self._node, connection, session, limits)
-        connection.data["pipeline"] = self._pipelines[sid] = pipeline
+        connection.data["pipeline"] = VerbPipeline(self._node, connection, session, limits)
         reply = {"sid": session.claim.sid}
         if not data_only:
             reply["pid"] = str(session.claim.pid)
         return reply
 
-    def write_connect_reply(self, sid: str, reply: PreparedMessage) -> None:
+    def write_connect_reply(self, connection: Connection, reply: PreparedMessage) -> None:
         """Write the CONNECT reply and start the session."""
-        self._node.sessions.start_session(self._pipelines[sid].session, reply)
+        pipeline: VerbPipeline = connection.data["pipeline"]
+        self._node.sessions.start_session(pipeline.session, reply)
 
-    async def on_disconnect(self, sid: str, reason: str) -> None:
+    async def on_disconnect(self, connection: Connection, reason: str) -> None:
         """Detach the session of a connection that has ended or left the namespace."""
-        if (pipeline := self._pipelines.pop(sid, None)) is not None:
-            deliberate = reason == DisconnectReason.CLIENT_DISCONNECT
-            await self._node.sessions.detach(pipeline.session, deliberate=deliberate)
+        pipeline: VerbPipeline = connection.data["pipeline"]
+        deliberate = reason == DisconnectReason.CLIENT_DISCONNECT
+        await self._node.sessions.detach(pipeline.session, deliberate=deliberate)
 
     # -- verbs
 

@@ -92,7 +92,7 @@ class Maintenance:
     async def touch(self) -> None:
         """Keep the sessions served here from expiring. Raises Unavailable."""
         for batch in _batched(self._sessions):
-            await self._store.sessions.touch([(s.client_id, s.connection) for s in batch])
+            await self._store.sessions.touch([(s.client_id, s.connection_id) for s in batch])
 
     async def commit(self) -> None:
         """Write back what is known to have arrived. Raises Unavailable."""
@@ -109,7 +109,7 @@ class Maintenance:
             session.dirty = False
         try:
             return await self._store.sessions.commit(
-                [(s.client_id, s.connection, s.acked) for s in sessions]
+                [(s.client_id, s.connection_id, s.acked) for s in sessions]
             )
         except Unavailable:
             for session in sessions:

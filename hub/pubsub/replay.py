@@ -52,7 +52,7 @@ class Replayer:
                 if session.needs_park:
                     session.needs_park = False
                     await self._store.sessions.park(
-                        session.client_id, session.connection, session.acked, gone=False
+                        session.client_id, session.connection_id, session.acked, gone=False
                     )
                 await session.wait_drained()
                 await self._rooms.wait_subscribed(session)  # rule: heal_cut/1
@@ -84,7 +84,7 @@ class Replayer:
                     complete_from = self._cached.complete_from(session)
                 batch = await self._store.sessions.replay(
                     session.client_id,
-                    session.connection,
+                    session.connection_id,
                     after,
                     complete_from,
                     reset_from=self._store.loss_detector.reset_from(session),

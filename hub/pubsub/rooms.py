@@ -166,12 +166,12 @@ class Rooms:
                 and join < first
             ):
                 session.sent = last
-                peer = session.peer
-                if (write_direct := peer.write_direct) is not None:
+                connection = session.connection
+                if (write_direct := connection.write_direct) is not None:
                     write_direct(wire)
                 else:
                     frames = frames or [message.frame for message in messages]
-                    peer.write(wire, frames)
+                    connection.write(wire, frames)
             elif session.state is not SessionState.PARKED or session.pauses:
                 for message in messages:
                     session.deliver(message)

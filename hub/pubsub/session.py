@@ -13,12 +13,11 @@ from __future__ import annotations
 
 import asyncio
 import enum
-from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
+from hub.engineio.core.connection import Connection
 from hub.engineio.core.interfaces import ConnectionEvents
 from hub.engineio.core.prepared import PreparedMessage
-from hub.engineio.core.state import CloseCode
 from hub.message import StoredMessage, event_frame
 from hub.store.results import ReplayBatch, SessionClaim
 
@@ -27,26 +26,8 @@ from hub.store.results import ReplayBatch, SessionClaim
 BUFFERED, BUFFERED_BYTES = 5000, 4 * 1024 * 1024
 
 
-class Peer(Protocol):
-    """What a session needs of its connection; the engine's Connection is one."""
-
-    listener: ConnectionEvents | None
-    # Writes finished frames to the socket while nothing hinders that; else None, and `write` is to be used.
-    write_direct: Callable[[bytes], None] | None
-
-    @property
-    def closed(self) -> bool: ...
-
-    @property
-    def buffered(self) -> int: ...
-
-    def write(self, data: bytes, frames: Sequence[PreparedMessage], /) -> None: ...
-
-    def close(self, code: CloseCode, /) -> None: ...
-
-
 class SlowReaders(Protocol):
-    """Who takes care of clients that do not keep up; `Sessions` does."""
+    """Takes care of clients that do not keep up: `hub.pubsub.sessions.Sessions`."""
 
     def park_slow(self, session: Session, /) -> None:
         """Park a session whose socket buffer is full; it is replayed when the buffer has drained."""
@@ -65,7 +46,7 @@ class MessageBuffer(list[StoredMessage]):
     size = 0
 
 
-class Session:
+class Session(ConnectionEvents):
     """A session and the connection that owns it. The session listens to its connection's buffer and pings."""
 
     __slots__ = (
@@ -78,6 +59,7 @@ class Session:
         "claim",
         "client_id",
         "connection",
+        "connection_id",
         "data_only",
         "dirty",
         "fast_path",
@@ -88,7 +70,6 @@ class Session:
         "needs_replay",
         "order",
         "pauses",
-        "peer",
         "position_at_bus_loss",
         "reset_from",
         "sent",
@@ -99,8 +80,7 @@ class Session:
 
     def __init__(
         self,
-        peer: Peer,
-        connection: str,
+        connection: Connection,
         claim: SessionClaim,
         *,
         named: bool,
@@ -108,9 +88,9 @@ class Session:
         manual_acks: bool = False,
         slow_readers: SlowReaders,
     ) -> None:
-        self.peer = peer
-        # Names the connection in every script, which refuses any but the owner.
         self.connection = connection
+        # Names the connection in every script, which refuses any but the owner.
+        self.connection_id = connection.sid
         self.claim = claim
         self.client_id = claim.client_id
         # True: the client gave its name, so the session is parked and not ended when the client disconnects.
@@ -158,7 +138,7 @@ class Session:
 
     def write(self, *frames: PreparedMessage) -> None:
         """Write frames in one piece."""
-        self.peer.write(b"".join([frame.wire for frame in frames]), frames)
+        self.connection.write(b"".join([frame.wire for frame in frames]), frames)
 
     def send_event(self, event: str, data: Any, *before: PreparedMessage) -> None:
         """Write one of the hub's own events after `before`. It ends with the position, and does not move it."""
@@ -195,7 +175,7 @@ class Session:
             if m.offset > joins.get(m.room, m.offset)  # rule: gen_in_key/3, replay_filters/2
         ]
         if frames:
-            self.peer.write(b"".join([frame.wire for frame in frames]), frames)
+            self.connection.write(b"".join([frame.wire for frame in frames]), frames)
         self.sent = max(self.sent, batch.position)  # rule: gap_early/2, gap_offset/1
 
     def _write_gaps(self, batch: ReplayBatch) -> None:
@@ -270,7 +250,7 @@ class Session:
         """Serve the connection no more; tasks that wait for the session go on."""
         self.state = SessionState.CLOSED
         self.fast_path = False
-        self.peer.listener = None
+        self.connection.listener = None
         self._drained.set()
         self._delivery_resumed.set()
 

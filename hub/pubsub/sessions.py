@@ -11,13 +11,14 @@ import itertools
 import logging
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 
+from hub.engineio.core.connection import Connection
 from hub.engineio.core.prepared import PreparedMessage
 from hub.engineio.core.state import CloseCode
 from hub.errors import Unavailable
 from hub.pid import Pid
 from hub.pubsub.replay import Replayer
 from hub.pubsub.rooms import Rooms
-from hub.pubsub.session import Peer, Session, SessionState
+from hub.pubsub.session import Session, SessionState, SlowReaders
 from hub.pubsub.session_observers import SessionObservers
 from hub.settings import Settings
 from hub.store.results import NotOwner, SessionClaim
@@ -34,7 +35,7 @@ ABANDONED = 1.0
 DISCONNECT = "1"
 
 
-class Sessions:
+class Sessions(SlowReaders):
     """All sessions of a node; there is at most one for each client."""
 
     def __init__(
@@ -68,15 +69,14 @@ class Sessions:
     def of_client(self, client_id: str) -> Session | None:
         return self._by_client.get(client_id)
 
-    def of_connection(self, connection: str) -> Session | None:
-        return self._by_connection.get(connection)
+    def of_connection(self, connection_id: str) -> Session | None:
+        return self._by_connection.get(connection_id)
 
     # -- beginning
 
     async def claim(
         self,
-        peer: Peer,
-        connection: str,
+        connection: Connection,
         *,
         client_id: str | None,
         pid: Pid | None,
@@ -89,30 +89,29 @@ class Sessions:
         Raises Unavailable.
         """
         order = next(self._order)
+        connection_id = connection.sid
         claim = await self._store.sessions.claim(
-            connection, client_id=client_id, pid=pid, offset=None if manual_acks else offset
+            connection_id, client_id=client_id, pid=pid, offset=None if manual_acks else offset
         )
         if claim is None:
             return None
         rooms = [self._rooms.acquire(name) for name in claim.rooms]
         try:
             for room in rooms:
-                if peer.closed:
+                if connection.closed:
                     break  # parked at once: nobody waits for the bus
                 await self._store.bus.wait_subscribed(room.channel, self._timeout)
-            if peer.closed:
+            if connection.closed:
                 raise Unavailable("the connection is gone")
             older = self._by_client.get(claim.client_id)
             if older is not None and older.order > order:  # rule: late_admission/1
                 raise Unavailable("a newer connection came in between")
-            session = self._add(
-                peer, connection, claim, data_only=data_only, manual_acks=manual_acks
-            )
+            session = self._add(connection, claim, data_only=data_only, manual_acks=manual_acks)
             session.order = order
             return session
         except BaseException:
             # The session is this connection's already: park it in its name.
-            self._tasks.spawn(self._park(claim.client_id, connection, claim.position))
+            self._tasks.spawn(self._park(claim.client_id, connection_id, claim.position))
             raise
         finally:
             for room in rooms:
@@ -120,8 +119,7 @@ class Sessions:
 
     def _add(
         self,
-        peer: Peer,
-        connection: str,
+        connection: Connection,
         claim: SessionClaim,
         *,
         data_only: bool,
@@ -130,7 +128,6 @@ class Sessions:
         if (older := self._by_client.get(claim.client_id)) is not None:
             self.on_replaced(older)
         session = Session(
-            peer,
             connection,
             claim,
             named=f"@{claim.client_id}" in claim.rooms,
@@ -139,7 +136,7 @@ class Sessions:
             slow_readers=self,
         )
         self._by_client[claim.client_id] = session
-        self._by_connection[connection] = session
+        self._by_connection[session.connection_id] = session
         self._store.loss_detector.on_claimed(session)
         for name, join in claim.rooms.items():
             room = self._rooms.acquire(name)
@@ -153,7 +150,7 @@ class Sessions:
             session.write(*reply)
             return
         claim = session.claim
-        session.peer.listener = session
+        session.connection.listener = session
         session.send_event(
             "hub:session",
             {
@@ -237,7 +234,7 @@ class Sessions:
             room.members.setdefault(session, NOT_YET)
             try:
                 join, _ = await self._store.sessions.subscribe(
-                    session.client_id, session.connection, name, known=name in session.joins
+                    session.client_id, session.connection_id, name, known=name in session.joins
                 )
                 await answer(max(join, session.claim.position))  # rule: passed_join
                 if not session.closed:
@@ -255,7 +252,7 @@ class Sessions:
 
     async def unsubscribe(self, session: Session, name: str) -> None:
         """Leave a room: nothing of it is delivered after this. Raises HubError, NotOwner."""
-        await self._store.sessions.unsubscribe(session.client_id, session.connection, name)
+        await self._store.sessions.unsubscribe(session.client_id, session.connection_id, name)
         self._rooms.remove_member(session, name)
 
     # -- the end
@@ -267,17 +264,17 @@ class Sessions:
         self._remove(session)
         if not deliberate or session.named:
             self._observers.on_parked(session)
-            await self._park(session.client_id, session.connection, session.acked)
+            await self._park(session.client_id, session.connection_id, session.acked)
             return
         self._observers.on_ended(session)
         try:
-            await self._store.sessions.end_session(session.client_id, session.connection)
+            await self._store.sessions.end_session(session.client_id, session.connection_id)
         except (NotOwner, Unavailable):
             pass  # a newer connection owns it, or it will expire
 
-    async def _park(self, client_id: str, connection: str, position: int) -> None:
+    async def _park(self, client_id: str, connection_id: str, position: int) -> None:
         try:
-            await self._store.sessions.park(client_id, connection, position, gone=True)
+            await self._store.sessions.park(client_id, connection_id, position, gone=True)
         except NotOwner:
             pass  # a newer connection owns it: nothing of this one counts any more
         except Unavailable:
@@ -315,27 +312,27 @@ class Sessions:
                 replaced = await is_replaced(claim)  # rule: late_admission/2, takes_count
             except Unavailable:
                 replaced = False  # nobody can know; a newer connection will replace it again
-        if session.peer.closed:
+        if session.connection.closed:
             return
         if replaced:
             session.write(PreparedMessage(DISCONNECT))
-            session.peer.close(CloseCode.DONE)
+            session.connection.close(CloseCode.DONE)
         else:
-            session.peer.close(CloseCode.TRY_AGAIN)
+            session.connection.close(CloseCode.TRY_AGAIN)
 
     def disconnect_retry(self, session: Session) -> None:
         """Close a connection that the hub could not serve; its client reconnects."""
         if not session.closed:
             self._remove(session)
             self._observers.on_parked(session)
-            session.peer.close(CloseCode.TRY_AGAIN)
+            session.connection.close(CloseCode.TRY_AGAIN)
 
     def _remove(self, session: Session) -> None:
         """Serve a session no more; Redis is not asked."""
         session.close()
         if self._by_client.get(session.client_id) is session:
             del self._by_client[session.client_id]
-        self._by_connection.pop(session.connection, None)
+        self._by_connection.pop(session.connection_id, None)
         for name in list(session.joins):
             self._rooms.remove_member(session, name)
         if session.task is not None:

@@ -126,12 +126,10 @@ class HubProcess:
 
     async def _drain_session(self, session: Session) -> None:
         """Park one session, and disconnect its client."""
-        connection = self.server.eio.connections.get(session.connection)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(REDIS_TIMEOUT):
                 await self.node.sessions.detach(session, deliberate=False)
-        if connection is not None:
-            connection.close(CloseCode.RESTART)
+        session.connection.close(CloseCode.RESTART)
 
     async def release_lease(self) -> None:
         """Let no other process wait for this one's lease to run out."""

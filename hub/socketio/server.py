@@ -44,18 +44,21 @@ SLOW_PATH_COST = 9
 
 
 class Gateway(Protocol):
-    """Serves the clients of "/": their CONNECTs, their disconnects, and their events before python-socketio decodes them."""
+    """Serves the clients of "/", in place of python-socketio's handlers: `hub.api.socketio.SocketIOGateway`."""
 
     async def on_connect(
-        self, sid: str, environ: Mapping[str, Any], auth: Any, /
-    ) -> dict[str, Any] | None:
-        """Accept a CONNECT, and return what to add to its reply. Raises ConnectionRefusedError, HubError."""
+        self, connection: Connection, auth: Any, /
+    ) -> dict[str, Any] | bool | None:
+        """Accept a CONNECT and return what its reply holds; a `sid` in it replaces the server's. False: refused.
 
-    def write_connect_reply(self, sid: str, reply: PreparedMessage, /) -> None:
-        """Write the CONNECT reply, and what follows it."""
+        Raises ConnectionRefusedError for what a retry cannot mend, RateLimited or Unavailable otherwise.
+        """
 
-    async def on_disconnect(self, sid: str, reason: str, /) -> None:
-        """Note that a client is disconnected from "/". Called once for each client."""
+    def write_connect_reply(self, connection: Connection, reply: PreparedMessage, /) -> None:
+        """Write the CONNECT reply, and what else is to go with it."""
+
+    async def on_disconnect(self, connection: Connection, reason: str, /) -> None:
+        """Note that a client has left "/", or that its connection has ended; called once for each CONNECT."""
 
     def on_event(
         self, connection: Connection, ack: str, text: str, attachments: Sequence[bytes] = (), /
@@ -107,6 +110,7 @@ class SocketIOServer(socketio.AsyncServer):  # type: ignore[misc]
     gateway: Gateway | None = None
 
     eio: EngineServer
+    manager: Manager
     packet_class: type[Packet]
     manager_initialized: bool
 
@@ -128,14 +132,6 @@ class SocketIOServer(socketio.AsyncServer):  # type: ignore[misc]
     def _engineio_server_class(self) -> type[EngineServer]:
         return EngineServer
 
-    def connection(self, sid: str) -> Connection | None:
-        """Return the connection of a Socket.IO sid of "/"; None: there is none.
-
-        A connection that is lost is still returned until its disconnect handler has run.
-        """
-        client = self._clients.get(self.manager.eio_sid_from_sid(sid, "/") or "")
-        return None if client is None else client.connection
-
     async def disconnect(
         self, sid: str, namespace: str | None = None, ignore_queue: bool = False
     ) -> None:
@@ -152,6 +148,7 @@ class SocketIOServer(socketio.AsyncServer):  # type: ignore[misc]
         await self._disconnect_from(client, namespace, DisconnectReason.SERVER_DISCONNECT)
 
     # ---------------------------------------------------------------- engine events
+    # python-socketio's constructor registers these three with the engine: `EngineServer.on`.
 
     def _handle_eio_connect(self, eio_sid: str, environ: Mapping[str, Any]) -> None:
         if not self.manager_initialized:
@@ -255,7 +252,12 @@ class SocketIOServer(socketio.AsyncServer):  # type: ignore[misc]
         sid = await self.manager.pre_connect(connection.sid, namespace)
         accepted = False
         try:
-            answer = await self._trigger_event("connect", namespace, sid, connection.environ, auth)
+            if namespace == "/" and self.gateway is not None:
+                answer = await self.gateway.on_connect(connection, auth)
+            else:
+                answer = await self._trigger_event(
+                    "connect", namespace, sid, connection.environ, auth
+                )
             accepted = answer is not False
             if not accepted:
                 self._send(client, sio.CONNECT_ERROR, namespace, Refused().error_args)
@@ -274,12 +276,15 @@ class SocketIOServer(socketio.AsyncServer):  # type: ignore[misc]
             return
         client.joined[namespace] = sid
         client.left -= {namespace}
+        # The gateway's sid replaces the manager's: it stays the same when a session is continued.
         reply = {"sid": sid, **answer} if isinstance(answer, dict) else {"sid": sid}
         await self.manager.connect(sid, namespace)
         connection.establish()
         client.ready |= namespace == "/"
         if namespace == "/" and self.gateway is not None:
-            self.gateway.write_connect_reply(sid, self._prepare(sio.CONNECT, namespace, reply))
+            self.gateway.write_connect_reply(
+                connection, self._prepare(sio.CONNECT, namespace, reply)
+            )
         else:
             self._send(client, sio.CONNECT, namespace, reply)
 
@@ -297,7 +302,10 @@ class SocketIOServer(socketio.AsyncServer):  # type: ignore[misc]
             client.ready = False
         self.manager.pre_disconnect(sid, namespace=namespace)
         try:
-            await self._trigger_event("disconnect", namespace, sid, reason)
+            if namespace == "/" and self.gateway is not None:
+                await self.gateway.on_disconnect(client.connection, reason)
+            else:
+                await self._trigger_event("disconnect", namespace, sid, reason)
         finally:
             await self.manager.disconnect(sid, namespace, ignore_queue=True)
 
@@ -323,11 +331,6 @@ class SocketIOServer(socketio.AsyncServer):  # type: ignore[misc]
 
     async def _trigger_event(self, event: str, namespace: str, *args: Any) -> Any:
         """Call a handler once; return `not_handled` if there is none that takes so many arguments."""
-        if namespace == "/" and self.gateway is not None:
-            if event == "connect":
-                return await self.gateway.on_connect(*args)
-            if event == "disconnect":
-                return await self.gateway.on_disconnect(*args)
         handler, arguments = self._get_event_handler(event, namespace, args)
         if handler is None:
             owner, arguments = self._get_namespace_handler(namespace, args)

@@ -63,7 +63,7 @@ async def test_what_redis_forgot_is_told_before_anything_else(redis_server, monk
 
 async def test_a_proof_that_could_not_be_written_back_is_written_back_later(node, monkeypatch):
     """Also if the client proves nothing new: within 5 s of Redis being back (PROTOCOL §5)."""
-    session = SimpleNamespace(client_id="c", connection="x", acked=7, dirty=True, joins={})
+    session = SimpleNamespace(client_id="c", connection_id="x", acked=7, dirty=True, joins={})
     node.sessions._by_client["c"] = session
     written = []
 

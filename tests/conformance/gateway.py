@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from hub.engineio.core.connection import Connection
@@ -11,20 +11,26 @@ from hub.engineio.core.prepared import PreparedMessage
 from hub.socketio.server import SocketIOServer
 
 
+def connection_of(server: SocketIOServer, sid: str) -> Connection | None:
+    """Return the connection of a Socket.IO sid of "/"; None: there is none."""
+    client = server._clients.get(server.manager.eio_sid_from_sid(sid, "/") or "")
+    return None if client is None else client.connection
+
+
 class PlainGateway:
     def __init__(self, server: SocketIOServer) -> None:
         self.server = server
         server.gateway = self
 
-    async def on_connect(self, sid: str, environ: Mapping[str, Any], auth: Any) -> Any:
-        return await self._call("connect", sid, environ, auth)
+    async def on_connect(self, connection: Connection, auth: Any) -> Any:
+        sid = self.server.manager.sid_from_eio_sid(connection.sid, "/")
+        return await self._call("connect", sid, connection.environ, auth)
 
-    def write_connect_reply(self, sid: str, reply: PreparedMessage) -> None:
-        connection = self.server.connection(sid)
-        assert connection is not None
+    def write_connect_reply(self, connection: Connection, reply: PreparedMessage) -> None:
         connection.send(reply)
 
-    async def on_disconnect(self, sid: str, reason: str) -> None:
+    async def on_disconnect(self, connection: Connection, reason: str) -> None:
+        sid = self.server.manager.sid_from_eio_sid(connection.sid, "/")
         await self._call("disconnect", sid, reason)
 
     def on_event(

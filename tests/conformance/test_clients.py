@@ -14,7 +14,7 @@ from hub.engineio.core.connection import Connection
 from hub.engineio.core.state import CloseCode
 from hub.socketio.server import SocketIOServer
 from tests.conformance.conftest import Serve, disconnect_replaced, until
-from tests.conformance.gateway import PlainGateway
+from tests.conformance.gateway import PlainGateway, connection_of
 from tests.support.times import MS, UNIT
 from tests.support.tools import node, node_modules
 
@@ -27,13 +27,13 @@ def with_goodbyes(server: SocketIOServer) -> None:
 
     @server.on("bye")
     async def bye(sid: str) -> None:
-        connection = server.connection(sid)
+        connection = connection_of(server, sid)
         assert connection is not None
         connection.close(CloseCode.RESTART)
 
     @server.on("replaced")
     async def replaced(sid: str) -> None:
-        connection = server.connection(sid)
+        connection = connection_of(server, sid)
         assert connection is not None
         disconnect_replaced(connection)
 

@@ -24,7 +24,7 @@ from tests.conformance.conftest import (
     text,
     until,
 )
-from tests.conformance.gateway import PlainGateway
+from tests.conformance.gateway import PlainGateway, connection_of
 from tests.support.times import MS
 
 EVENT_BINARY = (
@@ -117,9 +117,9 @@ class TestConnect:
         welcomed: list[str] = []
 
         class Noting(PlainGateway):
-            def write_connect_reply(self, sid: str, reply: PreparedMessage) -> None:
-                welcomed.append(sid)
-                super().write_connect_reply(sid, reply)
+            def write_connect_reply(self, connection: Connection, reply: PreparedMessage) -> None:
+                welcomed.append(self.server.manager.sid_from_eio_sid(connection.sid, "/"))
+                super().write_connect_reply(connection, reply)
 
         Noting(server)
 
@@ -132,10 +132,10 @@ class TestConnect:
         async with peer.websocket() as socket:
             await socket.send_str("40")
             assert await text(socket) == '40{"sid":"mine","pid":"secret"}'
-            connection = server.connection(welcomed[0])
+            connection = connection_of(server, welcomed[0])
             assert connection is not None
             assert connection.transport == "websocket"
-        assert server.connection("nobody") is None
+        assert connection_of(server, "nobody") is None
 
     async def test_a_refusal_is_told_with_its_data(self, server_of: Serve) -> None:
         peer, server = await server_of()
@@ -183,7 +183,7 @@ class TestConnect:
 
         @server.on("disconnect")
         async def gone(sid: str, reason: str) -> None:
-            assert server.connection(sid) is not None
+            assert connection_of(server, sid) is not None
             calls.append(reason)
 
         _, writer = await peer.raw_websocket()
@@ -242,7 +242,7 @@ class TestDisconnect:
         server.on("disconnect", lambda sid, reason: ends.append(reason))
         async with peer.websocket() as socket:
             sid = await connect(socket)
-            connection = server.connection(sid)
+            connection = connection_of(server, sid)
             assert connection is not None
             for _ in range(2):
                 disconnect_replaced(connection)

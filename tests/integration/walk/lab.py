@@ -241,7 +241,8 @@ class Peer:
     HIGH, LOW = 4, 1
     write_direct: Any = None
 
-    def __init__(self) -> None:
+    def __init__(self, sid: str) -> None:
+        self.sid = sid
         self.listener: Any = None
         self.closed = False
         self.out: deque[Any] = deque()

@@ -61,7 +61,7 @@ class Connection:
         self.client = client
         self.host = host
         self.id = f"c{number}"
-        self.peer = Peer()
+        self.peer = Peer(self.id)
         self.peer.on_closed = self.closed  # type: ignore[method-assign]
         self.sent: deque[tuple[Any, ...]] = deque()
         # Verbs that await their answer, by the id of their packet.
@@ -675,7 +675,7 @@ class World:
         host = connection.host
         try:
             session = await host.node.sessions.claim(
-                connection.peer, connection.id, client_id=client_id, pid=pid, offset=offset
+                connection.peer, client_id=client_id, pid=pid, offset=offset
             )
         except Unavailable:
             connection.over = connection.peer.closed = True

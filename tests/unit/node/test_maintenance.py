@@ -15,7 +15,7 @@ from hub.settings import Settings
 class Subject:
     """A session in so many rooms."""
 
-    connection = "c"
+    connection_id = "c"
 
     def __init__(self, number: int, rooms: int) -> None:
         self.client_id = str(number)

@@ -30,6 +30,8 @@ from tests.support.times import MS
 class Peer:
     """A connection that keeps what it was given."""
 
+    sid = "c"
+
     def __init__(self) -> None:
         self.listener: Any = None
         self.closed = False
@@ -69,7 +71,7 @@ class Subject:
             "new", "ada", Pid("ada", "1", "0", "s" * 24), "sid", 10, 10, 0, 1, {"A": 10, "B": 10}
         )
 
-        self.session = Session(self.peer, "c", taken, named=True, slow_readers=self, **options)
+        self.session = Session(self.peer, taken, named=True, slow_readers=self, **options)
 
     def park_slow(self, session: Session) -> None:
         self.slow += 1

@@ -26,7 +26,7 @@ class Noting(SessionObserver):
         self.notes = notes
 
     def _note(self, turn: str, session: Session | None = None) -> None:
-        client = "" if session is None else f" {session.client_id}@{session.connection}"
+        client = "" if session is None else f" {session.client_id}@{session.connection_id}"
         self.notes.append(f"{self.name}: {turn}{client}")
 
     def on_claimed(self, session: Session) -> None:
@@ -52,6 +52,9 @@ class Peer:
     direct: Any = None
     closed = False
     code: Any = None
+
+    def __init__(self, sid: str) -> None:
+        self.sid = sid
 
     def write(self, data: bytes, frames: Any) -> None: ...
 
@@ -121,7 +124,7 @@ async def made() -> Any:
 
 
 async def claim(sessions: Sessions, connection: str, client_id: str | None = None) -> Session:
-    session = await sessions.claim(Peer(), connection, client_id=client_id, pid=None, offset=None)
+    session = await sessions.claim(Peer(connection), client_id=client_id, pid=None, offset=None)
     assert session is not None
     return session
 
