@@ -29,6 +29,7 @@ from hub.message import encode, meta
 from hub.settings import Settings
 from hub.store.results import SessionClaim
 from hub.store.store import Store, StoreListener
+from tests.support.publishing import OnPublished
 from tests.support.tools import valkey
 
 ROOMS, TOGETHER = 500, 32
@@ -67,7 +68,9 @@ class Stand(StoreListener):
     def say(self, room: str) -> asyncio.Future[Any]:
         done: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         header, body = encode("event", b'"%b"' % (b"x" * 100), meta(room, "somebody"))
-        self.store.publishing.publish(room, header, body, lambda result, _: done.set_result(result))
+        self.store.publishing.publish(
+            room, header, body, OnPublished(lambda result, _: done.set_result(result))
+        )
         return done
 
     # A session's connection is called by its number; scripts are answered in the order in which they were sent.

@@ -24,13 +24,14 @@ from hub.engineio.core.ws_frames import text_message
 from hub.errors import HubError, Internal
 from hub.node.node import Node
 from hub.pubsub.session import Session
+from hub.store.publishing import PublishListener
 from hub.store.results import NotOwner
 
 log = logging.getLogger("hub.api")
 
 FAILED = "the hub failed; this was logged"
 
-# Carries a verb out. A coroutine function is awaited before the connection's next verb begins, and answers by
+# Carries a verb out; `hub.api.registry` says which verb has which. A coroutine function is awaited before the connection's next verb begins, and answers by
 # `Call.reply`. A plain function only starts what it has to do, and answers later by `Call.on_published`.
 Handler = Callable[["Call", Any], Awaitable[None] | None]
 
@@ -53,7 +54,7 @@ class Verb:
         object.__setattr__(self, "waits", inspect.iscoroutinefunction(self.handler))
 
 
-class Call:
+class Call(PublishListener):
     """One verb of one connection, in progress."""
 
     __slots__ = ("ack", "attachments", "pipeline", "size")

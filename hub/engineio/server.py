@@ -16,6 +16,7 @@ from hub.engineio import client_address, cors
 from hub.engineio.admission import AdmissionControl
 from hub.engineio.core.connection import Connection
 from hub.engineio.core.ids import Ids
+from hub.engineio.core.interfaces import Host
 from hub.engineio.core.prepared import PreparedMessage
 from hub.engineio.core.state import CloseCode, DisconnectReason
 from hub.engineio.core.timer_wheel import TimerWheel
@@ -32,7 +33,7 @@ logger = logging.getLogger("hub.engineio")
 Handler = Callable[..., Any]
 
 
-class EngineServer:
+class EngineServer(Host):
     """Serves Engine.IO v4 under one path of an aiohttp application."""
 
     reason = DisconnectReason

@@ -75,7 +75,7 @@ class Maintenance:
         bus_was_up = self._store.bus.up
         held = await self._store.leases.renew()
         if bus_was_up:
-            self._store.loss_detector.on_same_server()
+            self._store.loss_detector.trust_bus()
         if not held:
             log.warning("the lease had lapsed")
             self._sessions.catch_up_all(self._sessions)  # rule: lapse_replays/1

@@ -15,13 +15,13 @@ from hub.pubsub.rooms import Room, Rooms
 from hub.pubsub.session_observers import SessionObservers
 from hub.pubsub.sessions import Sessions
 from hub.settings import Settings
-from hub.store.store import Store
+from hub.store.store import Store, StoreListener
 from hub.tasks import BackgroundTasks
 
 log = logging.getLogger("hub.node")
 
 
-class Node:
+class Node(StoreListener):
     """One hub process's share of the hub. `tasks.failure` says what has made it useless, if anything has.
 
     `node_id` names it in Redis; a random one by default.
@@ -31,7 +31,7 @@ class Node:
         self.settings = settings
         self.tasks = BackgroundTasks()
         self.store = Store(settings, url, self, node_id)
-        # Parts of the hub that depend on the turns in sessions' lives register here.
+        # Parts of the hub that depend on the turns in sessions' lives register here; there are none yet.
         self.observers = SessionObservers()
         self.rooms = Rooms(settings, self.store)
         self.cached_replay = CachedReplay(self.rooms, self.store)

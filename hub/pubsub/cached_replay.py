@@ -34,7 +34,7 @@ class CachedReplay:
         """Note that the caches are empty."""
         self.newest_read = 0
 
-    def complete_from(self, session: Session) -> dict[str, int]:
+    def complete_rooms(self, session: Session) -> dict[str, int]:
         """Return the rooms whose caches have all that was not written to a session, and the offset after which they do.
 
         Of the other rooms Redis decides what was missed: the session may have left one without the node getting the answer.

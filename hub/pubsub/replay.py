@@ -81,7 +81,7 @@ class Replayer:
                 after = session.sent
                 complete_from: dict[str, int] = {}
                 if len(session.joins) <= MANY_ROOMS:
-                    complete_from = self._cached.complete_from(session)
+                    complete_from = self._cached.complete_rooms(session)
                 batch = await self._store.sessions.replay(
                     session.client_id,
                     session.connection_id,

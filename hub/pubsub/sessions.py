@@ -66,9 +66,6 @@ class Sessions(SlowReaders):
         """Iterate over the sessions as they are now, whatever is done with them meanwhile."""
         return iter(list(self._by_client.values()))
 
-    def of_client(self, client_id: str) -> Session | None:
-        return self._by_client.get(client_id)
-
     def of_connection(self, connection_id: str) -> Session | None:
         return self._by_connection.get(connection_id)
 

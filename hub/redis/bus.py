@@ -21,7 +21,7 @@ Messages = list[tuple[bytes, bytes]]
 
 
 class BusListener(Protocol):
-    """Receives the bus's messages; the node does."""
+    """Receives the bus's messages: `hub.node.node.Node`."""
 
     def on_messages(self, messages: Messages, /) -> None:
         """Take `(channel, payload)` pairs in the order received, all that one read has brought."""

@@ -47,7 +47,7 @@ class Script:
 
 
 class CommandsListener(Protocol):
-    """Is notified of what happens to the command connection; the store is."""
+    """Is notified of what happens to the command connection: `hub.store.store.Store`."""
 
     async def on_connected(self) -> None:
         """There is a new connection. Awaited before anybody else may use it; if it raises Unavailable, another one is made."""
@@ -213,6 +213,10 @@ class Commands(ReconnectingConnection):
 
     def _on_down(self) -> None:
         log.warning("lost the connection to Redis")
+
+    def on_pushed(self, replies: list[Reply]) -> None:
+        """Close the connection: a reply has come that no command waits for."""
+        self.cut()
 
     def on_connection_lost(self) -> None:
         late = self._unknown + self._waiting

@@ -36,13 +36,13 @@ def info_fields(info: bytes) -> dict[str, str]:
 
 
 class GrowingCommand(Protocol):
-    """A command that may grow as long as it is the last one of its turn."""
+    """A command that may grow as long as it is the last one of its turn: `hub.store.publishing.CommitGroup`."""
 
     def packed(self) -> bytes: ...
 
 
 class ConnectionListener(Protocol):
-    """Is notified of what happens to a connection; a ReconnectingConnection is."""
+    """Is notified of what happens to a connection: `hub.redis.bus.Bus`, `hub.redis.commands.Commands`."""
 
     def on_pushed(self, replies: list[Reply], /) -> None:
         """Take what one read has brought while no command waited for a reply: the messages of a subscriber."""

@@ -7,7 +7,7 @@ import logging
 import random
 
 from hub.errors import HubError
-from hub.redis.connection import RedisConnection, Reply
+from hub.redis.connection import ConnectionListener, RedisConnection, Reply
 
 log = logging.getLogger("hub.redis")
 
@@ -17,7 +17,7 @@ FIRST_DELAY, LAST_DELAY = 0.05, 2.0
 STEADY = 5.0
 
 
-class ReconnectingConnection:
+class ReconnectingConnection(ConnectionListener):
     """What the command connection and the bus have in common: a task that makes a new connection when the last one ended.
 
     A subclass opens the connection (`_connect`) and closes one that has gone bad (`_check`).
@@ -83,8 +83,8 @@ class ReconnectingConnection:
     # -- what the connection reports
 
     def on_pushed(self, replies: list[Reply]) -> None:
-        """Close the connection: a reply has come that no command waits for. Only a subscriber gets such."""
-        self.cut()
+        """Take replies that no command waits for."""
+        raise NotImplementedError
 
     def on_connection_lost(self) -> None:
         was_up, self.up = self.up, False

@@ -20,7 +20,6 @@ class Keys:
         self.base = f"{prefix}:{{{shard}}}:"
         self.clock = self.base + "clock"
         self.schema = self.base + "schema"
-        self.nodes = self.base + "nodes"
         bus = f"{self.base}bus{database or ''}:"
         self.room_channel_base = bus + "room:"
         self.node_channel_base = bus + "node:"
@@ -32,9 +31,6 @@ class Keys:
 
     def meta(self, room: str) -> str:
         return f"{self.base}room:{room}:meta"
-
-    def away(self, room: str) -> str:
-        return f"{self.base}room:{room}:away"
 
     def session(self, client: str) -> str:
         return f"{self.base}session:{client}"

@@ -79,7 +79,7 @@ class LossDetector:
             str(newest), str(int(settings.longest_life * 1e3)), self._keys.all_nodes_channel,
             room, str(offset), str(int(settings.numbers_life * 1e6)),
         )  # fmt: skip
-        self.on_same_server()
+        self.trust_bus()
         return bool(reply == b"1")
 
     def on_bus_lost(self, sessions: Iterable[TrackedSession]) -> None:
@@ -89,7 +89,7 @@ class LossDetector:
         for session in sessions:
             session.position_at_bus_loss = session.sent
 
-    def on_same_server(self) -> None:
+    def trust_bus(self) -> None:
         """Trust what the bus brings again: the server was asked, or is the one that it was before the bus was lost."""
         self._frozen = None
 

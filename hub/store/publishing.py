@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 from hub.errors import HubError
 from hub.redis.commands import Commands
@@ -12,9 +11,6 @@ from hub.redis.connection import packed_part
 from hub.settings import Settings
 from hub.store.keys import Keys
 from hub.store.loss_detector import LossDetector
-
-# A message's offset and whether its idempotency key had been seen, or what went wrong.
-PublishCallback = Callable[[int | HubError, bool], None]
 
 # One run of the script writes at most so many messages and bytes of them.
 MESSAGES, BYTES = 64, 262_144
@@ -24,15 +20,24 @@ _PLAIN, _VOLATILE, _CONDITIONAL = packed_part(""), packed_part("v"), packed_part
 _packed_word = functools.lru_cache(4096)(packed_part)
 
 
+class PublishListener(Protocol):
+    """Waits for a publish: `hub.api.pipeline.Call`."""
+
+    __slots__ = ()
+
+    def on_published(self, result: int | HubError, duplicate: bool, /) -> None:
+        """Take the message's offset and whether its idempotency key had been seen, or what went wrong."""
+
+
 class CommitGroup:
     """Messages that wait for the end of the turn; `pack` makes one command of them."""
 
-    __slots__ = ("_callbacks", "_pack", "_parts", "_rooms", "_size")
+    __slots__ = ("_listeners", "_parts", "_publishing", "_rooms", "_size")
 
-    def __init__(self, pack: Callable[[list[bytes]], bytes]) -> None:
-        self._pack = pack
+    def __init__(self, publishing: GroupCommit) -> None:
+        self._publishing = publishing
         self._parts: list[bytes] = []
-        self._callbacks: list[PublishCallback] = []
+        self._listeners: list[PublishListener] = []
         # The room into whose log each of them goes; empty: it is volatile, and goes into none.
         self._rooms: list[str] = []
         self._size = 0
@@ -41,30 +46,31 @@ class CommitGroup:
     def full(self) -> bool:
         return len(self._parts) >= MESSAGES or self._size >= BYTES
 
-    def add(self, message: bytes, room: str, callback: PublishCallback) -> None:
+    def add(self, message: bytes, room: str, listener: PublishListener) -> None:
         """Add a message, packed as five arguments of the script; `room`: into whose log it goes, or empty."""
         self._parts.append(message)
         self._rooms.append(room)
-        self._callbacks.append(callback)
+        self._listeners.append(listener)
         self._size += len(message)
 
     def packed(self) -> bytes:
-        return self._pack(self._parts)
+        return self._publishing.pack(self._parts)
 
-    def on_reply(self, loss_detector: LossDetector, reply: Any) -> None:
-        """Hand its part of the script's answer to each callback, or the HubError that came instead."""
+    def on_reply(self, reply: Any) -> None:
+        """Hand its part of the script's answer to each listener, or the HubError that came instead."""
         if isinstance(reply, HubError):
-            for callback in self._callbacks:
-                callback(reply, False)
+            for listener in self._listeners:
+                listener.on_published(reply, False)
             return
         newest, logged_in, logged = 0, "", 0
-        for callback, room, answer in zip(self._callbacks, self._rooms, reply, strict=True):
+        for listener, room, answer in zip(self._listeners, self._rooms, reply, strict=True):
             duplicate = answer[:1] == b"="
             offset = int(answer[1:] if duplicate else answer)
             newest = max(newest, offset)
             if room and not duplicate:
                 logged_in, logged = room, offset
-            callback(offset, duplicate)
+            listener.on_published(offset, duplicate)
+        loss_detector = self._publishing.loss_detector
         loss_detector.note_answer(newest)
         loss_detector.note_answer(logged, logged_in)  # rule: publisher_knows
 
@@ -77,7 +83,7 @@ class GroupCommit:
     ) -> None:
         self._commands = commands
         self._keys = keys
-        self._loss_detector = loss_detector
+        self.loss_detector = loss_detector
         # The arguments of the script that are always the same.
         self.fixed_args = (
             str(settings.log_length),
@@ -94,13 +100,13 @@ class GroupCommit:
         room: str,
         header: bytes,
         body: bytes,
-        callback: PublishCallback,
+        listener: PublishListener,
         *,
         volatile: bool = False,
         conditional: bool = False,
         dedupe: str | None = None,
     ) -> None:
-        """Publish a message. `callback` gets its offset and whether the idempotency key had been seen, or an error.
+        """Publish a message; `listener` is told when its script has run, or failed.
 
         `conditional`: some sessions skip it, because its echo is off or it has a ttl.
         """
@@ -117,11 +123,11 @@ class GroupCommit:
         group = self._commands.growing
         logged = "" if volatile else room
         if isinstance(group, CommitGroup) and not group.full:
-            group.add(message, logged, callback)
+            group.add(message, logged, listener)
         else:
-            group = CommitGroup(self._pack)
-            group.add(message, logged, callback)
-            self._commands.send(group, functools.partial(group.on_reply, self._loss_detector))
+            group = CommitGroup(self)
+            group.add(message, logged, listener)
+            self._commands.send(group, group.on_reply)
 
     @functools.cached_property
     def _packed_start(self) -> bytes:
@@ -132,8 +138,9 @@ class GroupCommit:
     def _packed_fixed_args(self) -> bytes:
         return packed_part(*self.fixed_args)
 
-    def _pack(self, messages: list[bytes]) -> bytes:
-        newest = b"%d" % self._loss_detector.newest
+    def pack(self, messages: list[bytes]) -> bytes:
+        """Return the command that writes messages, each packed as five arguments."""
+        newest = b"%d" % self.loss_detector.newest
         return b"*%d\r\n%b$%d\r\n%b\r\n%b%b" % (
             5 + len(self.fixed_args) + 5 * len(messages),
             self._packed_start,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Literal
 
 from hub.message import StoredMessage
 from hub.pid import Pid
@@ -13,7 +14,7 @@ class SessionClaim:
     """A session that was claimed: the connection owns it from now on."""
 
     # 'new', or continued by its 'pid' or by its 'name'.
-    how: str
+    how: Literal["new", "pid", "name"]
     client_id: str
     pid: Pid
     sid: str

@@ -1,4 +1,4 @@
-"""The moves of sessions in Redis: each method runs one script, which changes everything or nothing.
+"""The moves of sessions in Redis: each method runs one script, `lua/<its name>.lua`, which changes everything or nothing.
 
 A connection owns a session from its claim until another connection claims it. Every other move names its connection, and
 raises NotOwner if that is not the owner.

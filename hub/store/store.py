@@ -9,7 +9,7 @@ from typing import Protocol
 
 from hub.message import StoredMessage
 from hub.redis.bus import Bus, BusListener
-from hub.redis.commands import Commands
+from hub.redis.commands import Commands, CommandsListener
 from hub.redis.connection import database
 from hub.settings import Settings
 from hub.store.keys import Keys
@@ -25,13 +25,13 @@ log = logging.getLogger("hub.store")
 
 
 class StoreListener(BusListener, Protocol):
-    """Is notified of what happens to the bus and to Redis; the node is."""
+    """Is notified of what happens to the bus and to Redis: `hub.node.node.Node`."""
 
     def on_redis_changed(self) -> None:
         """Redis is another server now, or has another history (a restart, a failover)."""
 
 
-class Store:
+class Store(CommandsListener):
     """The connections to Redis, and the moves by what they change. Raises BadRequest for a URL that cannot be meant.
 
     `node_id` names this node in Redis; a random one by default.

@@ -83,7 +83,7 @@ class Peer:
     async def holds_poll(self, sid: str) -> None:
         """Wait until the server holds a poll of a session."""
         connection = self.engine.connections[sid]
-        await until(lambda: connection._wake is not None)
+        await until(lambda: connection._waiting_poll is not None)
 
     async def post(self, sid: str, body: str | bytes | Any) -> tuple[int, str]:
         async with self.http.post(self.url("polling", sid), data=body) as answer:

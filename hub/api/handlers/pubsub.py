@@ -37,7 +37,7 @@ def publish(call: Call, request: PublishRequest) -> None:
         request.room,
         header,
         body,
-        call.on_published,
+        call,
         volatile=request.volatile,
         conditional=not request.echo or request.ttl is not None,
         dedupe=dedupe,

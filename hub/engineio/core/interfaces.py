@@ -14,11 +14,13 @@ PollReply = Callable[[str | None], None]
 
 
 class Socket(Protocol):
-    """A WebSocket, as its connection uses it."""
+    """A WebSocket, as its connection uses it: `hub.engineio.transports.websocket.WebSocket`."""
+
+    __slots__ = ()
 
     # True: messages are compressed, as permessage-deflate was negotiated.
     deflate: bool
-    # Writes without checking the socket's state: only for one that is open and below the high mark.
+    # The `write` of its asyncio transport, without a check: only for a socket that is open and below the high mark.
     write_direct: Callable[[bytes], None]
 
     @property
@@ -31,7 +33,9 @@ class Socket(Protocol):
 
 
 class ConnectionEvents(Protocol):
-    """The events of a connection, as its `listener` gets them."""
+    """The events of a connection, as its `listener` gets them: `hub.pubsub.session.Session`."""
+
+    __slots__ = ()
 
     def on_high(self) -> None:
         """More than `buffer_high` bytes wait for the peer: write no more for now."""
@@ -47,7 +51,7 @@ class ConnectionEvents(Protocol):
 
 
 class Host(Protocol):
-    """The server, as its connections use it."""
+    """The server, as its connections use it: `hub.engineio.server.EngineServer`."""
 
     options: EngineOptions
     counters: Counter[str]

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 
 from hub.engineio.core import ws_frames
 from hub.engineio.core.connection import Connection
-from hub.engineio.core.interfaces import Host
+from hub.engineio.core.interfaces import Host, Socket
 from hub.engineio.core.lifecycle import CUT_AFTER
 from hub.engineio.core.packet import ProtocolError, decode_text
 from hub.engineio.core.state import DisconnectReason
@@ -22,7 +22,7 @@ READ_AHEAD = 64 * 1024
 TURN = 64
 
 
-class WebSocket(asyncio.Protocol):
+class WebSocket(asyncio.Protocol, Socket):
     """One WebSocket. It carries a session or, while `_upgrading` is true, is being probed for one."""
 
     __slots__ = (

@@ -316,7 +316,14 @@ class Ledger(Lab):
 
     def knows(self, node: str, client: str, room: str) -> bool:
         session = next(
-            (h.node.sessions.of_client(client) for h in self.hosts if h.name == node), None
+            (
+                session
+                for host in self.hosts
+                if host.name == node
+                for session in host.node.sessions
+                if session.client_id == client
+            ),
+            None,
         )
         return session is not None and room in session.joins
 

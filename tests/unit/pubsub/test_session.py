@@ -203,7 +203,7 @@ class Answers:
     def is_subscribed(self, _: Session) -> bool:
         return True
 
-    def complete_from(self, _: Session) -> dict[str, int]:
+    def complete_rooms(self, _: Session) -> dict[str, int]:
         return {}
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from hub.errors import Unavailable
+from tests.support.publishing import OnPublished
 from tests.support.redis import RedisServer
 from tests.support.times import MS, SOON, UNIT, eventually
 
@@ -177,7 +178,7 @@ async def test_nobody_joins_a_group_that_was_answered(node):
 
     def publish() -> None:
         node.store.publishing.publish(
-            "A", b"3 5 5 * 0 *", b'"m",1', lambda result, _: told.append(result)
+            "A", b"3 5 5 * 0 *", b'"m",1', OnPublished(lambda result, _: told.append(result))
         )
 
     publish()

@@ -13,6 +13,7 @@ from hub.redis.bus import Messages
 from hub.settings import Settings
 from hub.store.results import ReplayBatch, SessionClaim
 from hub.store.store import Store
+from tests.support.publishing import OnPublished
 from tests.support.redis import RedisServer
 
 
@@ -69,7 +70,7 @@ class Node:
                     future.set_result(result)
 
             self.store.publishing.publish(
-                room, header, body, done, conditional=conditional, **options
+                room, header, body, OnPublished(done), conditional=conditional, **options
             )
             futures.append(future)
         return list(await asyncio.gather(*futures))

@@ -15,6 +15,7 @@ from hub.redis.commands import _unwrapped
 from hub.redis.connection import pack
 from hub.settings import Settings
 from tests.support.proxy import Proxy
+from tests.support.publishing import OnPublished
 from tests.support.redis import RedisServer
 from tests.support.times import SOON, eventually
 
@@ -100,7 +101,9 @@ async def test_what_only_the_demoted_one_had_is_told(start, servers, way):
     header, body = encode("m", b"1", meta("A", None))
 
     def publish() -> None:
-        store.publishing.publish("A", header, body, lambda result, _: refused.append(result))
+        store.publishing.publish(
+            "A", header, body, OnPublished(lambda result, _: refused.append(result))
+        )
 
     await node.start()
     try:
