@@ -1,4 +1,4 @@
 """Rooms and sessions on one node: who is in which room, who gets what, and how a session catches up.
 
-A line that ends with `# rule: …` keeps a rule that docs/replay.md names; tests switch each of them off.
+Some lines end with a comment that names a rule: docs/replay.md says what the rule is for, and tests switch it off.
 """
