@@ -96,9 +96,9 @@ class PublishRequest(VerbRequest):
     volatile: bool = False
     """True: only live sessions get the message. Neither the room log nor an inbox keeps it."""
     ttl: Ttl | None = None
-    """After this time the message is neither replayed nor part of `history`."""
+    """After this time the message is neither replayed nor in an answer with history."""
     echo: bool = True
-    """True: the publisher gets its own message where it is subscribed. False: it does not, live or replayed."""
+    """True: the publisher gets its own message if it is subscribed to the room. False: it does not get it, neither live nor replayed."""
 
     def check(self) -> None:
         _check_room(self.room)
