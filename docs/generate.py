@@ -25,13 +25,14 @@ SETTINGS_INTRODUCTION = """\
 
 # Settings
 
-Each setting is an environment variable. The most used ones are options of `hub serve`, too. An option wins over its
-variable, and a variable over the default. A variable that is set but empty counts as not set. `hub settings` prints all
-settings in effect as an environment file that explains each of them; a Redis password is hidden in it.
+Each setting is an environment variable. The most used ones are options of `hub serve`, too. An option overrides its
+variable, and a variable overrides the default. A variable that is set but empty counts as not set. `hub settings` prints
+all settings that are in effect. Its output is an environment file that explains each setting and hides a Redis password.
 
-A number is written without its unit. If a value is outside its bounds, the hub does not start and names the setting.
+Write a number without its unit. If a value is outside its bounds, the hub does not start and names the setting.
 1 KiB is 1,024 bytes, 1 MiB is 1,024 KiB, and 1 MB is a million bytes. The [glossary](glossary.md) explains words such as
-*session*, *inbox*, *verb* and *park*.
+*session*, *inbox*, *verb* and *park*. A hub process takes its *lease* in Redis, which shows the other processes that it
+is alive.
 """
 
 

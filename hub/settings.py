@@ -64,16 +64,16 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     # -- Redis
 
     redis_url: Annotated[str, _rule("it begins with redis://, rediss:// or unix://")] = ""
-    """The hub uses the Redis (6.2 or newer) or Valkey at this URL. Without one it starts a server
+    """The hub uses the Redis (6.2 or newer) or Valkey at this URL. Without a URL it starts a server
     of its own, the embedded server."""
 
     data_dir: str = ".hub"
     """The embedded server keeps its data in this directory."""
 
     fsync: Literal["everysec", "always"] = "everysec"
-    """The embedded server writes its data through to the disk every second (`everysec`) or before
-    it answers (`always`). With `everysec` a power cut may lose about two seconds. With `always` it
-    loses nothing, but each publish takes longer."""
+    """The embedded server writes its data to the disk every second (`everysec`) or before each
+    answer (`always`). With `everysec` a power cut may lose about two seconds of data. With `always`
+    it loses nothing, but each publish takes longer."""
 
     prefix: Annotated[
         str,
@@ -91,12 +91,12 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     # -- Browsers and proxies
 
     cors: str = ""
-    """Pages of these origins may connect: `scheme://host[:port]`, comma-separated, or `*` for all.
-    Without any, only pages of the hub's own origin may."""
+    """Web pages of these origins may connect: `scheme://host[:port]`, comma-separated, or `*` for
+    all. If the list is empty, only pages of the hub's own origin may connect."""
 
     trusted_proxies: str = ""
-    """These are IP addresses or networks of proxies, comma-separated. The hub believes their
-    headers `X-Forwarded-For` (without it `Forwarded`) and `X-Forwarded-Host`, and nobody else's."""
+    """These are IP addresses or networks of proxies, comma-separated. Only from these does the hub
+    believe the headers `X-Forwarded-For` (without it `Forwarded`) and `X-Forwarded-Host`."""
 
     # -- Connections
 
@@ -107,32 +107,34 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """A client has this long to answer a ping. After that its connection is closed."""
 
     connect_timeout: Seconds = 45.0
-    """A new connection has this long until its Socket.IO CONNECT is accepted. After that it is
-    closed."""
+    """A new connection has this long until its CONNECT, the first packet of Socket.IO, is accepted.
+    After that it is closed."""
 
     upgrade_timeout: Seconds = 10.0
     """An upgrade from polling to WebSocket may take this long. After that the client stays on
     polling."""
 
     max_payload: Bytes = 1_000_000
-    """A WebSocket message or polling body that a client sends may have this size. A larger one
-    closes the connection."""
+    """A WebSocket message, or the body of a polling request, that a client sends may have this
+    size. A larger one closes the connection."""
 
     max_packets: Annotated[Count, _unit("packets")] = 10_000
-    """One polling body may hold this many packets. A body with more closes the connection."""
+    """The body of one polling request may hold this many packets. A body with more closes the
+    connection."""
 
     # Stock Python clients fail at some 900 levels.
     max_depth: Annotated[int, Meta(ge=1, le=500), _unit("levels")] = 100
-    """Arrays and objects in a client's JSON may be nested this deep. A verb with deeper ones is
+    """Arrays and objects in a client's JSON may be nested this deep. A verb with deeper nesting is
     answered with `bad_request`."""
 
     buffer_high: Bytes = 256 * KIB
-    """If the socket buffer of a client is larger than this, its session is parked: further messages
-    wait in Redis until the client has read enough."""
+    """The socket buffer of a client holds what the hub has sent and the client has not taken. If it
+    is larger than this, its session is parked: further messages wait in Redis until the client has
+    read enough."""
 
     buffer_low: Annotated[int, Meta(ge=0, le=GIB), _unit("bytes")] = 64 * KIB
-    """A session that was parked for its socket buffer is resumed when no more than this is left in
-    it. It must be below `HUB_BUFFER_HIGH`."""
+    """A session that was parked because of its socket buffer is resumed when no more than this is
+    left in the buffer. It must be below `HUB_BUFFER_HIGH`."""
 
     websocket_compression: bool = False
     """If true, WebSocket messages are compressed for clients that offer it (permessage-deflate)."""
@@ -144,8 +146,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
     max_connections: Connections = 0
     """A hub process holds at most this many connections. Beyond that, a new client gets HTTP 503
-    with `Retry-After`. 0 allows as many as the process may have files open; a polling client can
-    take two files."""
+    with `Retry-After`. 0 allows as many as the process may have files open, less 200; a polling
+    client can take two files."""
 
     max_lag: Seconds = 1.0
     """While the event loop of a hub process is late by more than this, new clients get HTTP 503
@@ -161,32 +163,33 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     Beyond that, new ones get HTTP 503 with `Retry-After`. Loopback is exempt, and an IPv6 network
     of 64 bits counts as one address. 0 means no limit."""
 
-    events_per_second: Annotated[Count, _unit("messages a second")] = 100_000
-    """One connection may send this many messages a second. If it sends more, it is read more
-    slowly."""
+    events_per_second: Annotated[Count, _unit("packets a second")] = 100_000
+    """One connection may send this many Engine.IO packets a second. If it sends more, the hub reads
+    it more slowly."""
 
     # What is in progress is what everybody's next publish waits for.
     pending_verbs: Verbs = 200
-    """This many verbs of one connection may be in progress at a time. Then the connection is not
-    read until half of them are answered."""
+    """This many verbs of one connection may be in progress at a time. At this number the hub stops
+    reading the connection until half of them are answered."""
 
     pending_bytes: Bytes = 4 * MIB
-    """The verbs of one connection that are in progress may have this size together. Then the
-    connection is not read until half of it is answered."""
+    """The verbs of one connection that are in progress may have this size together. At this size
+    the hub stops reading the connection until half of it is answered."""
 
     pending_together: Verbs = 32
-    """This many verbs of all connections of a hub process may be in progress at a time. A verb
-    counts once more for each 4 KiB of it. Beyond that, a connection with more than 4 verbs in
-    progress is not read until half of all are answered."""
+    """This many verbs of all connections of a hub process together may be in progress at a time. A
+    verb counts once more for each 4 KiB of its size. Beyond that, the hub stops reading each
+    connection that has more than 4 verbs in progress, until half of all are answered."""
 
     publishes_per_second: VerbsPerSecond = 100_000
     """One connection may send this many publishes and acks a second, and five times as many at
     once. Beyond that, the answer is `rate_limited`."""
 
     verbs_per_second: VerbsPerSecond = 1000
-    """One connection may send this many other verbs a second, and five times as many at once.
-    Malformed verbs count, too. Each 16 KiB of an answer, or 25 messages read for it, count as one
-    more verb. Beyond that, the answer is `rate_limited`."""
+    """One connection may send this many verbs a second beside publishes and acks, and five times as
+    many at once. Malformed verbs count, too. Each 16 KiB of an answer with history, or each 25
+    messages that the hub reads for it, count as one more verb. Beyond that, the answer is
+    `rate_limited`."""
 
     # -- What is remembered
 
@@ -199,8 +202,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     received it get a `hub:gap`."""
 
     inbox_length: Messages = 1000
-    """The inbox of an absent client refers to at most this many messages. Beyond that, the oldest
-    references are trimmed, and their messages are read from the room logs instead."""
+    """The inbox of a session that is away refers to at most this many messages. Beyond that, the
+    oldest references are trimmed, and their messages are read from the room logs instead."""
 
     named_life: Seconds = 24 * HOUR
     """The session of a client with a `client_id` is kept this long after its connection ended.
@@ -215,21 +218,21 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     `bad_request`."""
 
     history_limit: Annotated[int, Meta(ge=1, le=HISTORY_LIMIT), _unit("messages")] = HISTORY_LIMIT
-    """One answer with history holds at most this many messages. If there are more, the answer says
-    so with `more`."""
+    """One answer with history holds at most this many messages. If the log has more, the answer has
+    `more: true`."""
 
     replay_count: Messages = 200
     """One batch of a replay holds at most this many messages. The next batch follows when the
     client has read this one."""
 
     replay_bytes: Bytes = 512 * KIB
-    """One batch of a replay, or one answer with history, ends at this size if it has not reached
-    its number of messages before. It holds at least one message."""
+    """One batch of a replay, or one answer with history, ends at this size if it has not ended at
+    its number of messages. It holds at least one message."""
 
     replay_memory: Annotated[int, Meta(ge=0, le=TIB), _unit("bytes")] = 32 * MIB
-    """A hub process keeps the newest messages of its rooms in this much memory, so that clients
-    that reconnect together are replayed without reading the room logs. Beyond that, the oldest are
-    dropped from memory, never from the logs. 0 keeps none."""
+    """A hub process keeps the newest messages of its rooms in this much memory. Clients that
+    reconnect at the same time are then replayed from memory and not from the room logs. Beyond
+    that, the oldest messages are dropped from memory, never from the logs. 0 keeps none."""
 
     dedupe_life: Seconds = DEDUPE_LIFE
     """The `id` of a publish is remembered this long. After that, a publish with the same `id` is
@@ -242,12 +245,13 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     processes then park its sessions."""
 
     bus_silence: Seconds = 4.0
-    """If nothing comes over the bus (Redis pub/sub) for this long, not even the process's own
-    probe, the bus counts as lost. It is then connected anew, and what was missed is read from the
-    room logs."""
+    """A hub process sends probes to itself over the bus (Redis pub/sub). If nothing arrives over
+    the bus for this long, not even a probe, the bus counts as lost. The process then connects it
+    anew, and reads missed messages from the room logs."""
 
     drain: Annotated[float, Meta(ge=0, le=HOUR), _unit("seconds")] = 5.0
-    """After SIGTERM, clients are disconnected evenly over this time, at least ten a second."""
+    """After SIGTERM, the hub disconnects its clients evenly over this time, at least ten a
+    second."""
 
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     """The hub logs messages of this level, or more severe ones, on standard error."""
