@@ -31,8 +31,7 @@ all settings that are in effect. Its output is an environment file that explains
 
 Write a number without its unit. If a value is outside its bounds, the hub does not start and names the setting.
 1 KiB is 1,024 bytes, 1 MiB is 1,024 KiB, and 1 MB is a million bytes. The [glossary](glossary.md) explains words such as
-*session*, *inbox*, *verb* and *park*. A hub process takes its *lease* in Redis, which shows the other processes that it
-is alive.
+*session*, *inbox*, *verb*, *park* and *lease*.
 """
 
 
