@@ -99,19 +99,25 @@ class Storm:
                 bag = list(faults)
             dice.shuffle(bag)
             for fault in bag:
-                self._note(name, f"{fault.name} strikes")
-                await fault.strike()
-                lasts = fault.lasts
-                if self._long and fault.lasts_long is not None and fault.count == 1:
-                    lasts = fault.lasts_long
-                await asyncio.sleep(dice.uniform(*lasts))
-                await fault.heal()
-                self._note(name, f"{fault.name} healed")
+                async with (
+                    self.cluster.way.passing() if name == "way" else contextlib.nullcontext()
+                ):
+                    await self._strike(fault, dice)
                 if dice.random() < 0.5 and name == "redis":
                     # Half of them strike hubs that have hardly recovered.
                     with contextlib.suppress(AssertionError):
                         await self.cluster.ready()
                 await asyncio.sleep(dice.uniform(100 * MS, 600 * MS))
+
+    async def _strike(self, fault: Fault, dice: random.Random) -> None:
+        self._note(fault.lane, f"{fault.name} strikes")
+        await fault.strike()
+        lasts = fault.lasts
+        if self._long and fault.lasts_long is not None and fault.count == 1:
+            lasts = fault.lasts_long
+        await asyncio.sleep(dice.uniform(*lasts))
+        await fault.heal()
+        self._note(fault.lane, f"{fault.name} healed")
 
     def _note(self, lane: str, what: str) -> None:
         line = f"{time.monotonic() - self._began:7.2f} {what}"

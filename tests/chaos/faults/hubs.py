@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 import time
 
@@ -55,12 +56,15 @@ class Killed(HubFault):
     async def heal(self) -> None:
         if self._number is not None:
             hub = self.cluster.hubs[self._number]
+            calm: contextlib.AbstractAsyncContextManager[None] = contextlib.nullcontext()
             while True:
                 try:
-                    await asyncio.to_thread(hub.start)
+                    async with calm:
+                        await asyncio.to_thread(hub.start)
                     break
                 except AssertionError:  # Redis is away: it says so, and does not start
                     await asyncio.sleep(200 * MS)
+                    calm = self.cluster.way.closed()
         self.give_back()
 
 
