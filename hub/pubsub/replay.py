@@ -87,6 +87,7 @@ class Replayer:
                     session.connection_id,
                     after,
                     complete_from,
+                    cursor=session.replay_cursor,
                     reset_from=self._store.loss_detector.reset_from(session),
                 )
             # The answer to a subscribe comes before the room's messages.

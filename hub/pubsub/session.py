@@ -19,7 +19,7 @@ from hub.engineio.core.connection import Connection
 from hub.engineio.core.interfaces import ConnectionEvents
 from hub.engineio.core.prepared import PreparedMessage
 from hub.message import StoredMessage, event_frame
-from hub.store.results import ReplayBatch, SessionClaim
+from hub.store.results import ReplayBatch, ReplayCursor, SessionClaim
 
 # What is buffered while a replay call or a subscribe is in progress: messages, and bytes of them. Beyond either bound the
 # messages are read from the logs instead.
@@ -71,6 +71,7 @@ class Session(ConnectionEvents):
         "order",
         "pauses",
         "position_at_bus_loss",
+        "replay_cursor",
         "reset_from",
         "sent",
         "slow_readers",
@@ -118,6 +119,8 @@ class Session(ConnectionEvents):
         # Redis has lost (None: Redis has not changed since the session is here).
         self.position_at_bus_loss = claim.position
         self.reset_from: int | None = None
+        # Of the last batch, if more is left; it goes with `sent`, the position that this batch led to.
+        self.replay_cursor: ReplayCursor | None = None
         # True: something may have been missed, so the session has to be replayed again before it goes live.
         self.needs_replay = False
         # True: its socket buffer was full, so it has to be parked before it is replayed.
@@ -177,6 +180,7 @@ class Session(ConnectionEvents):
         if frames:
             self.connection.write(b"".join([frame.wire for frame in frames]), frames)
         self.sent = max(self.sent, batch.position)  # rule: gap_early/2, gap_offset/1
+        self.replay_cursor = batch.cursor
 
     def _write_gaps(self, batch: ReplayBatch) -> None:
         """Write the gaps of a batch, but for rooms that were left while the batch was in progress."""

@@ -47,6 +47,8 @@ class LossDetector:
         self.newest_logged = NOTHING_LOGGED
         # Both as they were when the bus was lost: what it brings after that may be of another history.
         self._frozen: tuple[int, Logged] | None = None
+        # How often Redis has changed: it became another server, or its data those of another history.
+        self.redis_changes = 0
         # Until this time another node may notice what Redis had lost when it changed; on the loop's clock.
         self._may_be_noticed_until = 0.0
 
@@ -71,6 +73,7 @@ class LossDetector:
 
     async def detect(self) -> bool:
         """Let Redis compare its data with what is known here. Return whether it has lost some; then every node is notified."""
+        self.redis_changes += 1
         newest, (room, offset) = self._frozen or (self.newest, self.newest_logged)
         settings = self._settings
         # Not by `call_script`: nobody else may use the connection before this is done.

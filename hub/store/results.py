@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from hub.message import StoredMessage
 from hub.pid import Pid
@@ -40,6 +40,14 @@ class ReplayGap:
     dropped: int | None
 
 
+class ReplayCursor(NamedTuple):
+    """What the replay script has to know at its next call. It is of the position that its batch led to, and opaque."""
+
+    # How often Redis had changed when it was made: what it counts is true for that Redis alone.
+    redis_changes: int
+    data: bytes
+
+
 @dataclass(slots=True)
 class ReplayBatch:
     """What one call of the replay script hands out: gaps, to be reported first, and messages.
@@ -58,6 +66,8 @@ class ReplayBatch:
     complete: bool = False
     # The server's time in microseconds.
     now: int = 0
+    # For the next call; None: the session is live.
+    cursor: ReplayCursor | None = None
 
 
 @dataclass(slots=True)

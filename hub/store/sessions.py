@@ -17,7 +17,7 @@ from hub.redis.commands import Commands
 from hub.settings import Settings
 from hub.store.keys import Keys
 from hub.store.loss_detector import LossDetector
-from hub.store.results import NotOwner, ReplayBatch, ReplayGap, SessionClaim
+from hub.store.results import NotOwner, ReplayBatch, ReplayCursor, ReplayGap, SessionClaim
 
 
 class StoredSessions:
@@ -114,14 +114,18 @@ class StoredSessions:
         after: int,
         complete_from: Mapping[str, int] | None = None,
         *,
+        cursor: ReplayCursor | None = None,
         reset_from: int | None = None,
     ) -> ReplayBatch:
         """Hand out the next batch after an offset. Raises NotOwner, Unavailable.
 
-        `complete_from`: rooms of which the node has every message after the offset given with each. `reset_from`: an
-        earlier offset, where the client was before Redis may have lost data.
+        `complete_from`: rooms of which the node has every message after the offset given with each. `cursor`: of the batch
+        that led to this offset. `reset_from`: an earlier offset, where the client was before Redis may have lost data.
         """
         settings = self._settings
+        changes, counted = self._loss_detector.redis_changes, b""
+        if cursor is not None and cursor.redis_changes == changes:  # rule: cursor_void
+            counted = cursor.data
         cached = [str(word) for room in (complete_from or {}).items() for word in room]
         reply = await self._commands.call_script(
             "replay",
@@ -129,12 +133,12 @@ class StoredSessions:
             (
                 client, self._owner(connection), str(after), str(settings.replay_count),
                 str(settings.replay_bytes), str(int(settings.log_age * 1e6)),
-                str(after if reset_from is None else min(reset_from, after)), *cached,
+                str(after if reset_from is None else min(reset_from, after)), counted, *cached,
             ),
         )  # fmt: skip
         if isinstance(reply, bytes):
             raise NotOwner(reply)
-        live_from, position, found, messages, source, now = reply
+        live_from, position, found, messages, source, now, following = reply
         gaps = [
             ReplayGap(room.decode(), why.decode(), int(a), int(b), int(d) if d else None)
             for room, why, a, b, d in found
@@ -152,6 +156,7 @@ class StoredSessions:
             in_cache=source == b"cache",
             complete=source == b"logs",
             now=int(now),
+            cursor=ReplayCursor(changes, following) if following else None,
         )
 
     async def park(self, client: str, connection: str, position: int, *, gone: bool) -> None:

@@ -163,11 +163,11 @@ class Drill:
         [(_, count)] = self.redis.pubsub_numsub(self.key(f"bus:room:{room}"))
         return int(count)
 
-    async def ready(self) -> None:
-        """Wait until hub 0 says that it is ready."""
+    async def ready(self, hub: int = 0) -> None:
+        """Wait until a hub says that it is ready."""
 
         async def is_ready() -> bool:
-            return await self.cluster.readiness(0) == 200
+            return await self.cluster.readiness(hub) == 200
 
         await eventually_true(is_ready)
 

@@ -4,8 +4,9 @@
 -- ARGV  1 client id   2 owner   3 after: the position up to which everything was handed out
 --       4 messages at most   5 bytes at most   6 log age in microseconds
 --       7 where the client was before Redis may have lost data, or `after`
---       8, 9, ... rooms of which the node has every message, and after which offset; and so on
--- Answer: 'gone', 'replaced', or {live-from offset or '', position, gaps, messages, source, microseconds now}
+--       8 cursor of the last batch that the node received; '': none, or it is of another connection or another Redis
+--       9, 10, ... rooms of which the node has every message, and after which offset; and so on
+-- Answer: 'gone', 'replaced', or {live-from offset or '', position, gaps, messages, source, microseconds now, cursor or ''}
 --         a gap is {room, reason, after, before, dropped or ''}, to be reported before the messages;
 --         a message is {room, offset, n, header, body};
 --         source: 'cache': the session is live, and the node has all messages that it missed; 'logs': the messages are all
@@ -14,6 +15,9 @@
 -- The head of the inbox is the boundary: everything up to it is read from the logs, everything after it from the inbox; no
 -- inbox: everything is read from the logs. A log is only ever cut at its beginning, so a room can lack messages only
 -- between the position and the oldest entry after it. Its running numbers tell how many, once in each batch.
+--
+-- The script stores nothing about a replay that goes on. What later batches have to know is in the cursor, which the node
+-- keeps together with the position. If an answer is lost, the node still has the cursor of the batch before.
 
 local session, refusal = load_owned(ARGV[1], ARGV[2])
 if not session then return refusal end
@@ -31,7 +35,6 @@ end
 
 -- away -> live, from exactly this value of the clock on.
 local function go_live()
-  if session.progress then redis.call('HDEL', key, 'progress') end
   if session.away == '1' then
     local fields = { 'mark' }
     for room in pairs(session.parked) do fields[#fields + 1] = 'p:' .. room end
@@ -45,7 +48,7 @@ end
 
 if not next(session.rooms) then
   go_live()
-  return { text(head), ARGV[3], {}, {}, 'logs', text(microseconds()) }
+  return { text(head), ARGV[3], {}, {}, 'logs', text(microseconds()), '' }
 end
 
 -- What Redis is known to have lost: {from, before, since, spare}. `since`: where this session was. The loss that its own
@@ -64,11 +67,11 @@ add_resets(redis.call('GET', base .. 'reset'), reset_from, 1)
 -- If the node has everything that came after the position in each room, nothing is read. Unless a gap that was reported
 -- reaches beyond the position: its messages must not come after all.
 local gaps_reported_to = tonumber(session.told or '0')
-local in_cache = #ARGV > 7
+local in_cache = #ARGV > 8
   and after >= gaps_reported_to  -- rule: told_is_lost
   and #resets == 0
 local complete_from = {}
-for i = 8, #ARGV, 2 do complete_from[ARGV[i]] = tonumber(ARGV[i + 1]) end
+for i = 9, #ARGV, 2 do complete_from[ARGV[i]] = tonumber(ARGV[i + 1]) end
 for room, joined in pairs(session.rooms) do
   if not in_cache then break end
   local from = math.max(after, joined.join)
@@ -77,21 +80,40 @@ for room, joined in pairs(session.rooms) do
 end
 if in_cache then
   go_live()
-  return { text(head), text(after), {}, {}, 'cache', text(microseconds()) }
+  return { text(head), text(after), {}, {}, 'cache', text(microseconds()), '' }
 end
 
--- What earlier batches have counted and reported, by room: {position, running number there, gaps reported up to}. It is
--- valid for the position that the last batch led to. If the answer of that batch was lost, the node asks again from the
--- position before; what was valid there is kept as well. `ahead`: the first entry after the position, {offset, `n`, `p`},
--- of rooms where it is a long one: it is read again only when it is its turn.
-local none = cmsgpack.pack({})
-local saved = { at = after, rooms = none, ahead = none }
-for _, state in ipairs(session.progress and cmsgpack.unpack(session.progress) or {}) do
-  if state.at == after then saved = state end  -- rule: lost_answer
-end
-local progress, ahead = cmsgpack.unpack(saved.rooms), cmsgpack.unpack(saved.ahead or none)
+-- The cursor: what earlier batches have counted and reported. `counted`, by room: {offset, running number there, gaps
+-- reported up to, offset of the next entry}. The last is given only if that entry is a long one, with the next number: it
+-- is read again only when it is its turn. `reported`: the ends of the losses of Redis that were reported.
+local LONG_NAME = 24
 
-local function save(...) redis.call('HSET', key, 'progress', cmsgpack.pack({ ... })) end
+-- Return a room's name in the cursor. A hash stands for a long name, so that a room takes 64 bytes of the cursor at most.
+local function name_in_cursor(room)
+  if #room <= LONG_NAME then return room end
+  return '\n' .. string.sub(redis.sha1hex(room), 2, LONG_NAME)     -- no room has a line feed in its name
+end
+
+local counted, reported = {}, {}
+local cursor = ARGV[8]  -- rule: lost_answer/1
+if cursor ~= '' then
+  local by_name
+  by_name, reported = unpack(cmsgpack.unpack(cursor))
+  for room, joined in pairs(session.rooms) do
+    local known = by_name[name_in_cursor(room)]
+    if known
+      and known[1] >= joined.join  -- rule: count_from_join
+    then
+      counted[room] = known
+    end
+  end
+end
+
+local function next_cursor()
+  local by_name = {}
+  for room, known in pairs(counted) do by_name[name_in_cursor(room)] = known end
+  return cmsgpack.pack({ by_name, reported })
+end
 
 local boundary, has_inbox = head, false  -- rule: never_empty/2
 if session.away == '1' then
@@ -104,10 +126,7 @@ end
 
 -- Return a room's running number at a position; nil: nobody can know it any more. `n`, `p`: of the first entry after it.
 local function number_at(room, joined, position, n, p)
-  local known = progress[room]
-  if known
-    and known[1] >= joined.join  -- rule: count_from_join
-    and known[1] <= position then return known[2] end
+  if counted[room] then return counted[room][2] end
   if position <= joined.join then return joined.n end
   if p and p <= position then return n - 1 end
   local before = redis.call('XREVRANGE', log_key(room), text(position), '-', 'COUNT', 1)[1]
@@ -117,53 +136,70 @@ local function number_at(room, joined, position, n, p)
   return nil
 end
 
--- Find the first entry of a room after the position, and add the gap before it, if there is one. Return a cursor that
--- begins with that entry; its `entries` are nil if the entry is only known from `ahead`.
+-- Find the first entry of a room after the position, and add the gap before it, if there is one. Return a reader that
+-- begins with that entry; its `entries` are nil if only the entry's offset is known.
 local gaps, read_after, conditional, now, source, peeked = {}, {}, {}, microseconds(), 'logs', 0
 local function find_first(room)
   local joined = session.rooms[room]
   local from = math.max(after, joined.join)
   local meta = redis.call('HMGET', meta_key(room), 'n', 'last', 'base', 'odd')
   if not meta[2] or tonumber(meta[2]) <= from then return nil end
-  local first, number, p, entry
-  if ahead[room] and ahead[room][1] > from then
-    first, number, p = unpack(ahead[room])
-  else
-    entry = redis.call('XRANGE', log_key(room), '(' .. text(from), '+', 'COUNT', 1)[1]
-    if entry then
-      first, number, p = tonumber(entry_offset(entry)), tonumber(entry[2][2]), tonumber(entry[2][4])
-      local size = #entry[2][8]
-      if size > LONG_BODY then ahead[room], peeked = { first, number, p }, peeked + size end
-    end
+  conditional[room] = meta[4] and tonumber(meta[4]) > from
+  local known = counted[room]
+  if known and known[4] then
+    read_after[room] = from
+    return { room = room, at = 1, offset = known[4] }
+  end
+  local entry = redis.call('XRANGE', log_key(room), '(' .. text(from), '+', 'COUNT', 1)[1]
+  local first, number, p
+  if entry then
+    first, number, p = tonumber(entry_offset(entry)), tonumber(entry[2][2]), tonumber(entry[2][4])
   end
   local n = number_at(room, joined, from, number, p)
-  conditional[room] = meta[4] and tonumber(meta[4]) > from
   -- If the room was forgotten in between, the count began anew: numbers from before say nothing about those after.
   if n and n < tonumber(meta[3]) then n = tonumber(meta[3]) end
   local n_before = first and number - 1 or tonumber(meta[1])
+  local reported_to = known and known[3] or 0
   if n ~= n_before then  -- rule: heal_gap, final_gap
-    local known = progress[room]
-    local start = math.max(from, known and known[3] or 0)
+    local start = math.max(from, reported_to)
     local before = first or head + 1
     local cut_up_to = p or tonumber(meta[2])
     local reason = cut_up_to < now - tonumber(ARGV[6]) and 'expired' or 'overflow'
     local dropped = n and not conditional[room] and text(n_before - n) or ''  -- rule: n_gap
     gaps[#gaps + 1] = { room, reason, text(start), text(before), dropped }
-    progress[room] = { from, n_before, before - 1 }
+    reported_to = before - 1
+    counted[room] = { from, n_before, reported_to }
   end
   if not first then return nil end
+  local size = #entry[2][8]
+  if size > LONG_BODY then
+    counted[room], peeked = { from, n_before, reported_to, first }, peeked + size
+  end
   read_after[room] = from
-  return { room = room, entries = entry and { entry }, at = 1, offset = first }
+  return { room = room, entries = { entry }, at = 1, offset = first }
+end
+
+local function store_gaps_reported_to()
+  if #gaps == 0 then return end
+  for _, gap in ipairs(gaps) do gaps_reported_to = math.max(gaps_reported_to, gap[4] - 1) end
+  redis.call('HDEL', key, 'progress')                            -- a removal first: passes when Redis is full
+  redis.call('HSET', key, 'told', text(gaps_reported_to))
+end
+
+-- Return a batch after which more is left.
+local function batch(position, messages)
+  store_gaps_reported_to()
+  local following = next_cursor()  -- rule: lost_answer/2
+  return { '', text(position), gaps, messages, source, text(now), following }
 end
 
 local heap = {}
 for room in pairs(session.rooms) do
   heap[#heap + 1] = find_first(room)
   if peeked > MOST_PEEKED then
-    -- Too much for one run: nothing is handed out, and the node asks from the same position again.
-    redis.call('HDEL', key, 'progress')                          -- a removal first: passes when Redis is full
-    save({ at = after, rooms = saved.rooms, ahead = cmsgpack.pack(ahead) })
-    return { '', text(after), {}, {}, 'part', text(now) }
+    -- Too much for one run: no message is handed out, and the node asks for the next batch from the same position.
+    source = 'part'
+    return batch(after, {})
   end
 end
 
@@ -173,8 +209,7 @@ end
 -- that a log still has from before the loss are not lost.
 for i = #resets, 1, -1 do
   local from, before, since, spare = unpack(resets[i])
-  local name = '\n' .. text(before)                               -- in `progress`: no room has such a name
-  if not progress[name] then
+  if not reported[text(before)] then
     for room, joined in pairs(session.rooms) do
       local kept = redis.call('XREVRANGE', log_key(room), text(before - 1), '-', 'COUNT', 1)[1]
       local start = math.max(from, since, joined.join, kept and tonumber(entry_offset(kept)) or 0)
@@ -183,7 +218,7 @@ for i = #resets, 1, -1 do
         source = 'part'
       end
     end
-    progress[name] = { after, 0, 0 }
+    reported[text(before)] = true
   end
 end
 
@@ -192,7 +227,7 @@ local messages, bytes, position, full, passed_over = {}, 0, after, false, 0
 local function hand_out(room, entry)
   local body = entry[2][8]
   local offset = entry_offset(entry)
-  local known = progress[room]
+  local known = counted[room]
   if conditional[room] and not meant_for(session.client, entry, now) then  -- rule: echo_in_log
     source = 'part'
     if passed_over >= MOST_PASSED_OVER then
@@ -200,60 +235,57 @@ local function hand_out(room, entry)
       return false
     end
     passed_over = passed_over + cost(body)
-    position = tonumber(offset)
-    progress[room] = { position, tonumber(entry[2][2]), known and known[3] or 0 }
-    return true
-  end
-  if #messages == most_messages or (bytes + #body > most_bytes and #messages > 0) then
+  elseif #messages == most_messages or (bytes + #body > most_bytes and #messages > 0) then
     full = true
     return false
+  else
+    bytes = bytes + #body
+    messages[#messages + 1] = { room, offset, entry[2][2], entry[2][6], body }
   end
-  bytes = bytes + #body
-  messages[#messages + 1] = { room, offset, entry[2][2], entry[2][6], body }
   position = tonumber(offset)
-  progress[room] = { position, tonumber(entry[2][2]), known and known[3] or 0 }
+  counted[room] = { position, tonumber(entry[2][2]), known and known[3] or 0 }
   return true
 end
 
--- Up to the boundary: the logs, merged by offset. There is a cursor for each room, in a heap with the smallest offset on
--- top. A cursor begins with the entry that is known, and reads more in chunks that grow: rooms can be many, and entries long.
+-- Up to the boundary: the logs, merged by offset. There is a reader for each room, in a heap with the smallest offset on
+-- top. A reader begins with the entry that is known, and reads more in chunks that grow: rooms can be many, and entries long.
 local function sink(i)
-  local cursor = heap[i]
+  local reader = heap[i]
   while true do
     local child = 2 * i
     if heap[child + 1] and heap[child + 1].offset < heap[child].offset then child = child + 1 end
-    if not heap[child] or heap[child].offset >= cursor.offset then break end
+    if not heap[child] or heap[child].offset >= reader.offset then break end
     heap[i], i = heap[child], child
   end
-  heap[i] = cursor
+  heap[i] = reader
 end
 
 for i = math.floor(#heap / 2), 1, -1 do sink(i) end
 while heap[1] and heap[1].offset <= boundary do
-  local cursor = heap[1]
-  local entry = cursor.entries and cursor.entries[cursor.at]
+  local reader = heap[1]
+  local entry = reader.entries and reader.entries[reader.at]
   if not entry then
     -- Known from an earlier batch, and its turn has come. If it was cut since, that is a gap.
-    ahead[cursor.room] = nil
-    cursor = find_first(cursor.room)
-  elseif not hand_out(cursor.room, entry) then
+    counted[reader.room][4] = nil
+    reader = find_first(reader.room)
+  elseif not hand_out(reader.room, entry) then
     break
   else
-    if not cursor.entries[cursor.at + 1] then
-      local count = math.min(2 * #cursor.entries, 20)
-      cursor.entries = redis.call('XRANGE', log_key(cursor.room), '(' .. entry[1], text(boundary), 'COUNT', count)
-      cursor.at = 0
+    if not reader.entries[reader.at + 1] then
+      local count = math.min(2 * #reader.entries, 20)
+      reader.entries = redis.call('XRANGE', log_key(reader.room), '(' .. entry[1], text(boundary), 'COUNT', count)
+      reader.at = 0
     end
-    cursor.at = cursor.at + 1
-    local following = cursor.entries[cursor.at]
+    reader.at = reader.at + 1
+    local following = reader.entries[reader.at]
     if following then
-      cursor.offset = tonumber(entry_offset(following))
+      reader.offset = tonumber(entry_offset(following))
     else
-      cursor = nil
+      reader = nil
     end
   end
-  heap[1] = cursor or heap[#heap]
-  if not cursor then heap[#heap] = nil end
+  heap[1] = reader or heap[#heap]
+  if not reader then heap[#heap] = nil end
   if heap[1] then sink(1) end
 end
 
@@ -270,8 +302,8 @@ if has_inbox and not full then
       local from = read_after[room]  -- rule: gen_in_key/2, replay_filters/1
       if from and tonumber(offset) > math.max(from, position) then
         local entry = redis.call('XRANGE', log_key(room), offset, offset, 'COUNT', 1)[1]
-        if not entry and ahead[room] then
-          ahead[room] = nil
+        if not entry and counted[room] and counted[room][4] then
+          counted[room][4] = nil
           find_first(room)                                       -- it was cut since an earlier batch has seen it
         end
         if entry and not hand_out(room, entry) then break end
@@ -284,13 +316,8 @@ if has_inbox and not full then
   if full and handed_out > 0 then redis.call('LTRIM', session.inbox, handed_out, -1) end
 end
 
-redis.call('HDEL', key, 'progress')                              -- a removal first, here too
-for _, gap in ipairs(gaps) do gaps_reported_to = math.max(gaps_reported_to, gap[4] - 1) end
-if #gaps > 0 then redis.call('HSET', key, 'told', text(gaps_reported_to)) end
-if full then
-  save({ at = position, rooms = cmsgpack.pack(progress), ahead = cmsgpack.pack(ahead) }, saved)
-  return { '', text(position), gaps, messages, source, text(now) }
-end
+if full then return batch(position, messages) end
 
+store_gaps_reported_to()
 go_live()
-return { text(head), text(position), gaps, messages, source, text(now) }
+return { text(head), text(position), gaps, messages, source, text(now), '' }

@@ -12,7 +12,8 @@
 --   p:<room>               from a park on: '<the room's newest offset>:<its number>' at the park
 --   reset, told            the offsets between which its client has seen more than Redis has; the end of the gaps that
 --                          were reported
---   progress               how far a replay has come
+--   progress               written by earlier versions. Scripts remove it, or try to, where their first write has to be a
+--                          removal: after that the others pass when Redis is full
 
 -- Milliseconds after which an owned session expires if nobody renews it, because every node has died.
 local function owned_life(session) return 3 * tonumber(session.life) end

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from tests.chaos.drill import LATE, Drill, Scene
-from tests.chaos.history import Got, Leaving
+from tests.chaos.history import Joined, Joining, Leaving
 from tests.support.times import UNIT
 
 
@@ -128,18 +128,27 @@ async def left_unheard(d: Drill) -> None:
 
 
 async def count_from_join(d: Drill) -> None:
-    """It leaves a room and joins it again while the rest of its replay is slow to come."""
+    """It is slow amid its replay, and leaves a room and joins it again before it reads on."""
     m = await d.client("A", "B")
     await d.go(m)
-    await d.say("A", *["B"] * 60)
+    await d.say("A", *["B"] * 3)
+    await d.say(*["B"] * 60, pad=200_000)
     d.wire.late["commands", "down"] = LATE / 2
     await d.back(m)
-    await d.until(lambda: any(isinstance(event, Got) for event in m.record.events))
-    await m.leave("A")
-    await d.say("A")
-    await m.join("A")
-    await d.say("A")
+    d.door.stall("down")
     d.wire.late.clear()
+    await asyncio.sleep(2 * LATE)  # until its socket is full
+    leaving = asyncio.create_task(m.leave("A"))
+    await d.until(lambda: not d.redis.hexists(d.session(m), "r:A"))
+    await d.say("A")
+    joining = asyncio.create_task(m.ask("subscribe", room="A"))
+    await d.until(lambda: d.redis.hexists(d.session(m), "r:A"))
+    await d.say("A")
+    d.door.flow("down")
+    await leaving
+    m.record.add(Joining("A"))
+    m.record.add(Joined("A", int((await joining)["offset"])))
+    m.rooms.add("A")
 
 
 _SLOW = {"max_payload": 1_000_000, "ping_timeout": 20 * UNIT, "log_length": 1000}
@@ -155,5 +164,5 @@ SCENES = {
     "left_unheard": Scene(left_unheard, _SLOW),
     "lost_join": Scene(lost_join),
     "passed_join": Scene(passed_join),
-    "count_from_join": Scene(count_from_join, {"replay_count": 2}),
+    "count_from_join": Scene(count_from_join, {**_SLOW, "replay_count": 2}),
 }

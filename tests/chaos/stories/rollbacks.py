@@ -10,6 +10,7 @@ from typing import Any
 from tests.chaos.bare import Bare
 from tests.chaos.cluster import free_port
 from tests.chaos.drill import LATE, Drill, Scene, Story
+from tests.chaos.history import Got
 from tests.support.raw import Raw
 from tests.support.times import UNIT
 
@@ -108,6 +109,29 @@ async def lost_for_good(d: Drill) -> None:
     await d.cluster.ready()
 
 
+async def cursor_void(d: Drill) -> None:
+    """It is amid catching up when the promoted replica lacks what it has got; the numbers of that are given out again."""
+    m = await d.client("A", "B")
+    await d.say("A")
+    await d.heard(m)
+    await d.fill(m, "B")
+    async with d.cluster.failover():
+        await d.say("A", "A")
+        await d.say(*["B"] * 10, pad=200_000)
+        d.wire.late["commands", "down"] = LATE / 2
+        d.door.flow("down")
+        await d.until(lambda: sum(e.room == "A" for e in m.record.events if isinstance(e, Got)) > 1)
+        d.wire.refuse = True
+    d.wire.late.clear()
+    await d.ready(hub=1)
+    await d.say("A")
+    d.wire.refuse = False
+    await d.cluster.ready()
+    await d.heard(m)
+    counted = [gap for gap in d.gaps(m) if gap.dropped is not None]
+    d.expect(not counted, f"nobody can count what the lost primary alone had: {counted}")
+
+
 async def before_reset(d: Drill) -> None:
     """It is away for more than a batch, and hub 1 has acknowledged what the lost primary alone had."""
     m = await gone(d)
@@ -158,6 +182,7 @@ SCENES = {
     "each_loss": _scene(each_loss),
     "told_once": _scene(told_once),
     "lost_for_good": _scene(lost_for_good, log_length=3, replay_count=1),
+    "cursor_void": _scene(cursor_void, replay_count=1, replay_memory=0),
     "before_reset": _scene(before_reset, replay_count=1),
     "takes_count": _scene(takes_count),
     "serials_are_times": _scene(serials_are_times),

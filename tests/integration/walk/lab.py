@@ -105,7 +105,8 @@ class Raw:
         return reply
 
     def call(self, *command: Any) -> Any:
-        self.send(hiredis.pack_command(tuple(str(word) for word in command)))
+        words = (word if isinstance(word, bytes) else str(word) for word in command)
+        self.send(hiredis.pack_command(tuple(words)))
         return self.receive()
 
     def close(self) -> None:
@@ -429,7 +430,9 @@ class Lab:
         if request[0] == b"EVALSHA":
             keys = int(request[2])
             name = self._names[request[1].decode()]
-            self.script_ran(node, name, [word.decode() for word in request[3 + keys :]], reply)
+            # A replay's cursor is no text.
+            args = [word.decode(errors="replace") for word in request[3 + keys :]]
+            self.script_ran(node, name, args, reply)
 
     def script_ran(self, node: str, name: str, args: list[str], reply: Any) -> None:
         """For those who keep a record."""

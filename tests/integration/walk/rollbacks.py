@@ -176,6 +176,29 @@ def lost_for_good(s: Scene) -> None:
     lose(s, past)
 
 
+def cursor_void(s: Scene) -> None:
+    """What was counted amid catching up says nothing of the numbers that Redis gives out a second time."""
+    s.come(s.js1, s.n0)
+    s.join(s.js1, "A", "B")
+    s.hear("A")
+    s.go(s.js1)
+    slow = ("n0 commands",)
+    s.come(s.js1, s.n0, *slow)
+    wire = s.wire(s.n0, "commands")
+    s.lab.do(wire.execute)  # the claim
+    s.flow(*slow)
+    past = s.lab.remember()
+    s.hear("A", "A", "B", "B", kept=slow)
+    for _ in range(2):
+        s.lab.do(wire.execute)  # two batches: two messages of A
+        s.flow(*slow)
+    s.lab.forget(past)
+    say(s, "A")  # the second message of A again
+    notice(s)
+    if any(gap[3] is not None for gap in s.js1.gaps):
+        raise Bad(f"nobody can count what Redis has lost: {s.js1.gaps}")
+
+
 def before_reset(s: Scene) -> None:
     """What came before a loss that is told comes, in this batch or another one."""
     gather(s, "A")
@@ -222,6 +245,7 @@ SCENES: dict[str, tuple[Story, dict[str, Any]]] = {
     "each_loss": (each_loss, _LONG),
     "told_once": (told_once, _LONG),
     "lost_for_good": (lost_for_good, {"log_length": 3, "replay_count": 1}),
+    "cursor_void": (cursor_void, {**_LONG, "replay_count": 1}),
     "before_reset": (before_reset, {"replay_count": 1}),
     "takes_count": (takes_count, _LONG),
     "serials_are_times": (serials_are_times, _LONG),

@@ -68,7 +68,12 @@ _SWITCHES: dict[str, Switch | tuple[Switch, ...]] = {
     "ttl_connected": on(3, DROP),
     "buffer_replay": DROP,
     # -- found while these tests were written, beyond the model
-    "lost_answer": substitute("if .* then", "if _ == 1 then"),
+    # Merged: what was reported goes to the node and comes back from it; off: the script believes that each answer arrives.
+    "lost_answer": (
+        value("redis.call('HGET', key, 'progress') or ''"),
+        append("redis.call('HSET', key, 'progress', following)"),
+    ),
+    "cursor_void": substitute(r"(cursor is not None) and .*:$", r"\1:"),
     "swept_owner": append("redis.call('HDEL', session_key(client), 'owner')"),
     "left_deaf": DROP,
     "lost_join": substitute(r"\band .* then", "then"),

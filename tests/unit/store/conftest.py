@@ -11,7 +11,7 @@ import pytest
 from hub.message import encode, meta
 from hub.redis.bus import Messages
 from hub.settings import Settings
-from hub.store.results import ReplayBatch, SessionClaim
+from hub.store.results import ReplayBatch, ReplayCursor, SessionClaim
 from hub.store.store import Store
 from tests.support.publishing import OnPublished
 from tests.support.redis import RedisServer
@@ -89,13 +89,16 @@ class Node:
             await self.store.sessions.subscribe(claimed.client_id, connection, room, known=False)
 
     async def all(
-        self, client: str, connection: str, after: int
+        self, client: str, connection: str, after: int, cursor: ReplayCursor | None = None
     ) -> tuple[list[int], list[ReplayBatch]]:
         """Replay to the end; return the offsets handed out, and the batches."""
         offsets: list[int] = []
         batches: list[ReplayBatch] = []
         while not batches or batches[-1].live_from is None:
-            batches.append(await self.store.sessions.replay(client, connection, after))
+            cursor = batches[-1].cursor if batches else cursor
+            batches.append(
+                await self.store.sessions.replay(client, connection, after, cursor=cursor)
+            )
             offsets += [message.offset for message in batches[-1].messages]
             after = batches[-1].position
             assert len(batches) < 1000

@@ -96,6 +96,25 @@ async def test_sessions_go_on(full, server):
     await node.store.leases.sweep()
 
 
+async def test_a_replay_goes_on(start, server):
+    """A later batch, too, stores up to where gaps are reported."""
+    node = await start(replay_count=1)
+    claimed = await node.claim("c")
+    await node.join(claimed, "c", "A", "B")
+    await node.publish_all([("A", 1), ("A", 2), ("B", 3)])
+    replay = node.store.sessions.replay
+    first = await replay(claimed.client_id, "c", claimed.position)
+    server.client.delete("t:{0}:room:B:log")
+    server.client.config_set("maxmemory", 1)
+    try:
+        second = await replay(claimed.client_id, "c", first.position, cursor=first.cursor)
+    finally:
+        server.client.config_set("maxmemory", 0)
+    assert [gap.room for gap in second.gaps] == ["B"]
+    told = server.client.hget(f"t:{{0}}:session:{claimed.client_id}", "told")
+    assert int(told) == second.gaps[0].before - 1
+
+
 async def test_nodes_live_on(full, server):
     """They renew their leases, and one that had lapsed is told so: nobody takes them for dead and parks everybody."""
     node, live, _ = full

@@ -78,6 +78,8 @@ class Session(RuleBasedStateMachine):
         # each room: all that it heard behind an offset. `gone`: it has noticed that the connection is.
         self.live = self.gone = False
         self.sent = self.first = int(answer[5])
+        # What the node has to send with its next replay call.
+        self.cursor = b""
         self.bus: list[tuple[str, int]] | None = []
         self.memory: dict[str, tuple[int, list[int]]] = {}
         # Room -> join; up to where its node has told this connection of gaps; what was published since the join; which of
@@ -129,7 +131,10 @@ class Session(RuleBasedStateMachine):
         if not late:
             self.hear(len(self.bus or ()))
 
-    @rule(what=st.sampled_from(["wait", "expire", "lose_inbox", "lose_bus", "forget"]), room=ROOM)
+    @rule(
+        what=st.sampled_from(["wait", "expire", "lose_inbox", "lose_bus", "forget", "void_cursor"]),
+        room=ROOM,
+    )
     def fail(self, what: str, room: str) -> None:
         getattr(self, what)(room)
 
@@ -150,6 +155,10 @@ class Session(RuleBasedStateMachine):
         self.bus = None
         self.memory.clear()
         self.live = False
+
+    def void_cursor(self, _: str) -> None:
+        """Redis has changed, without a loss: the node sends no cursor, and what was reported may be reported again."""
+        self.cursor = b""
 
     def forget(self, room: str) -> None:
         """The node forgets the older half of what it remembers of a room."""
@@ -192,7 +201,7 @@ class Session(RuleBasedStateMachine):
         answer = self.claim(self.client, self.generation, self.secret, given)
         assert answer[0] == "pid"
         assert int(answer[5]) == offset
-        self.sent = offset
+        self.sent, self.cursor = offset, b""
         self.told.clear()
         self.live = self.gone = False
         if elsewhere:
@@ -215,12 +224,12 @@ class Session(RuleBasedStateMachine):
     def ask(self, silent: set[str], *, lost: bool) -> None:
         lows = {room: self.memory[room][0] for room in sorted(set(self.memory) - silent)}
         reply = self.run(
-            "replay", self.client, self.owner, self.sent, self.batch, 10**6, AGE * 10**6, self.sent,
+            "replay", self.client, self.owner, self.sent, self.batch, 10**6, AGE * 10**6, self.sent, self.cursor,
             *[word for pair in lows.items() for word in pair],
         )  # fmt: skip
         if lost:
             return
-        live, position, gaps, messages, how, _ = reply
+        live, position, gaps, messages, how, _, self.cursor = reply
         if how == b"cache":
             assert live
             assert not gaps

@@ -674,28 +674,30 @@ async def test_what_is_cut_during_a_replay_is_told_on_its_own(start):
     batch = await node.store.sessions.replay(claimed.client_id, "c", claimed.position)
     assert [(gap.before, gap.dropped) for gap in batch.gaps] == [(first[2], 2)]
     more = await node.publish_all([("A", i) for i in range(3)])
-    batch = await node.store.sessions.replay(claimed.client_id, "c", batch.position)
+    batch = await node.store.sessions.replay(
+        claimed.client_id, "c", batch.position, cursor=batch.cursor
+    )
     assert [(g.after, g.before, g.dropped) for g in batch.gaps] == [(first[2] - 1, first[5], 3)]
-    got, batches = await node.all(claimed.client_id, "c", batch.position)
+    got, batches = await node.all(claimed.client_id, "c", batch.position, batch.cursor)
     assert got == [first[5], *more]
     assert not any(each.gaps for each in batches)
 
 
 async def test_an_answer_that_was_lost_is_given_again(start):
-    """The same position is asked for twice: gaps and counts are as they were, not believed told."""
+    """The node asks from the same position again, with the cursor that it has: gaps and counts are as they were."""
     node = await start(log_length=4, replay_count=1)
     claimed = await node.claim("c")
     await node.join(claimed, "c", "A", "B")
     await node.store.sessions.park(claimed.client_id, "c", 0, gone=False)
     await node.publish_all([("B", 1), ("B", 2), *[("A", i) for i in range(6)]])
-    client = claimed.client_id
-    lost = await node.store.sessions.replay(client, "c", claimed.position)
-    again = await node.store.sessions.replay(client, "c", claimed.position)
+    client, replay = claimed.client_id, node.store.sessions.replay
+    lost = await replay(client, "c", claimed.position)
+    again = await replay(client, "c", claimed.position)
     assert again.gaps == lost.gaps != []
-    second = await node.store.sessions.replay(client, "c", again.position)
+    second = await replay(client, "c", again.position, cursor=again.cursor)
     assert second.gaps == []
-    third = await node.store.sessions.replay(client, "c", again.position)
-    assert third.gaps == [], "what was told before the lost answer stays told"
+    third = await replay(client, "c", again.position, cursor=again.cursor)
+    assert third.gaps == [], "what was reported before the lost answer stays reported"
     assert [m.offset for m in third.messages] == [m.offset for m in second.messages]
 
 
@@ -712,7 +714,7 @@ async def test_a_room_joined_again_counts_anew(start):
     await node.publish_all([("A", 5), ("A", 6)])
     await node.join(claimed, "c", "A")
     last = await node.publish("A")
-    got, batches = await node.all(client, "c", batch.position)
+    got, batches = await node.all(client, "c", batch.position, batch.cursor)
     assert got[-1] == last
     assert len(got) == 3
     assert not any(each.gaps for each in batches)
@@ -819,14 +821,50 @@ async def test_long_messages_of_many_rooms_are_not_read_in_every_batch(start, se
     server.client.config_resetstat()
     first = await node.store.sessions.replay(claimed.client_id, "c", claimed.position)
     assert calls() == 10
-    assert (first.live_from, first.position) == (None, claimed.position)
-    assert first.messages == first.gaps == []
-    got, batches = await node.all(claimed.client_id, "c", claimed.position)
+    assert (first.live_from, first.position, first.messages) == (None, claimed.position, [])
+    assert len(first.gaps) == (10 if gap else 0)
+    got, batches = await node.all(claimed.client_id, "c", claimed.position, first.cursor)
     assert got == offsets
-    gaps = [gap.room for batch in batches for gap in batch.gaps]
+    gaps = [gap.room for batch in (first, *batches) for gap in batch.gaps]
     assert sorted(gaps) == (sorted(rooms) if gap else [])
     # Each room is seen once, and read on its turn: its messages, and that there are no more.
     assert calls() <= len(rooms) * (6 if gap else 4)
+
+
+async def test_a_cursor_is_bounded(start, server):
+    """It has 64 bytes for each room of the session, however long its name is, and none for one that was left."""
+    node = await start(log_length=1, replay_count=10)
+    # In characters that take four bytes.
+    rooms = [chr(0x1F600 + number) * 200 for number in range(20)]
+    claimed = await node.claim("c")
+    await node.join(claimed, "c", *rooms)
+    long = '"' + "x" * 1500 + '"'
+    await node.publish_all([(room, long) for room in rooms for _ in range(2)])
+    batch = await node.store.sessions.replay(claimed.client_id, "c", claimed.position)
+    assert len(batch.gaps) == len(rooms)
+    assert 40 * len(rooms) < len(batch.cursor.data) < 64 * len(rooms) + 8
+    for room in rooms[:8]:
+        await node.store.sessions.unsubscribe(claimed.client_id, "c", room)
+    batch = await node.store.sessions.replay(
+        claimed.client_id, "c", claimed.position, cursor=batch.cursor
+    )
+    assert batch.gaps == []
+    assert 40 * 12 < len(batch.cursor.data) < 64 * 12 + 8
+    assert "progress" not in server.client.hgetall(key(f"session:{claimed.client_id}"))
+
+
+async def test_a_cursor_is_of_one_redis(node):
+    """After a change of Redis it is not sent: the numbers in it may have been rolled back."""
+    claimed = await node.claim("c")
+    await node.join(claimed, "c", "A")
+    await node.publish_all([("A", i) for i in range(300)])
+    replay, detect = node.store.sessions.replay, node.store.loss_detector.detect
+    batch = await replay(claimed.client_id, "c", claimed.position)
+    assert batch.cursor.data
+    broken = batch.cursor._replace(data=b"no cursor at all")
+    await detect()
+    rest = await replay(claimed.client_id, "c", batch.position, cursor=broken)
+    assert len(rest.messages) == 100
 
 
 @pytest.mark.parametrize("parked", [False, True])
@@ -842,7 +880,7 @@ async def test_what_is_cut_before_its_turn_is_a_gap(start, parked):
     batch = await node.store.sessions.replay(claimed.client_id, "c", claimed.position)
     assert [message.offset for message in batch.messages] == [first]
     more = await node.publish_all([("B", 1), ("B", 2)])
-    got, batches = await node.all(claimed.client_id, "c", batch.position)
+    got, batches = await node.all(claimed.client_id, "c", batch.position, batch.cursor)
     assert got == [second, *more]
     assert len(batches) == 1
     gaps = [gap for each in batches for gap in each.gaps]
