@@ -23,6 +23,8 @@ from tests.support.switches import Mutation
 from tests.support.times import UNIT
 
 COUNT = int(os.environ.get("HUB_WALKS", "200"))
+# Seconds that so many walks may take.
+LIMIT = max(600, COUNT)
 
 # Bounds so small that they are met all the time, and more of what breaks.
 ROUGH: dict[str, Any] = {
@@ -94,7 +96,7 @@ kinds = pytest.mark.parametrize(
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600 * UNIT)
+@pytest.mark.timeout(LIMIT * UNIT)
 @kinds
 def test_walks_keep_the_promises(server: RedisServer, first: int, options: dict[str, Any]) -> None:
     """No loss without a gap, no repeats, order, exact gaps, whatever happens in whatever order."""
@@ -110,7 +112,7 @@ def test_walks_keep_the_promises(server: RedisServer, first: int, options: dict[
 
 
 @pytest.mark.long
-@pytest.mark.timeout(600 * UNIT)
+@pytest.mark.timeout(LIMIT * UNIT)
 @kinds
 def test_more_walks_keep_the_promises(
     server: RedisServer, first: int, options: dict[str, Any]
@@ -119,7 +121,7 @@ def test_more_walks_keep_the_promises(
     walks(server, range(first + COUNT, first + 5 * COUNT), options)
 
 
-@pytest.mark.timeout(600 * UNIT)
+@pytest.mark.timeout(LIMIT * UNIT)
 @settings(
     max_examples=40, deadline=None, database=None, derandomize=True,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
