@@ -39,7 +39,7 @@ class Load:
         """Carry out one command of `bench/load/main.c` and return its answer."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
-        words = (f"{name}={value:g}" for name, value in arguments.items())
+        words = (f"{name}={value:.12g}" for name, value in arguments.items())
         print(command, *words, file=self._process.stdin, flush=True)
         answer = self._process.stdout.readline()
         if not answer:

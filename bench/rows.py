@@ -119,6 +119,12 @@ ROWS = (
         ["node-redis"],
     ),
     Row(
+        "storm_elsewhere",
+        "3,000 clients return to another process, 500 missed messages each",
+        scenarios.storm(clients=3000, missed=500, elsewhere=True),
+        [Target("wrong", "lost or repeated", 0)],
+    ),
+    Row(
         "away",
         "10,000 away clients in one room, one publish",
         scenarios.away(clients=10_000),

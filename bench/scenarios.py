@@ -5,13 +5,13 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 from bench.generator import Load, loading
 from bench.process import resident_kib, settle
-from bench.servers import Choice, Server, running
+from bench.servers import Choice, Server, running, second
 
 Figures = dict[str, float]
 # What the load generator counts and should find none of.
@@ -25,6 +25,9 @@ class Bench:
     server: Server
     load: Load
     faults: dict[str, float]
+    choice: Choice
+    # Ends what was started beside the server, once the load is gone.
+    stack: ExitStack
 
     def __call__(self, command: str, **arguments: float) -> dict[str, Any]:
         """Run a command of the load generator and note its faults."""
@@ -43,6 +46,11 @@ class Bench:
         self.settle()
         return answer
 
+    def move_elsewhere(self) -> None:
+        """Start a second process of the hub on the same Redis; from now on clients connect there."""
+        server = self.stack.enter_context(second(self.server, self.choice))
+        self("move", port=server.port, pid=server.pid)
+
 
 # Starts the row's server afresh and ends it; a scenario may need more than one.
 Begin = Callable[[], AbstractContextManager[Bench]]
@@ -51,13 +59,21 @@ Scenario = Callable[[Begin], Figures]
 
 @contextmanager
 def beginning(name: str, choice: Choice, faults: dict[str, float]) -> Iterator[Bench]:
-    with running(name, choice) as server, loading(server.port, server.pids) as load:
-        yield Bench(server, load, faults)
+    with (
+        running(name, choice) as server,
+        ExitStack() as stack,
+        loading(server.port, server.pids) as load,
+    ):
+        yield Bench(server, load, faults, choice, stack)
 
 
 def costs(answer: dict[str, Any], count: float) -> Figures:
-    """Return what one of `count` cost: the server, its Redis, both; and how busy the load was."""
-    server, store = answer["cpu"][0], sum(answer["cpu"][1:])
+    """Return what one of `count` cost: the server, its Redis, both; and how busy the load was.
+
+    The load's answer counts the server first, then its Redis if it has one, then a second process of the server.
+    """
+    cpu = answer["cpu"]
+    server, store = cpu[0] + sum(cpu[2:]), sum(cpu[1:2])
     each = 1e6 / max(count, 1)
     return {
         "cpu_us": server * each,
@@ -143,8 +159,11 @@ def idle(*, clients: int, seconds: float = 25) -> Scenario:
     return scenario
 
 
-def storm(*, clients: int, missed: int) -> Scenario:
-    """Everybody loses the connection, misses messages, and returns with pid and offset."""
+def storm(*, clients: int, missed: int, elsewhere: bool = False) -> Scenario:
+    """Everybody loses the connection, misses messages, and returns with pid and offset.
+
+    `elsewhere`: to another process of the hub, which was started meanwhile and has served nobody yet.
+    """
 
     def scenario(begin: Begin) -> Figures:
         with begin() as bench:
@@ -153,6 +172,8 @@ def storm(*, clients: int, missed: int) -> Scenario:
             bench("drop")
             bench.settle()
             bench("publish", n=missed)
+            if elsewhere:
+                bench.move_elsewhere()
             bench.settle()
             answer = bench("return")
             figures = costs(answer, answer["received"])

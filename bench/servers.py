@@ -9,7 +9,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -53,6 +53,12 @@ class Choice:
     # A Redis that hubs are given instead of the one that they bring along.
     redis: str | None = None
 
+    def checkout(self, name: str) -> Path:
+        """Return where the hub of this name is started from."""
+        found = self.hub if name == "hub" else self.other
+        assert found is not None
+        return found
+
 
 @contextmanager
 def running(name: str, choice: Choice) -> Iterator[Server]:
@@ -60,8 +66,7 @@ def running(name: str, choice: Choice) -> Iterator[Server]:
     with ExitStack() as stack:
         data = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-")))
         if name in ("hub", "other"):
-            checkout = choice.hub if name == "hub" else choice.other
-            assert checkout is not None
+            checkout = choice.checkout(name)
             if choice.redis:
                 store = stack.enter_context(_redis(data, choice.redis))
                 yield stack.enter_context(_hub(name, checkout, data, store))
@@ -79,6 +84,12 @@ def running(name: str, choice: Choice) -> Iterator[Server]:
         }[name]
         process, line = stack.enter_context(_started(command, PEERS, {}))
         yield Server(name, int(line), process.pid, store, socket)
+
+
+def second(first: Server, choice: Choice) -> AbstractContextManager[Server]:
+    """Start a second process of a running hub, on the same Redis."""
+    assert first.socket is not None
+    return _hub(first.name, choice.checkout(first.name), first.socket.parent, first.redis)
 
 
 @contextmanager

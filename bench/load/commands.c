@@ -124,6 +124,13 @@ static void catch_up(int64_t began, const struct cpu *from, int64_t before) {
     printf(", ");
 }
 
+/* move port= pid=: from now on clients connect to another port, whose process is counted too */
+static void run_move(const char *line) {
+    load.port = argument(line, "port", load.port);
+    cpu_watch(argument(line, "pid", 0));
+    printf("{}\n");
+}
+
 /* return together=: everybody comes back with pid and offset, and is waited for until it has what it missed */
 static void run_return(const char *line) {
     int64_t began = now_ns(), before = total_received();
@@ -266,6 +273,8 @@ bool command_run(const char *line) {
         run_publish(line);
     else if (!strcmp(line, "drop"))
         run_drop();
+    else if (!strncmp(line, "move", 4))
+        run_move(line);
     else if (!strncmp(line, "return", 6))
         run_return(line);
     else if (!strcmp(line, "read"))

@@ -6,6 +6,7 @@
  *   flow window= rate= size= warm= ms=                        publish steadily and measure
  *   publish n= window= size=                                  publish n messages
  *   drop                                                      cut all subscribers off
+ *   move port= pid=                                           clients connect there from now on; its CPU time counts too
  *   return together=                                          they come back for what they missed
  *   read                                                      deaf subscribers read again
  *   idle ms=                                                  only answer pings

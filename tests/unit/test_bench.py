@@ -68,6 +68,9 @@ def test_costs_are_those_of_one() -> None:
         "per_s": 250_000,
         "load_busy": 0.25,
     }
+    assert costs(answer | {"cpu": [2.0]}, 1_000_000)["sum_us"] == 2.0
+    second = costs(answer | {"cpu": [1.5, 0.5, 0.5]}, 1_000_000)
+    assert (second["cpu_us"], second["redis_us"]) == (2.0, 0.5)
 
 
 def test_the_worst_fault_is_told() -> None:
