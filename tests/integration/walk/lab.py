@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import random
 import re
 import socket
@@ -28,6 +29,7 @@ from hub.redis import bus, commands, reconnecting
 from hub.redis.bus import Bus
 from hub.redis.connection import ConnectionListener, GrowingCommand
 from hub.settings import Settings
+from hub.store import store
 from hub.store.scripts import Script, read_all
 from hub.store.server_check import ServerIdentity
 from tests.support.redis import RedisServer
@@ -64,6 +66,13 @@ class Bad(AssertionError):
 
 def fake_time(script: Script) -> Script:
     return Script(script.name, _TIME.sub(_FAKE_TIME, script.text))
+
+
+@functools.cache
+def _scripts(mutation: Mutation | None) -> dict[str, Script]:
+    """Return the product's scripts with time under control and perhaps a rule off."""
+    scripts = (mutation or Mutation()).apply(read_all())
+    return {name: fake_time(script) for name, script in scripts.items()}
 
 
 class Loop(asyncio.SelectorEventLoop):
@@ -297,7 +306,6 @@ class Host:
         self.connections: dict[str, Any] = {}
         self.busy: set[str] = set()
         self.node = Node(lab.settings, f"unix://{name}", name)
-        self.node.store.commands.scripts = lab.scripts
 
     @property
     def runs(self) -> bool:
@@ -367,8 +375,7 @@ class Lab:
                 "anonymous_life": 3000.0, "named_life": 3000.0, "log_age": 3000.0, **settings,
             }
         )  # fmt: skip
-        scripts = (mutation or Mutation()).apply(read_all())
-        self.scripts = {name: fake_time(script) for name, script in scripts.items()}
+        self.scripts = _scripts(mutation)
         self._names = {script.sha: name for name, script in self.scripts.items()}
         self.loop = Loop()
         self.wires: list[Wire] = []
@@ -380,6 +387,7 @@ class Lab:
         self._patch(commands, "connect", self._connect)
         self._patch(bus, "connect", self._connect)
         self._patch(ids, "secrets", self)
+        self._patch(store, "read_all", lambda: self.scripts)
         # A lost connection is made anew at once.
         self._patch(reconnecting, "STEADY", -1.0)
         if mutation is not None:
