@@ -9,9 +9,9 @@ export PATH := $(abspath $(BIN)):$(PATH)
 
 # Every run lists its slowest tests.
 PYTEST   := $(BIN)/python -m pytest --durations=15
-# Two at a time; a worker that has nothing left takes from the other.
+# Two tests at a time. A worker that has nothing left takes tests from the other.
 PARALLEL := -n 2 --dist worksteal
-# What touches Redis, short of the clients' stories.
+# The tests of scripts, connections and rules, which touch Redis most directly.
 REDIS_TESTS := tests/unit/store tests/unit/redis tests/integration/test_rules.py tests/integration/test_bounds.py \
 	tests/integration/test_store_rollback.py
 

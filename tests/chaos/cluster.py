@@ -155,7 +155,7 @@ class Cluster:
         self.down: set[int] = set()
         # Whoever joins, leaves or begins a session passes it.
         self.gate = Gate()
-        # Faults of the way to Redis pass it. A hub that could not start for them closes it, and tries again.
+        # Faults of the way to Redis pass it. A hub that could not start because of them closes it, and tries again.
         self.way = Gate()
         # Clients that can be told to stop reading.
         self.readers: list[Any] = []

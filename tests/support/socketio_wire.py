@@ -20,11 +20,11 @@ SEPARATOR = "\x1e"
 # The types of packets as they stand on the wire: Engine.IO's, and Socket.IO's, which follow Engine.IO's 4.
 OPEN, CLOSE, PING, PONG = "0", "1", "2", "3"
 CONNECT, DISCONNECT, EVENT, ACK, CONNECT_ERROR = "40", "41", "42", "43", "44"
-# What a type is called while its packet has attachments, and without them.
+# The types of packets that have attachments, and back.
 _BINARY = {EVENT: "45", ACK: "46"}
 _PLAIN = {binary: plain for plain, binary in _BINARY.items()}
 
-# What stands between the type of a Socket.IO packet and its JSON.
+# The part of a Socket.IO packet between its type and its JSON.
 _HEAD = re.compile(r"(?:(?P<attachments>\d+)-)?(?:(?P<namespace>/[^,]*),?)?(?P<number>\d*)")
 
 
@@ -70,7 +70,7 @@ def decode(text: str, attachments: Sequence[bytes] = ()) -> Packet:
     if not is_message(text):
         return Packet(text[:1], text[1:])
     head = _HEAD.match(text, 2)
-    assert head is not None  # it matches nothing, too
+    assert head is not None  # the pattern fits the empty text, too
     body = text[head.end() :]
     data = json.loads(body) if body else None
     if attachments:
@@ -126,7 +126,7 @@ class Wire:
         self._attachments: list[bytes] = []
         # How many attachments the packet announces; 0 once all are there.
         self._announced = 0
-        # What the other end is owed.
+        # Packets to be sent in return.
         self._due: list[str] = []
         self._numbers = itertools.count(1)
 
