@@ -825,6 +825,10 @@ class World:
                 continue
             if any(after < offset < before for offset in self.forgotten):
                 continue
+            # A failover has taken back the trimming of the log, and a later connection got some of the gap after all.
+            back = any(after < m.offset < before and m.offset in client.seen for m in due)
+            if back and self.stat["failovers"]:
+                continue
             lost = [m for m in missing if after < m.offset < before]
             kept = [m for m in own if after < m.offset < before]
             if not len(lost) <= dropped <= len(lost) + len(kept):
