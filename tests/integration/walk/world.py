@@ -634,10 +634,10 @@ class World:
             )
 
     def ping(self, connection: Connection) -> None:
+        """Send a ping; like the engine, no second one before the first is answered, as a pong does not say which it answers."""
         assert connection.session is not None
-        if connection.peer.listener is not None and "ping" not in [
-            each[0] for each in connection.peer.out if isinstance(each, tuple)
-        ]:
+        unanswered = ("ping",) in connection.peer.out or ("pong",) in connection.sent
+        if connection.peer.listener is not None and not unanswered:
             connection.peer.listener.on_ping()
             connection.peer.out.append(("ping",))
 
