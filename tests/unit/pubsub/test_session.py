@@ -22,7 +22,7 @@ from hub.pubsub.session_observers import SessionObservers
 from hub.pubsub.sessions import Sessions
 from hub.settings import Settings
 from hub.store.loss_detector import LossDetector
-from hub.store.results import ReplayBatch, ReplayGap, SessionClaim
+from hub.store.results import ReplayBatch, ReplayCursor, ReplayGap, SessionClaim
 from hub.tasks import BackgroundTasks
 from tests.support.times import MS
 
@@ -193,8 +193,11 @@ class Answers:
         self.loss_detector = LossDetector(nothing, nothing, nothing)
         self.sessions = self
         self.calls: list[asyncio.Future[ReplayBatch]] = []
+        # The position and the cursor of each call.
+        self.asked: list[tuple[int, ReplayCursor | None]] = []
 
-    async def replay(self, *_: Any, **__: Any) -> ReplayBatch:
+    async def replay(self, _: str, __: str, after: int, *___: Any, **given: Any) -> ReplayBatch:
+        self.asked.append((after, given["cursor"]))
         self.calls.append(asyncio.get_running_loop().create_future())
         return await self.calls[-1]
 
@@ -248,6 +251,29 @@ async def test_only_a_call_under_way_keeps_what_is_heard(subject):
     await turns()
     assert session.state is SessionState.LIVE
     assert subject.peer.offsets == [11, 12, 13, 14, 15, 16]
+
+
+async def test_a_cursor_goes_with_its_position(subject):
+    """After a lost answer both are those of the batch before; a live session has none."""
+    answers: Any = Answers()
+    tasks = BackgroundTasks()
+    replayer = Replayer(Settings(), answers, answers, answers, tasks)
+    session, cursor = subject.session, ReplayCursor(0, b"counted")
+    replay = tasks.spawn(replayer.replay(session))
+
+    async def answered(number: int) -> None:
+        while len(answers.calls) < number:
+            await asyncio.sleep(0.01)
+
+    await answered(1)
+    answers.calls[0].set_result(ReplayBatch(None, 12, [], [message(12)], cursor=cursor))
+    await answered(2)
+    answers.calls[1].set_exception(Unavailable("the answer is lost"))
+    await answered(3)
+    answers.calls[2].set_result(ReplayBatch(14, 14, [], [message(14)]))
+    await replay
+    assert answers.asked == [(10, None), (12, cursor), (12, cursor)]
+    assert session.replay_cursor is None
 
 
 def test_stale_sessions_do_not_go_live(subject):
