@@ -137,7 +137,8 @@ async def test_the_programs(hub, redis_server, tmp_path):
             assert await program.ends() == 0, program.lines
         for each in both:
             await each.says("news It works")
-    assert (tmp_path / "archive.json").exists()
+        # Written within a second of a message.
+        await eventually((tmp_path / "archive.json").exists)
 
 
 def test_no_block_is_left_out():
