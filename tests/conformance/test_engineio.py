@@ -196,7 +196,7 @@ class TestPolling:
             await asyncio.sleep(30 * UNIT)
 
         first = asyncio.create_task(peer.post(sid, slow()))
-        await until(lambda: peer.engine.connections[sid]._posting is not None)
+        await until(lambda: peer.engine.connections[sid]._abort_post is not None)
         assert (await peer.post(sid, "4b"))[0] == 400
         assert (await peer.poll(sid))[0] == 400
         # The body that is still coming is cut off, not waited for.
