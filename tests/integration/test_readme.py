@@ -9,6 +9,7 @@ import shlex
 import signal
 import sys
 import urllib.request
+import venv
 
 import pytest
 
@@ -24,7 +25,7 @@ README = (ROOT / "README.md").read_text()
 BLOCKS = blocks(README)
 # The address that the README's hub has.
 ADDRESS = "http://127.0.0.1:8000"
-START, JAVASCRIPT, PYTHON, PUBLISH_ONE, PUBLISH_MORE = (
+START, JAVASCRIPT, PYTHON, PUBLISH_ONE, PUBLISH_MORE, INSTALL = (
     block.text.strip() for block in BLOCKS if block.language == "sh"
 )
 
@@ -103,6 +104,30 @@ async def test_the_first_command(tmp_path):
     assert list((tmp_path / "data").iterdir())
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(30 * SOON)
+async def test_the_installation(tmp_path):
+    """In an environment of its own, the wheel gives a hub with its page, and the Python clients."""
+    venv.create(tmp_path / "venv", with_pip=True)
+    environ = {n: v for n, v in os.environ.items() if not n.startswith(("HUB_", "MAKE", "MFLAGS"))}
+    environ["PATH"] = f"{tmp_path / 'venv/bin'}:{environ['PATH']}"
+    environ["PIP_CONSTRAINT"] = str(ROOT / "constraints.txt")
+    *commands, serve = INSTALL.splitlines()
+    for command in commands:
+        async with Program("sh", "-c", command, env=environ) as program:
+            assert await program.ends(20 * SOON) == 0, program.lines
+    async with Program("python", "-c", "import hub.client", cwd=tmp_path, env=environ) as program:
+        assert await program.ends(2 * SOON) == 0, program.lines
+    command = f"exec {serve} --port 0 --drain 0"
+    async with Program("sh", "-c", command, cwd=tmp_path, env=environ, group=True) as program:
+        await eventually(lambda: "listening" in "".join(program.lines), 4 * SOON)
+        url = re.search(r"http://[0-9.:]+", "".join(program.lines))
+        assert url is not None
+        assert await asyncio.to_thread(status, f"{url[0]}/") == 200
+        program.send(signal.SIGINT)
+        await program.ends()
+
+
 def status(url: str) -> int:
     with urllib.request.urlopen(url, timeout=SOON) as answer:
         return int(answer.status)
@@ -144,13 +169,13 @@ async def test_the_programs(hub, redis_server, tmp_path):
 def test_no_block_is_left_out():
     """What these tests do not run is the picture."""
     kinds = [block.language for block in BLOCKS]
-    run = 5 * ["sh"] + 2 * ["python"] + ["html"] + 2 * [""]
+    run = 6 * ["sh"] + 2 * ["python"] + ["html"] + 2 * [""]
     assert sorted(kinds) == sorted([*run, "mermaid"])
 
 
 def test_the_table_of_verbs_is_the_codes():
-    [usage] = [section for section in sections(README) if section.title == "Usage"]
-    table = [row for row in usage.prose if row.startswith("|")]
+    [verbs] = [section for section in sections(README) if section.title == "Verbs"]
+    table = [row for row in verbs.prose if row.startswith("|")]
     found = {
         re.findall(r"\w+", verb)[0]: re.findall(r"\w+", fields)
         for verb, fields, _ in cells("\n".join(table))[1:]

@@ -160,6 +160,16 @@ def test_the_makefile_has_what_the_contract_names():
         assert re.search(rf"^{target}:.* ## ", makefile, re.MULTILINE), target
 
 
+def test_running_asks_for_no_test_tool():
+    """What `make run` installs is `setup` alone, without the extra of the tests."""
+    makefile = (ROOT / "Makefile").read_text()
+    assert re.search(r"^run: setup ##", makefile, re.MULTILINE)
+    stamp = re.search(r"^\$\(RUN_STAMP\):.*\n((?:\t.*\n)+)", makefile, re.MULTILINE)
+    assert stamp is not None
+    assert "'.[client]'" in stamp[1]
+    assert "nodejs" not in stamp[1]
+
+
 # ---------------------------------------------------------------------------- the wheel
 
 
