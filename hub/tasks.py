@@ -47,9 +47,10 @@ class BackgroundTasks:
             log.error("a background task failed", exc_info=error)
 
     def _vital_ended(self, task: asyncio.Task[Any]) -> None:
+        if self.failure is not None or task.cancelled() or task.exception() is None:
+            self._ended(task)
+            return
         self._running.discard(task)
-        if not task.cancelled() and (error := task.exception()) is not None:
-            log.error("a background task failed; the hub ends", exc_info=error)
-            if self.failure is None:
-                self.failure = error
-                self._failed.set()
+        self.failure = error = task.exception()
+        self._failed.set()
+        log.error("a background task failed; the hub ends", exc_info=error)

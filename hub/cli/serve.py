@@ -86,8 +86,8 @@ def option_type(setting: Setting) -> click.ParamType[Any]:
             return click.STRING
 
 
-def run_hub(**options: Any) -> None:
-    """Run the hub with the settings of the options and variables."""
+def run_hub(**options: Any) -> int:
+    """Run the hub with the settings of the options and variables; return the exit status."""
     context = click.get_current_context()
     given = {
         field: value
@@ -105,7 +105,7 @@ def run_hub(**options: Any) -> None:
 
     try:
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-            runner.run(process.serve(settings, announce=print_address))
+            return runner.run(process.serve(settings, announce=print_address))
     except OSError as error:
         if error.errno in LISTEN_ERRORS or isinstance(error, socket.gaierror):
             why = (error.strerror or str(error)).rpartition(": ")[2]

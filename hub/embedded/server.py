@@ -19,6 +19,7 @@ from urllib.parse import quote
 
 from hub.embedded.data_dir import DataDir, EmbeddedServerError
 from hub.settings import Settings
+from hub.tasks import BackgroundTasks
 
 __all__ = ["EmbeddedServer", "EmbeddedServerError"]
 
@@ -56,15 +57,17 @@ KERNEL_WATCHES = sys.platform == "linux"
 class EmbeddedServer:
     """The embedded server: `await start()`, then connect to `url`; `await stop()` at the end.
 
-    Linux ends the server when the thread ends that called `start`: it has to be the event loop's.
+    Linux ends the server when the thread ends that called `start`: it has to be the event loop's. The task that restarts
+    the server is a vital one of `tasks`.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, tasks: BackgroundTasks | None = None) -> None:
         self.data = DataDir(settings.data_dir)
         self._fsync = settings.fsync
         self._process: asyncio.subprocess.Process | None = None
         # The shell that ends the server where the kernel does not.
         self._watchdog: asyncio.subprocess.Process | None = None
+        self._tasks = tasks
         self._watcher: asyncio.Task[None] | None = None
 
     @property
@@ -94,7 +97,8 @@ class EmbeddedServer:
         except BaseException:
             await self.stop()
             raise
-        self._watcher = asyncio.create_task(self._watch(), name="embedded server")
+        tasks = self._tasks or BackgroundTasks()
+        self._watcher = tasks.spawn(self._watch(), vital=True)
 
     async def stop(self) -> None:
         """End the server, which writes its data to the disk, and unlock the data directory."""
@@ -297,7 +301,8 @@ def _signal_group(group: int, kind: signal.Signals) -> None:
 
 
 def _exit_text(status: int | None) -> str:
-    """Return how a process ended: `status 1`, `SIGKILL`."""
-    if status is not None and status < 0:
-        return signal.Signals(-status).name
-    return f"status {status}"
+    """Return how a process ended: `status 1`, `SIGKILL`, `signal 35`."""
+    if status is None or status >= 0:
+        return f"status {status}"
+    known = set(signal.Signals)
+    return signal.Signals(-status).name if -status in known else f"signal {-status}"

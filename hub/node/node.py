@@ -24,12 +24,18 @@ log = logging.getLogger("hub.node")
 class Node(StoreListener):
     """One hub process's share of the hub. `tasks.failure` says what has made it useless, if anything has.
 
-    `node_id` names it in Redis; a random one by default.
+    `node_id` names it in Redis; a random one by default. `tasks`: those of the process, which `stop` ends.
     """
 
-    def __init__(self, settings: Settings, url: str, node_id: str = "") -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        url: str,
+        node_id: str = "",
+        tasks: BackgroundTasks | None = None,
+    ) -> None:
         self.settings = settings
-        self.tasks = BackgroundTasks()
+        self.tasks = BackgroundTasks() if tasks is None else tasks
         self.store = Store(settings, url, self, node_id)
         # Parts of the hub that depend on the turns in sessions' lives register here; there are none yet.
         self.observers = SessionObservers()

@@ -9,11 +9,12 @@ import itertools
 import logging
 import signal
 from collections.abc import AsyncIterator, Callable
+from typing import Any
 
 from hub.api.socketio import SocketIOGateway
 from hub.embedded.server import EmbeddedServer
 from hub.engineio.core.state import CloseCode
-from hub.errors import HubError, Unavailable
+from hub.errors import HubError
 from hub.node.node import Node
 from hub.pubsub.session import Session
 from hub.runtime.app import build_app
@@ -22,6 +23,7 @@ from hub.runtime.file_limit import allowed_connections
 from hub.runtime.http_server import http_server
 from hub.settings import Settings
 from hub.socketio.server import SocketIOServer
+from hub.tasks import BackgroundTasks
 
 log = logging.getLogger("hub.runtime")
 
@@ -33,34 +35,78 @@ FLUSH_TIMEOUT = 1.0
 # Seconds for Redis, at the end, to park a session or to release the lease. Without it, the session's messages are
 # still in the logs, and another process parks it when the lease has run out.
 REDIS_TIMEOUT = 3.0
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+# Exit statuses.
+FAILED, INTERRUPTED = 1, 130
 
 
-async def serve(settings: Settings, *, announce: Callable[[str], None]) -> None:
+async def serve(settings: Settings, *, announce: Callable[[str], None]) -> int:
     """Run a hub until SIGTERM or SIGINT; `announce` is called with its URL once it accepts connections.
 
-    Raises HubError where it cannot start, and when a vital task has failed; OSError where it cannot listen.
+    Return the exit status: 0; FAILED where a vital task failed, which has been logged; INTERRUPTED where SIGINT ended the
+    drain. Raises HubError where the hub cannot start, OSError where it cannot listen.
     """
-    stop_requested = _stop_signal()
-    async with _redis_url(settings) as url:
-        hub = HubProcess(settings, url)
-        async with hub.started(), http_server(hub.app, settings) as port:
-            announce(_http_url(settings.host, port))
-            await hub.wait_until(stop_requested)
-            # Still listening: polling clients that are not drained yet keep making TCP connections.
-            await hub.drain()
-            await hub.release_lease()
-            if hub.node.tasks.failure is not None:
-                raise Unavailable("a background task failed")
+    signals = StopSignals()
+    tasks = BackgroundTasks()
+    try:
+        async with _redis_url(settings, tasks) as url:
+            process = HubProcess(settings, url, tasks)
+            async with process.started(), http_server(process.app, settings) as port:
+                announce(_http_url(settings.host, port))
+                signals.started = True
+                await process.wait_until(signals.stop_requested)
+                signals.stop_requested.set()
+                # Still listening: polling clients that are not drained yet keep making TCP connections.
+                await process.drain()
+                await process.release_lease()
+    except asyncio.CancelledError:
+        if not signals.obeyed:
+            raise
+        signals.obeyed.uncancel()
+        if signals.started:
+            log.warning("stopped before the drain was done")
+            return INTERRUPTED
     log.info("stopped")
+    return 0 if tasks.failure is None else FAILED
+
+
+class StopSignals:
+    """What SIGTERM and SIGINT do to the task that made this object.
+
+    While the hub starts, either of them ends it. Once it serves, the first one begins the drain, and a SIGINT after that
+    ends the drain. A SIGTERM after the first signal changes nothing: some supervisors send both.
+    """
+
+    def __init__(self) -> None:
+        self.stop_requested = asyncio.Event()
+        # True: the hub serves.
+        self.started = False
+        # The task, once a signal has ended it.
+        self.obeyed: asyncio.Task[Any] | None = None
+        self._task = asyncio.current_task()
+        self._loop = asyncio.get_running_loop()
+        for kind in STOP_SIGNALS:
+            self._loop.add_signal_handler(kind, self._on_signal, kind)
+
+    def _on_signal(self, kind: signal.Signals) -> None:
+        if self.started and not self.stop_requested.is_set():
+            self.stop_requested.set()
+        elif not self.started or kind == signal.SIGINT:
+            self.obeyed = self._task
+            assert self.obeyed is not None
+            self.obeyed.cancel()
+            # The next signal ends the process, even if something hangs.
+            for each in STOP_SIGNALS:
+                self._loop.remove_signal_handler(each)
 
 
 @contextlib.asynccontextmanager
-async def _redis_url(settings: Settings) -> AsyncIterator[str]:
+async def _redis_url(settings: Settings, tasks: BackgroundTasks) -> AsyncIterator[str]:
     """Yield the URL of the Redis to use: the one set, or that of the embedded server, which runs meanwhile."""
     if settings.redis_url:
         yield settings.redis_url
         return
-    embedded = EmbeddedServer(settings)
+    embedded = EmbeddedServer(settings, tasks)
     try:
         await embedded.start()
         yield embedded.url
@@ -71,9 +117,9 @@ async def _redis_url(settings: Settings) -> AsyncIterator[str]:
 class HubProcess:
     """The parts of one hub process: the node, Socket.IO on the engine, and the HTTP application."""
 
-    def __init__(self, settings: Settings, redis_url: str) -> None:
+    def __init__(self, settings: Settings, redis_url: str, tasks: BackgroundTasks) -> None:
         self.settings = settings
-        self.node = Node(settings, redis_url)
+        self.node = Node(settings, redis_url, tasks=tasks)
         options = engine_options(settings, allowed_connections(settings.max_connections))
         self.server = SocketIOServer(**dataclasses.asdict(options))
         self.gateway = SocketIOGateway(self.node, self.server)
@@ -102,8 +148,16 @@ class HubProcess:
     async def drain(self) -> None:
         """Admit no new client, park all sessions, and disconnect their clients so that they reconnect elsewhere.
 
-        They are disconnected evenly over `drain` seconds, at least one in each DRAIN_STEP.
+        They are disconnected evenly over `drain` seconds, at least one in each DRAIN_STEP. A drain that is cancelled cuts
+        those that are left.
         """
+        try:
+            await self._drain()
+        except asyncio.CancelledError:
+            await self.server.eio.shutdown(0.0)
+            raise
+
+    async def _drain(self) -> None:
         self.server.eio.admission.refusing = True
         sessions, duration = self.node.sessions, self.settings.drain
         clock = asyncio.get_running_loop().time
@@ -136,14 +190,6 @@ class HubProcess:
         with contextlib.suppress(HubError, TimeoutError):
             async with asyncio.timeout(REDIS_TIMEOUT):
                 await self.node.store.leases.release()
-
-
-def _stop_signal() -> asyncio.Event:
-    """Return an event that SIGTERM and SIGINT set."""
-    stop_requested = asyncio.Event()
-    for kind in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(kind, stop_requested.set)
-    return stop_requested
 
 
 def _http_url(host: str, port: int) -> str:

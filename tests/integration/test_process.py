@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
+import time
 
 import aiohttp
 import pytest
 
 from tests.support.expect import exactly, flow
+from tests.support.hubs import Hub
 from tests.support.proxy import Proxy
 from tests.support.redis import RedisServer
 from tests.support.times import MS, SOON, UNIT, eventually, eventually_true
@@ -74,6 +77,102 @@ async def test_sigint_drains_too(own_hub):
     """Ctrl-C is a SIGTERM typed by hand."""
     hub = await own_hub()
     assert await asyncio.to_thread(hub._end, signal.SIGINT) == 0
+
+
+@pytest.mark.parametrize("kind", [signal.SIGTERM, signal.SIGINT])
+async def test_a_start_ends_at_once_when_asked_to(kind):
+    """Also while Redis accepts the connection and then answers nothing, for which the hub would wait for seconds."""
+    reached = asyncio.Event()
+
+    async def stay_silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        reached.set()
+        await reader.read()
+        writer.close()
+
+    silent = await asyncio.start_server(stay_silent, "127.0.0.1", 0)
+    hub = Hub(f"redis://127.0.0.1:{silent.sockets[0].getsockname()[1]}")
+    try:
+        hub.spawn()
+        await asyncio.wait_for(reached.wait(), 2 * SOON)
+        began = time.monotonic()
+        assert await asyncio.to_thread(hub._end, kind) == 0
+        assert time.monotonic() - began < 2 * UNIT
+        assert "stopped" in hub.log.read_text()
+    finally:
+        silent.close()
+        await asyncio.to_thread(hub.close)
+
+
+async def draining(own_hub, raw):
+    """A hub that has begun a drain of some ten seconds, at Ctrl-C."""
+    hub = await own_hub(drain=60)
+    sockets = [await raw(hub.url) for _ in range(100)]
+    hub.send_signal(signal.SIGINT)
+    await eventually(lambda: any(socket.closed for socket in sockets))
+    return hub, sockets
+
+
+async def test_a_second_ctrl_c_ends_a_drain_at_once(own_hub, raw):
+    """The clients that are left are cut, and the exit status is that of an interrupted program."""
+    hub, sockets = await draining(own_hub, raw)
+    began = time.monotonic()
+    assert await asyncio.to_thread(hub._end, signal.SIGINT) == 130
+    assert time.monotonic() - began < 2 * UNIT
+    await eventually(lambda: all(socket.closed for socket in sockets))
+    assert "stopped before the drain was done" in hub.log.read_text()
+
+
+async def test_a_sigterm_does_not_shorten_a_drain(own_hub, raw):
+    """Supervisors like to send one after the Ctrl-C that has reached the hub already."""
+    hub, sockets = await draining(own_hub, raw)
+    hub.send_signal(signal.SIGTERM)
+    hub.send_signal(signal.SIGTERM)
+    await asyncio.sleep(UNIT)
+    assert hub.running
+    assert not all(socket.closed for socket in sockets)
+    assert await asyncio.to_thread(hub._end, signal.SIGINT) == 130
+
+
+async def failed(hub: Hub, fault: str) -> list[str]:
+    """Wait until a hub has ended by a fault of its own; return the lines of its log with the fault in them."""
+    await eventually(lambda: not hub.running, 2 * SOON)
+    assert hub._process.returncode == 1
+    return [line for line in hub.log.read_text().splitlines() if fault in line or "failed" in line]
+
+
+async def test_the_failure_that_ends_a_hub_is_logged_once(own_redis):
+    """With what it was and where; the exit status says the rest."""
+    fault = """
+from hub.cli.main import main
+from hub.node.maintenance import Maintenance
+async def sweep(self):
+    raise RuntimeError("a fault for the test")
+Maintenance.sweep = sweep
+main()
+"""
+    hub = Hub(own_redis.url, "x", main=("-c", fault), lease=UNIT)
+    await asyncio.to_thread(hub.start)
+    (line,) = await failed(hub, "a fault for the test")
+    assert 'error="RuntimeError: a fault for the test" at=' in line
+    hub.close()
+
+
+async def test_a_hub_that_cannot_watch_its_embedded_server_ends(tmp_path):
+    """It says why; it does not go on with a server that nobody would restart."""
+    fault = """
+from hub.cli.main import main
+from hub.embedded.server import EmbeddedServer
+async def restart(self, pause):
+    raise RuntimeError("a fault for the test")
+EmbeddedServer._restart = restart
+main()
+"""
+    hub = Hub(main=("-c", fault), data_dir=tmp_path / "data")
+    await asyncio.to_thread(hub.start)
+    os.kill(int((tmp_path / "data" / "redis.lock").read_text()), signal.SIGKILL)
+    (line,) = await failed(hub, "a fault for the test")
+    assert "a background task failed; the hub ends" in line
+    hub.close()
 
 
 def test_a_redis_that_evicts_is_refused(start_hub):

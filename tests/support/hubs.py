@@ -95,6 +95,11 @@ class Hub:
         """Send SIGTERM and return the exit code."""
         return self._end(signal.SIGTERM)
 
+    def send_signal(self, kind: signal.Signals) -> None:
+        """Send the process a signal, and do not wait."""
+        assert self._process
+        self._process.send_signal(kind)
+
     def freeze(self) -> None:
         """Stop the process in its tracks (SIGSTOP): its connections stay open and nothing moves."""
         assert self._process

@@ -25,7 +25,7 @@ IMPORTS_ONLY = {
     "settings": {"errors", "model"},
     "engineio": {"model", "settings", "tasks"},
     "redis": {"errors"},
-    "embedded": {"errors", "settings"},
+    "embedded": {"errors", "settings", "tasks"},
     "client": {"errors", "model"},
 }
 

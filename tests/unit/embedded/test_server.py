@@ -26,6 +26,7 @@ from hub.embedded.data_dir import MAX_SOCKET_PATH, DataDir
 from hub.embedded.server import EmbeddedServer, EmbeddedServerError
 from hub.errors import HubError
 from hub.settings import Settings
+from hub.tasks import BackgroundTasks
 from tests.support.times import MS, UNIT
 
 PATIENCE = 20 * UNIT
@@ -255,6 +256,38 @@ def answers(url: str) -> bool:
         return ask(url, "PING") == b"+PONG\r\n"
     except OSError:
         return False
+
+
+async def test_a_server_that_ends_by_a_signal_without_a_name_is_restarted(where, caplog):
+    """Python knows no name for most of the real-time signals."""
+    async with running(where) as server:
+        before = server.process_id
+        assert before is not None
+        os.kill(before, signal.SIGRTMIN + 1)
+        await eventually(lambda: server.process_id not in (None, before), "another server")
+        await eventually(lambda: answers(server.url), "its answer")
+    (ended,) = (r for r in caplog.records if "the embedded server ended" in r.message)
+    assert ended.exit == f"signal {signal.SIGRTMIN + 1}"
+
+
+async def test_a_watcher_that_fails_is_reported(where, caplog):
+    """To the tasks that it is a vital one of: they end the hub."""
+    tasks = BackgroundTasks()
+    server = EmbeddedServer(Settings(data_dir=str(where)), tasks)
+
+    async def fail(_: float) -> float:
+        raise ZeroDivisionError
+
+    server._restart = fail
+    await server.start()
+    try:
+        assert server.process_id is not None
+        os.kill(server.process_id, signal.SIGKILL)
+        await asyncio.wait_for(tasks.wait_failed(), PATIENCE)
+        assert isinstance(tasks.failure, ZeroDivisionError)
+        assert "the hub ends" in caplog.text
+    finally:
+        await server.stop()
 
 
 async def test_restarts_are_logged_without_a_flood(where, caplog, monkeypatch):
