@@ -10,8 +10,10 @@ import re
 from collections.abc import Mapping
 from ipaddress import IPv4Network, IPv6Network
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
 import msgspec
+import msgspec.inspect
 from msgspec import Meta
 
 from hub.errors import BadRequest
@@ -164,8 +166,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     of 64 bits counts as one address. 0 means no limit."""
 
     events_per_second: Annotated[Count, _unit("packets a second")] = 100_000
-    """One connection may send this many Engine.IO packets a second. If it sends more, the hub reads
-    it more slowly."""
+    """One connection may send this many Engine.IO packets a second, and as many at once. If it sends
+    more, the hub reads it more slowly."""
 
     # What is in progress is what everybody's next publish waits for.
     pending_verbs: Verbs = 200
@@ -256,9 +258,12 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     """The hub logs messages of this level, or more severe ones, on standard error."""
 
+    log_format: Literal["text", "json"] = "text"
+    """A line of the log is text with fields as `key=value`, or one JSON object."""
+
     def __post_init__(self) -> None:
         if self.buffer_low >= self.buffer_high:
-            raise ValueError("buffer_low must be below buffer_high")
+            raise ValueError(f"buffer_low: it must be below HUB_BUFFER_HIGH ({self.buffer_high})")
         _ = self.origins, self.proxies  # now, and not when half of the hub has been started
 
     @property
@@ -287,6 +292,13 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         return max(self.log_age, 2 * life) + life + min(life, 60.0)  # rule: numbers_last
 
 
+def without_password(url: str) -> str:
+    """Return the URL with `***` instead of its password, which stands before the host or in the query."""
+    password = urlsplit(url).password
+    url = url.replace(f":{password}@", ":***@") if password else url
+    return re.sub(r"(?<=password=)[^&#]*", "***", url)
+
+
 def _words(text: str) -> list[str]:
     return [word.strip() for word in text.split(",") if word.strip()]
 
@@ -310,10 +322,18 @@ def _network(text: str) -> IPv4Network | IPv6Network:
         raise ValueError(f"trusted_proxies: {text!r} is no address or network") from None
 
 
+# The settings that take one of a few words.
+_WORDS = frozenset(
+    field.name
+    for field in msgspec.inspect.type_info(Settings).fields  # type: ignore[attr-defined]
+    if isinstance(field.type, msgspec.inspect.LiteralType)
+)
+
+
 def load(environ: Mapping[str, str], **given: Any) -> Settings:
     """Return the settings: `given` (None: not given) wins over `HUB_*` variables, those over defaults.
 
-    Raises BadRequest, naming the setting and the bound that it breaks.
+    Words that a setting lists as its values are taken in capitals too. Raises BadRequest, naming the setting and the bound that it breaks.
     """
     values: dict[str, Any] = {}
     for name in Settings.__struct_fields__:
@@ -321,6 +341,8 @@ def load(environ: Mapping[str, str], **given: Any) -> Settings:
             values[name] = given[name]
         elif (text := environ.get(f"HUB_{name.upper()}")) is not None:
             values[name] = text
+    for name in _WORDS & values.keys():
+        values[name] = str(values[name]).lower()
     try:
         return msgspec.convert(values, Settings, strict=False)
     except msgspec.ValidationError as error:

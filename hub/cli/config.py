@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
 import itertools
 import os
-import re
 import textwrap
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -18,6 +18,14 @@ from hub.errors import BadRequest
 
 DEFAULTS = settings.Settings()
 SCHEMES = ("redis", "rediss", "unix")
+# The beginnings of msgspec's own words about a value.
+MSGSPEC_WORDS = ("Expected ", "Invalid ", "Number ")
+# Variables with these beginnings are no misspelt settings: the tests use some, and Kubernetes sets the others for the pods
+# beside a service that is called `hub`.
+OTHERS_PREFIXES = ("HUB_TEST_", "HUB_SERVICE_", "HUB_PORT_")
+KUBERNETES = (
+    " (Kubernetes sets this variable for a service called hub: set enableServiceLinks to false)"
+)
 # The longest line of a comment in `hub settings`, in characters.
 WIDTH = 100
 
@@ -39,14 +47,27 @@ def read_settings(environ: Mapping[str, str], options: Mapping[str, Any]) -> set
         chosen = settings.load(variables, **given)
     except BadRequest as error:
         field, _, what = error.message.partition(": ")
-        if not what:
-            raise click.UsageError(f"{field}.") from None
-        why = SETTINGS[field].rule or what
+        # What msgspec says of a type or a bound is replaced by what the setting takes.
+        why = SETTINGS[field].takes if what.startswith(MSGSPEC_WORDS) else what
+        if field == "port" and variables.get("HUB_PORT", "").startswith("tcp://"):
+            why += KUBERNETES
         raise click.UsageError(invalid(_given_name(field, given), why)) from None
     if chosen.redis_url and urlsplit(chosen.redis_url).scheme not in SCHEMES:
         why = SETTINGS["redis_url"].rule
         raise click.UsageError(invalid(_given_name("redis_url", given), why))
     return chosen
+
+
+def unknown_variables(environ: Mapping[str, str]) -> Iterator[str]:
+    """Yield a sentence about each variable that looks like a setting and is none."""
+    known = {setting.variable for setting in SETTINGS.values()}
+    for name in sorted(environ):
+        upper = name.upper()
+        if name in known or not upper.startswith("HUB_") or upper.startswith(OTHERS_PREFIXES):
+            continue
+        close = difflib.get_close_matches(upper, known, 1)
+        hint = f"did you mean {close[0]}?" if close else "`hub settings` lists all."
+        yield f"{name} is no setting of the hub, and is ignored: {hint}"
 
 
 def _given_name(field: str, given: Mapping[str, Any]) -> str:
@@ -63,11 +84,13 @@ def invalid(name: str, why: str) -> str:
 def show_settings() -> None:
     """List every setting in effect, explained, as an environment file."""
     chosen = read_settings(os.environ, {})
+    for sentence in unknown_variables(os.environ):
+        click.echo(f"hub: {sentence}", err=True)
     for section, group in itertools.groupby(SETTINGS.values(), lambda setting: setting.section):
         click.echo(f"# ---- {section}\n")
         for setting in group:
             value = getattr(chosen, setting.name)
-            shown = _without_password(value) if setting.name == "redis_url" else value
+            shown = settings.without_password(value) if setting.name == "redis_url" else value
             for line in _explain(setting, changed=value != setting.default):
                 click.echo(f"# {line}")
             click.echo(f"{setting.variable}={variable_text(shown)}\n")
@@ -82,10 +105,3 @@ def _explain(setting: Setting, *, changed: bool) -> Iterator[str]:
         setting.bounds and f"bounds: {setting.bounds}",
     ]
     yield "; ".join(filter(None, facts))
-
-
-def _without_password(url: str) -> str:
-    """Return the URL with `***` instead of its password, which stands before the host or in the query."""
-    password = urlsplit(url).password
-    url = url.replace(f":{password}@", ":***@") if password else url
-    return re.sub(r"(?<=password=)[^&#]*", "***", url)

@@ -6,11 +6,10 @@ import sys
 from collections.abc import Sequence
 
 import click
-from click.core import ParameterSource
 
 import hub
-from hub.cli.config import invalid, show_settings
-from hub.cli.serve import ServeOption, serve_command
+from hub.cli.config import show_settings
+from hub.cli.serve import serve_command
 from hub.errors import HubError
 
 
@@ -35,7 +34,7 @@ def main(args: Sequence[str] | None = None) -> None:
         click.echo(error.format_message(), err=True)
         sys.exit(2)
     except click.UsageError as error:
-        _fail(_sentence(error), 2)
+        _fail(error.format_message(), 2)
     except click.Abort:
         sys.exit(130)
     except HubError as error:
@@ -50,18 +49,6 @@ def main(args: Sequence[str] | None = None) -> None:
 def _fail(sentence: str, status: int) -> None:
     click.echo(f"hub: {sentence}", err=True)
     sys.exit(status)
-
-
-def _sentence(error: click.UsageError) -> str:
-    """Return the sentence for a usage error. It names the option or the variable that had the value."""
-    param, context = error.__dict__.get("param"), error.ctx
-    if isinstance(param, ServeOption) and isinstance(context, click.Context):
-        source = context.get_parameter_source(param.name or "")
-        spec = param.spec
-        name = spec.name if source is ParameterSource.COMMANDLINE else spec.variable
-        if isinstance(error, click.BadParameter) and not isinstance(error, click.MissingParameter):
-            return invalid(name, error.message)
-    return error.format_message()
 
 
 if __name__ == "__main__":

@@ -5,20 +5,22 @@ from __future__ import annotations
 import asyncio
 import errno
 import gc
+import logging
 import os
 import socket
 from typing import Any
 
 import click
 from click.core import ParameterSource
-from msgspec import inspect
 
 import hub
-from hub.cli.config import read_settings
+from hub.cli.config import read_settings, unknown_variables
 from hub.cli.serve_options import SERVE_OPTIONS, OptionSpec
-from hub.cli.settings_reference import Setting
-from hub.errors import Unavailable
+from hub.errors import HubError, Unavailable
 from hub.runtime import logs
+from hub.settings import Settings
+
+log = logging.getLogger("hub.cli")
 
 # Errors of the system if the hub cannot listen on its address.
 LISTEN_ERRORS = (errno.EADDRINUSE, errno.EADDRNOTAVAIL, errno.EACCES)
@@ -59,10 +61,9 @@ class ServeOption(click.Option):
     def __init__(self, spec: OptionSpec) -> None:
         super().__init__(
             [spec.name],
-            type=option_type(spec.setting),
-            default=spec.setting.default,
-            envvar=spec.variable,
-            metavar=spec.metavar or spec.setting.unit.upper() or None,
+            # A text: `read_settings` says what a setting takes, of an option as of a variable.
+            type=click.STRING,
+            metavar=spec.metavar or spec.setting.unit.upper() or "|".join(spec.setting.choices),
         )
         self.spec = spec
 
@@ -70,20 +71,6 @@ class ServeOption(click.Option):
         default = self.spec.shown_default or self.spec.setting.default_text
         name = f"{self.spec.name} {self.make_metavar(ctx)}"
         return name, f"{self.spec.help}  [{self.spec.variable}; default: {default}]"
-
-
-def option_type(setting: Setting) -> click.ParamType[Any]:
-    """Return the option type with the bounds of a setting."""
-    match setting.type:
-        case inspect.IntType(ge=low, le=high):
-            return click.IntRange(low, high)
-        case inspect.FloatType(gt=low, ge=lowest, le=highest):
-            least = low if low is not None else lowest
-            return click.FloatRange(least, highest, min_open=low is not None)
-        case inspect.LiteralType():
-            return click.Choice(setting.choices)
-        case _:
-            return click.STRING
 
 
 def run_hub(**options: Any) -> int:
@@ -95,13 +82,26 @@ def run_hub(**options: Any) -> int:
         if context.get_parameter_source(field) is ParameterSource.COMMANDLINE
     }
     settings = read_settings(os.environ, given)
-    logs.setup(settings.log_level)
-    from hub.runtime import process  # its imports take long, and --help does not need them
-
+    logs.setup(settings.log_level, settings.log_format)
+    for sentence in unknown_variables(os.environ):
+        log.warning("%s", sentence)
     # Messages make no reference cycles. By default Python looks for cycles after every 700 new objects, which took 6 %
     # of the time.
     gc.freeze()
     gc.set_threshold(50_000, 20, 20)
+
+    try:
+        return _serve(settings)
+    except HubError as error:
+        if settings.log_format == "text":
+            raise
+        log.error("%s", error.message)
+        return 1
+
+
+def _serve(settings: Settings) -> int:
+    """Run the hub; return the exit status. Raises HubError where it cannot run."""
+    from hub.runtime import process  # its imports take long, and --help does not need them
 
     try:
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:

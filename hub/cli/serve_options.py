@@ -11,7 +11,7 @@ class OptionSpec(NamedTuple):
     """An option of `hub serve`. It gives a field of Settings, and its help is the field's explanation."""
 
     field: str
-    # Stands for the value in the help; None: its unit does.
+    # Stands for the value in the help; None: its unit does, or its choices do.
     metavar: str | None = None
     # The default in words, where its value does not explain itself.
     shown_default: str | None = None
@@ -54,4 +54,5 @@ SERVE_OPTIONS = (
     OptionSpec("anonymous_life"),
     OptionSpec("drain"),
     OptionSpec("log_level"),
+    OptionSpec("log_format"),
 )

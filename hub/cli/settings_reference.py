@@ -69,6 +69,20 @@ class Setting(NamedTuple):
             case _:
                 return self.rule
 
+    @property
+    def takes(self) -> str:
+        """Return the sentence that says which values it takes; its subject is the setting."""
+        if self.rule:
+            return self.rule
+        match self.type:
+            case types.IntType():
+                kind = "a whole number"
+            case types.FloatType():
+                kind = "a number"
+            case _:
+                return f"it takes {self.bounds or 'a text'}"
+        return f"it takes {kind}{f' of {self.unit}' if self.unit else ''}, {self.bounds}"
+
     def text(self, value: object) -> str:
         """Return a value as it is written in a variable, then in parentheses in a larger unit."""
         text = variable_text(value)

@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from types import ModuleType
 
+import click
 import pytest
 
 import hub
@@ -60,7 +61,7 @@ def app(monkeypatch):
     module.serve = serve
     monkeypatch.setitem(sys.modules, "hub.runtime.process", module)
     monkeypatch.setattr(hub.runtime, "process", module, raising=False)
-    monkeypatch.setattr("hub.runtime.logs.setup", lambda level: None)
+    monkeypatch.setattr("hub.runtime.logs.setup", lambda level, form: None)
     return module
 
 
@@ -122,11 +123,26 @@ def test_help_fits_the_terminal(run):
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        (["serve", "--port", "99999"], "Invalid value for --port: 99999 is not in the range"),
-        (["serve", "--port", "x"], "Invalid value for --port: 'x' is not a valid integer"),
-        (["serve", "--drain", "-1"], "Invalid value for --drain: -1.0 is not in the range"),
-        (["serve", "--ping-interval", "0"], "Invalid value for --ping-interval: 0.0 is not in"),
-        (["serve", "--fsync", "never"], "Invalid value for --fsync: 'never' is not one of"),
+        (
+            ["serve", "--port", "99999"],
+            "Invalid value for --port: it takes a whole number, 0 to 65535.",
+        ),
+        (
+            ["serve", "--port", "x"],
+            "Invalid value for --port: it takes a whole number, 0 to 65535.",
+        ),
+        (
+            ["serve", "--drain", "-1"],
+            "Invalid value for --drain: it takes a number of seconds, 0 to 3600",
+        ),
+        (
+            ["serve", "--ping-interval", "0"],
+            "Invalid value for --ping-interval: it takes a number of sec",
+        ),
+        (
+            ["serve", "--fsync", "never"],
+            "Invalid value for --fsync: it is one of everysec, always.",
+        ),
         (["serve", "--prefix", "a{b"], "Invalid value for --prefix: it needs 1 to 64 characters"),
         (["serve", "--redis-url", "localhost:6379"], "Invalid value for --redis-url: it begins"),
         (
@@ -154,15 +170,49 @@ def test_a_mistake_gets_one_sentence_and_status_2(run, app, words, sentence):
 @pytest.mark.parametrize(
     ("name", "value", "sentence"),
     [
-        ("HUB_PORT", "x", "Invalid value for HUB_PORT: 'x' is not a valid integer"),
-        ("HUB_LEASE", "0", "Invalid value for HUB_LEASE: Expected `float` > 0.0."),
+        ("HUB_PORT", "x", "Invalid value for HUB_PORT: it takes a whole number, 0 to 65535."),
+        ("HUB_LEASE", "0", "Invalid value for HUB_LEASE: it takes a number of seconds, more"),
         ("HUB_PREFIX", "{}", "Invalid value for HUB_PREFIX: it needs 1 to 64 characters"),
         ("HUB_PREFIX", "hub\n", "Invalid value for HUB_PREFIX: it needs 1 to 64 characters"),
-        ("HUB_FSYNC", "no", "Invalid value for HUB_FSYNC: 'no' is not one of 'everysec', 'alw"),
+        ("HUB_FSYNC", "no", "Invalid value for HUB_FSYNC: it is one of everysec, always."),
         ("HUB_REDIS_URL", "http://x", "Invalid value for HUB_REDIS_URL: it begins with redis://"),
         ("HUB_CORS", "https://a.org/b", "Invalid value for HUB_CORS: 'https://a.org/b' is neither"),
         ("HUB_TRUSTED_PROXIES", "::1,a", "Invalid value for HUB_TRUSTED_PROXIES: 'a' is no addr"),
-        ("HUB_BUFFER_LOW", "1000000", "buffer_low must be below buffer_high."),
+        (
+            "HUB_BUFFER_LOW",
+            "1000000",
+            "Invalid value for HUB_BUFFER_LOW: it must be below HUB_BUFFER",
+        ),
+        (
+            "HUB_LEASE",
+            "nan",
+            "Invalid value for HUB_LEASE: it takes a number of seconds, more than 0, at",
+        ),
+        (
+            "HUB_LEASE",
+            "1e400",
+            "Invalid value for HUB_LEASE: it takes a number of seconds, more than 0",
+        ),
+        (
+            "HUB_HTTP_COMPRESSION",
+            "on",
+            "Invalid value for HUB_HTTP_COMPRESSION: it takes true or f",
+        ),
+        (
+            "HUB_MAX_PAYLOAD",
+            "1MB",
+            "Invalid value for HUB_MAX_PAYLOAD: it takes a whole number of bytes, 1",
+        ),
+        (
+            "HUB_LOG_LEVEL",
+            "loud",
+            "Invalid value for HUB_LOG_LEVEL: it is one of debug, info, warning, er",
+        ),
+        (
+            "HUB_PORT",
+            "tcp://10.0.0.1:8000",
+            "Invalid value for HUB_PORT: it takes a whole number, 0 to 6",
+        ),
     ],
 )
 def test_a_mistake_in_a_variable_names_the_variable(run, app, monkeypatch, name, value, sentence):
@@ -171,6 +221,56 @@ def test_a_mistake_in_a_variable_names_the_variable(run, app, monkeypatch, name,
     assert (status, out) == (2, "")
     assert err.startswith(f"hub: {sentence}")
     assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize("setting", SETTINGS.values(), ids=lambda setting: setting.name)
+@pytest.mark.parametrize(
+    "value", ["", "x", "-1", "1e99", "nan", "99999999999999999999", "true", "{}"]
+)
+def test_a_refused_value_is_told_what_is_taken(monkeypatch, setting, value):
+    """In the setting's own words, and never in those of the library that reads it."""
+    try:
+        config.read_settings({setting.variable: value}, {})
+    except click.UsageError as error:
+        sentence = error.format_message()
+        assert sentence.startswith(f"Invalid value for {setting.variable}: ")
+        assert sentence.endswith(".")
+        assert not re.search(r"Expected|`|\bint\b|\bfloat\b|\bstr\b", sentence)
+
+
+def test_kubernetes_sets_a_variable_of_the_same_name(monkeypatch):
+    """HUB_PORT for a service that is called hub: the sentence says so, and nothing is said of its other variables."""
+    with pytest.raises(click.UsageError, match=r"0 to 65535 \(Kubernetes .* enableServiceLinks"):
+        config.read_settings({"HUB_PORT": "tcp://10.0.0.1:8000"}, {})
+    others = ("HUB_SERVICE_HOST", "HUB_SERVICE_PORT", "HUB_PORT_8000_TCP", "HUB_PORT_8000_TCP_ADDR")
+    assert list(config.unknown_variables(dict.fromkeys(others, "x"))) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [
+        ("HUB_CORSS", "did you mean HUB_CORS?"),
+        ("HUB_TRUSTED_PROXY", "did you mean HUB_TRUSTED_PROXIES?"),
+        ("hub_port", "did you mean HUB_PORT?"),
+        ("HUB_MAX_CONECTIONS", "did you mean HUB_MAX_CONNECTIONS?"),
+        ("HUB_ZZZ", "`hub settings` lists all."),
+    ],
+)
+def test_a_misspelt_variable_is_warned_about(run, app, monkeypatch, caplog, name, hint):
+    monkeypatch.setenv(name, "1")
+    sentence = f"{name} is no setting of the hub, and is ignored: {hint}"
+    assert run("serve")[0] == 0
+    assert [(record.levelname, record.message) for record in caplog.records] == [
+        ("WARNING", sentence)
+    ]
+    assert run("settings")[2] == f"hub: {sentence}\n"
+
+
+@pytest.mark.parametrize("level", ["DEBUG", "Warning", "error"])
+def test_words_are_taken_in_capitals_too(run, app, monkeypatch, level):
+    monkeypatch.setenv("HUB_FSYNC", "ALWAYS")
+    run("serve", "--log-level", level)
+    assert app.started == [Settings(log_level=level.lower(), fsync="always")]
 
 
 def test_settings_names_a_mistake_too(run, monkeypatch):
@@ -205,6 +305,16 @@ def test_a_hub_that_cannot_run_says_why_and_exits_1(run, app, error, sentence):
     assert (status, out) == (1, "")
     assert err.startswith(f"hub: {sentence}")
     assert err.count("\n") == 1
+
+
+def test_in_a_log_of_json_the_reason_is_a_line_of_it(run, app, caplog):
+    async def refuse(settings: Settings, *, announce: object) -> Awaitable[None]:
+        raise Unavailable("Redis is away")
+
+    app.serve = refuse
+    assert run("serve", "--log-format", "json") == (1, "", "")
+    (record,) = caplog.records
+    assert (record.levelname, record.message) == ("ERROR", "Redis is away")
 
 
 def test_a_fault_of_the_hubs_own_is_not_made_pretty(app):

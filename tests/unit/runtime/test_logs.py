@@ -21,7 +21,7 @@ def written() -> Iterator[io.StringIO]:
     handlers, level = root.handlers[:], root.level
     levels = {name: logging.getLogger(name).level for name in ("hub", *logs._NOISY_LIBRARIES)}
     stream = io.StringIO()
-    logs.setup("info", stream)
+    logs.setup("info", stream=stream)
     yield stream
     logging.captureWarnings(False)
     root.handlers[:] = handlers
@@ -93,7 +93,7 @@ def test_quiet(written):
 
 
 def test_debug_is_the_hubs_own(written):
-    logs.setup("debug", written)
+    logs.setup("debug", stream=written)
     logging.getLogger("hub.node").debug("x")
     logging.getLogger("asyncio").debug("y")
     logging.getLogger("socketio").info("y")
@@ -104,7 +104,29 @@ def test_debug_is_the_hubs_own(written):
 def test_warnings_are_logged(written):
     with warnings.catch_warnings():
         warnings.simplefilter("always")
-        logs.setup("info", written)
+        logs.setup("info", stream=written)
         warnings.warn("old", DeprecationWarning, stacklevel=1)
     assert "warning py.warnings" in written.getvalue()
     assert len(written.getvalue().splitlines()) == 1
+
+
+def test_json_is_one_object_a_line(written):
+    """Numbers stay numbers; an exception is two fields; secrets are blotted out; nothing replaces the message."""
+    logs.setup("info", "json", written)
+    log = logging.getLogger("hub.app")
+    log.info(
+        "two\nlines",
+        extra={"rooms": 3, "late": 0.5, "odd": float("nan"), "pid": "s3cret", "time": "x"},
+    )
+    try:
+        raise ValueError("why")
+    except ValueError:
+        log.exception("failed")
+    first, second = (json.loads(line) for line in written.getvalue().splitlines())
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT[\d:.]+Z", first.pop("time"))
+    assert first == {
+        "level": "info", "logger": "hub.app", "message": "two\nlines", "rooms": 3, "late": 0.5, "odd": "nan",
+        "pid": "***",
+    }  # fmt: skip
+    assert second["error"] == "ValueError: why"
+    assert "test_logs.py:" in second["at"]
