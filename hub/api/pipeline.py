@@ -91,7 +91,7 @@ class Call(PublishListener):
         pipeline = self.pipeline
         pipeline.limits.leave(self.size)
         if isinstance(result, HubError):
-            self.reply(result.to_answer())
+            pipeline.write_error(self.ack, "publish", result)
         elif self.ack:
             more = b',"duplicate":true' if duplicate else b""
             text = b'3%b[{"ok":true,"offset":"%d"%b}]' % (self.ack.encode(), result, more)
@@ -171,7 +171,7 @@ class VerbPipeline:
             assert pending is not None
             await pending
         except HubError as error:
-            call.reply(error.to_answer())
+            self.write_error(call.ack, verb.name, error)
         except NotOwner as refusal:
             self.node.sessions.on_not_owner(self.session, refusal)
         except Exception:
@@ -181,6 +181,14 @@ class VerbPipeline:
             self.limits.leave(call.size)
 
     # -- answers
+
+    def write_error(self, ack: str, verb: str, error: HubError) -> None:
+        """Log at debug that a verb failed, and answer it if the client wants an answer."""
+        if log.isEnabledFor(logging.DEBUG):
+            fields = {"client_id": self.session.client_id, "verb": verb[:64], "code": error.code}
+            log.debug("a verb failed", extra={**fields, "error": error.message})
+        if ack:
+            self.write_answer(ack, error.to_answer())
 
     def write_answer(
         self, ack: str, answer: dict[str, Any], attachments: Sequence[bytes] = ()

@@ -86,7 +86,7 @@ class SocketIOGateway(Gateway):
             return False  # python-socketio ends the connection, as the protocol asks
         depth = self._settings.max_depth
         limits = pipeline.limits
-        verb = PUBLISH
+        verb, event = PUBLISH, "publish"
         try:
             request: VerbRequest | None = quick_publish(text, len(attachments), depth)
             if request is not None:
@@ -105,13 +105,9 @@ class SocketIOGateway(Gateway):
                 limits.charge(event, streamed=verb.streamed)
                 request = decode(event, verb.request, arguments, len(attachments), depth)
         except BadRequest as error:
-            if ack:
-                pipeline.write_answer(ack, limits.charge_failed(error).to_answer())
-            else:
-                limits.charge_failed(error)
+            pipeline.write_error(ack, event, limits.charge_failed(error))
         except HubError as error:
-            if ack:
-                pipeline.write_answer(ack, error.to_answer())
+            pipeline.write_error(ack, event, error)
         else:
             size = len(text) + sum(map(len, attachments)) if attachments else len(text)
             pipeline.submit(verb, request, attachments, ack, size)

@@ -32,6 +32,8 @@ class Refusal(NamedTuple):
 
     why: str
     retry_after: int
+    # The option that is the bound; None: the server ends.
+    option: str | None
 
 
 class AddressUsage:
@@ -111,11 +113,11 @@ class AdmissionControl:
     def _refuse_server(self) -> Refusal | None:
         options = self._options
         if self.refusing:
-            return Refusal("this server is ending", ENDING)
+            return Refusal("this server is ending", ENDING, None)
         if options.max_connections and self.connections >= options.max_connections:
-            return Refusal("this server is full", random.randint(*FULL))
+            return Refusal("this server is full", random.randint(*FULL), "max_connections")
         if options.max_lag and self._lag.seconds() > options.max_lag:
-            return Refusal("this server is behind with its work", random.randint(*FULL))
+            return Refusal("this server is behind with its work", random.randint(*FULL), "max_lag")
         return None
 
     def _refuse_address(self, remote: str) -> Refusal | None:
@@ -123,13 +125,13 @@ class AdmissionControl:
             return None
         usage, most = self._usage_of(remote), self._options.connections_per_address
         if most and usage.connections >= most:
-            return Refusal("too many connections from this address", random.randint(*FULL))
+            why = "too many connections from this address"
+            return Refusal(why, random.randint(*FULL), "connections_per_address")
         if usage.handshakes is not None:
             wait = usage.handshakes.take()
             if wait:
-                return Refusal(
-                    "too many new connections from this address", max(ENDING, round(wait))
-                )
+                why = "too many new connections from this address"
+                return Refusal(why, max(ENDING, round(wait)), "newcomers_per_address")
         return None
 
     def _usage_of(self, remote: str) -> AddressUsage:

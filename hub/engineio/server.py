@@ -23,9 +23,11 @@ from hub.engineio.core.timer_wheel import TimerWheel
 from hub.engineio.environ import Environ
 from hub.engineio.http_errors import MalformedRequests
 from hub.engineio.options import EngineOptions, from_kwargs
+from hub.engineio.refusals import RequestRefusals
 from hub.engineio.transports import polling, websocket_handshake
 from hub.engineio.transports.http_responses import Detached
 from hub.engineio.transports.polling import bad_request
+from hub.refusals import RefusalLog
 from hub.tasks import BackgroundTasks
 
 logger = logging.getLogger("hub.engineio")
@@ -44,6 +46,9 @@ class EngineServer(Host):
         self.connections: dict[str, Connection] = {}
         self.counters: Counter[str] = Counter()
         self.admission = AdmissionControl(self.options, self.counters)
+        # Shared with the layer above, which notes the CONNECTs that it refuses.
+        self.refusals = RefusalLog(logger)
+        self._refused_requests = RequestRefusals(self.refusals, self.options)
         self.tick = min(0.05, self.options.ping_interval / 300)
         self._handlers: dict[str, Handler] = {}
         self._sessions: dict[str, dict[str, Any]] = {}
@@ -198,6 +203,7 @@ class EngineServer(Host):
             await self._tasks.stop()
         if self._timers is not None:
             self._timers.stop()
+        self.refusals.close()
 
     # ---------------------------------------------------------------- requests
 
@@ -206,6 +212,7 @@ class EngineServer(Host):
         headers = cors.cors_headers(request, self.options)
         if headers is None:
             self.counters["origin refused"] += 1
+            self._refused_requests.note_origin(request)
             return web.json_response({"code": 4, "message": "Forbidden"}, status=403)
         if request.method == "OPTIONS":
             return web.Response(status=204, headers=headers | cors.preflight_headers(request))
@@ -219,6 +226,7 @@ class EngineServer(Host):
         query = request.query
         transport = query.get("transport")
         if query.get("EIO") != "4":
+            self._refused_requests.note_protocol(request)
             return self._bad_request("Unsupported protocol version", 5)
         if transport not in ("polling", "websocket") or "j" in query:
             return self._bad_request("Transport unknown", 0)
@@ -252,6 +260,7 @@ class EngineServer(Host):
             return self._bad_request("Bad request", 3)
         remote = client_address.remote_address(request, self.options)
         if (refusal := self.admission.admit(remote)) is not None:
+            self._refused_requests.note_admission(refusal, remote)
             retry = {"Retry-After": str(refusal.retry_after)}
             return web.json_response({"message": refusal.why}, status=503, headers=retry)
         sid = self.generate_id()

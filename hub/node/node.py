@@ -60,6 +60,7 @@ class Node(StoreListener):
     async def stop(self) -> None:
         await self.tasks.stop()
         await self.store.stop()
+        self.sessions.refusals.close()
 
     # -- what the store reports
 

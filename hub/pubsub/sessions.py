@@ -20,6 +20,7 @@ from hub.pubsub.replay import Replayer
 from hub.pubsub.rooms import Rooms
 from hub.pubsub.session import Session, SessionState, SlowReaders
 from hub.pubsub.session_observers import SessionObservers
+from hub.refusals import RefusalLog
 from hub.settings import Settings
 from hub.store.results import NotOwner, SessionClaim
 from hub.store.store import Store
@@ -33,6 +34,10 @@ NOT_YET = 10**17
 ABANDONED = 1.0
 # Socket.IO's packet DISCONNECT.
 DISCONNECT = "1"
+REPLACED = (
+    "disconnected a client for good because a newer connection has its client_id: give each tab, device and process a "
+    "client_id of its own"
+)
 
 
 class Sessions(SlowReaders):
@@ -52,6 +57,8 @@ class Sessions(SlowReaders):
         self._replayer = replayer
         self._tasks = tasks
         self._observers = observers
+        # Connections that a newer one has replaced.
+        self.refusals = RefusalLog(log)
         self._timeout = settings.redis_timeout
         self._clock = asyncio.get_running_loop().time
         # The order in which connections claim sessions.
@@ -147,6 +154,9 @@ class Sessions(SlowReaders):
             session.write(*reply)
             return
         claim = session.claim
+        if log.isEnabledFor(logging.DEBUG):
+            details = {"how": claim.how, "rooms": len(claim.rooms), "missed": claim.missed}
+            log.debug("connected", extra={"client_id": session.client_id, **details})
         session.connection.listener = session
         session.send_event(
             "hub:session",
@@ -182,6 +192,7 @@ class Sessions(SlowReaders):
 
     def park_slow(self, session: Session) -> None:
         """Park a session whose socket buffer is full: the rest waits in its inbox until the buffer has drained."""
+        log.debug("parked a slow reader", extra={"client_id": session.client_id})
         session.go_away()
         session.needs_park = True
         if session.task is None:
@@ -272,6 +283,7 @@ class Sessions(SlowReaders):
     async def _park(self, client_id: str, connection_id: str, position: int) -> None:
         try:
             await self._store.sessions.park(client_id, connection_id, position, gone=True)
+            log.debug("parked", extra={"client_id": client_id, "position": position})
         except NotOwner:
             pass  # a newer connection owns it: nothing of this one counts any more
         except Unavailable:
@@ -312,6 +324,10 @@ class Sessions(SlowReaders):
         if session.connection.closed:
             return
         if replaced:
+            client_id = session.client_id
+            self.refusals.note(
+                "replaced", client_id, REPLACED, level=logging.INFO, client_id=client_id
+            )
             session.write(PreparedMessage(DISCONNECT))
             session.connection.close(CloseCode.DONE)
         else:

@@ -245,10 +245,11 @@ class SocketIOServer(socketio.AsyncServer):  # type: ignore[misc]
         """Answer a CONNECT: the `connect` handler accepts or refuses it, and may add to the reply."""
         if namespace in client.joined:
             raise ProtocolError("connected already")
+        connection = client.connection
         if not self._is_known(namespace):
+            self._note_refused(connection, "Invalid namespace", namespace=namespace)
             self._send(client, sio.CONNECT_ERROR, namespace, {"message": "Invalid namespace"})
             return
-        connection = client.connection
         sid = await self.manager.pre_connect(connection.sid, namespace)
         accepted = False
         try:
@@ -260,10 +261,18 @@ class SocketIOServer(socketio.AsyncServer):  # type: ignore[misc]
                 )
             accepted = answer is not False
             if not accepted:
-                self._send(client, sio.CONNECT_ERROR, namespace, Refused().error_args)
+                raise Refused
         except Refused as refused:
+            self._note_refused(connection, str(refused.error_args.get("message", "")))
             self._send(client, sio.CONNECT_ERROR, namespace, refused.error_args)
-        except (RateLimited, Unavailable):
+        except (RateLimited, Unavailable) as error:
+            if not connection.closed:
+                self.eio.refusals.note(
+                    "connect",
+                    error.code,
+                    "put off a CONNECT; its client tries again",
+                    reason=error.message,
+                )
             connection.close(CloseCode.TRY_AGAIN)
         except Exception:
             # A fault of the server: the client should try again.
@@ -287,6 +296,17 @@ class SocketIOServer(socketio.AsyncServer):  # type: ignore[misc]
             )
         else:
             self._send(client, sio.CONNECT, namespace, reply)
+
+    def _note_refused(self, connection: Connection, reason: str, **fields: Any) -> None:
+        """Log that a client was refused at its CONNECT; the reason is what the client was sent."""
+        self.eio.refusals.note(
+            "connect",
+            reason,
+            "refused a CONNECT; its client has to change what the reason says",
+            reason=reason,
+            address=connection.environ.get("REMOTE_ADDR", ""),
+            **fields,
+        )
 
     async def _handle_disconnect_packet(self, client: _Client, namespace: str) -> None:
         await self._disconnect_from(client, namespace, DisconnectReason.CLIENT_DISCONNECT)

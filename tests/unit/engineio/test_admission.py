@@ -55,7 +55,7 @@ async def test_a_server_that_is_behind_refuses_until_it_has_caught_up() -> None:
 async def test_a_server_that_ends_refuses_everybody() -> None:
     admission = admission_of()
     admission.refusing = True
-    assert admission.admit("127.0.0.1") == ("this server is ending", ENDING)
+    assert admission.admit("127.0.0.1") == ("this server is ending", ENDING, None)
 
 
 async def test_newcomers_of_an_address_are_counted_by_the_second() -> None:
