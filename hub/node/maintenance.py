@@ -48,6 +48,7 @@ class Maintenance:
         life = min(settings.anonymous_life, settings.named_life)
         work: list[tuple[float, Callable[[], Awaitable[Any]]]] = [
             (settings.lease / 4, self.renew),
+            (settings.lease / 4, self._store.leases.check_writes),
             (settings.lease / 2, self.sweep),
             (settings.bus_silence / 4, self._cached_replay.probe),
             (settings.bus_silence / 4, self._store.raise_failure),

@@ -12,7 +12,16 @@ from itertools import chain
 from typing import Protocol
 
 from hub.errors import Unavailable
-from hub.redis.connection import CONNECT_TIMEOUT, Reply, ReplyError, connect, info_fields, pack
+from hub.redis.connection import (
+    AWAY,
+    CONNECT_TIMEOUT,
+    Reply,
+    ReplyError,
+    connect,
+    info_fields,
+    pack,
+    refusal_sentence,
+)
 from hub.redis.reconnecting import ReconnectingConnection
 
 log = logging.getLogger("hub.redis")
@@ -153,9 +162,12 @@ class Bus(ReconnectingConnection):
             # A proxy may accept connections for a Redis that is not there.
             async with asyncio.timeout(CONNECT_TIMEOUT):
                 info = info_fields(await connection.call("INFO", "server"))
-        except (TimeoutError, ReplyError) as error:
+        except ReplyError as error:
             connection.close()
-            raise Unavailable(f"Redis does not answer: {error}") from None
+            raise Unavailable(refusal_sentence(error)) from None
+        except TimeoutError:
+            connection.close()
+            raise Unavailable(f"{AWAY}: it has not answered within {CONNECT_TIMEOUT:g} s") from None
         except BaseException:
             connection.close()
             raise

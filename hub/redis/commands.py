@@ -14,13 +14,16 @@ from typing import Any, Protocol
 
 from hub.errors import HubError, Unavailable
 from hub.redis.connection import (
+    AWAY,
     Callback,
     GrowingCommand,
     RedisConnection,
     Reply,
     ReplyError,
     connect,
+    own_words,
     pack,
+    refusal_sentence,
     resolve,
 )
 from hub.redis.reconnecting import ReconnectingConnection
@@ -29,8 +32,15 @@ log = logging.getLogger("hub.redis")
 
 # Refusals of a server that has become a replica; the connection to it stays open.
 DEMOTED = ("READONLY", "MASTERDOWN")
-# Refusals that are no fault of the hub's.
-EXPECTED = ("OOM", "LOADING", "MISCONF", "NOREPLICAS", "BUSY", "NOSCRIPT")
+# Refusals of writes, and what lets them pass.
+WRITES_REFUSED = {
+    "OOM": "Redis refuses writes because its memory is full: raise maxmemory, or let the hub keep less (HUB_LOG_LENGTH, "
+    "HUB_LOG_AGE, HUB_NAMED_LIFE)",
+    "MISCONF": "Redis refuses writes because it cannot save its data: mend what it says",
+    "NOREPLICAS": "Redis refuses writes because it has too few replicas: bring them back, or lower min-replicas-to-write",
+}
+# Other refusals that are no fault of the hub's.
+EXPECTED = ("LOADING", "BUSY", "NOSCRIPT")
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,8 +87,15 @@ class Commands(ReconnectingConnection):
         self._unknown: list[tuple[bytes | GrowingCommand, Callback]] = []
         self._waiting: list[tuple[bytes | GrowingCommand, Callback]] = []
         self._reloading = False
-        # What Redis calls this connection, and the one before.
+        # Why Redis refused the last write, in its own words; empty: it takes writes, as far as is known.
+        self.refused_write = ""
+        # What Redis calls this connection, and the one before; 0: unknown.
         self._id = self._previous_id = 0
+
+    @property
+    def connected(self) -> bool:
+        """Return whether there is a connection, if only for `call`."""
+        return self._connection is not None and not self._connection.closed
 
     @property
     def growing(self) -> GrowingCommand | None:
@@ -92,7 +109,7 @@ class Commands(ReconnectingConnection):
         """
         connection = self._connection
         if connection is None or not self.up:
-            callback(Unavailable("Redis is away"))
+            callback(Unavailable(self.why_down))
             return
         if self._reloading:
             self._waiting.append((command, callback))
@@ -113,7 +130,7 @@ class Commands(ReconnectingConnection):
         """Send one plain command, also before others may use the connection. Raises Unavailable."""
         connection = self._connection
         if connection is None:
-            raise Unavailable("Redis is away")
+            raise Unavailable(self.why_down)
         try:
             return await connection.call(*command)
         except ReplyError as error:
@@ -134,14 +151,26 @@ class Commands(ReconnectingConnection):
 
     def _refusal(self, connection: RedisConnection, error: ReplyError) -> HubError:
         """Return what a refusal of Redis means to a client: nothing was stored, try later."""
-        words = _unwrapped(str(error))
+        words = own_words(error)
         code = words.split(" ", 1)[0]
         if code in DEMOTED:
             # Later, because answers to other commands may have come together with this one.
             asyncio.get_running_loop().call_soon(self._leave_replica, connection)
-        elif code not in EXPECTED:
-            log.error("Redis refused a command", extra={"error": words})
-        return Unavailable("Redis refuses: " + code)
+        elif code in WRITES_REFUSED:
+            self.refused_write = words
+            self._refusals.note("redis", code, WRITES_REFUSED[code], reason=words)
+        elif code in EXPECTED:
+            self._refusals.note("redis", code, "Redis refuses commands for now", reason=words)
+        elif self.up:
+            level = logging.ERROR
+            self._refusals.note("redis", code, "Redis refused a command", level=level, error=words)
+        return Unavailable(refusal_sentence(error))
+
+    def note_written(self) -> None:
+        """Note that a script has written: Redis takes writes."""
+        if self.refused_write:
+            self.refused_write = ""
+            log.warning("Redis takes writes again")
 
     def _leave_replica(self, connection: RedisConnection) -> None:
         """Close a connection whose server is no primary any more; a new one is of use only if it leads to a primary."""
@@ -201,15 +230,27 @@ class Commands(ReconnectingConnection):
                     *(connection.call("SCRIPT", "LOAD", s.text) for s in self.scripts.values())
                 )
                 self._connection = connection
-                self._previous_id, self._id = self._id, int(await connection.call("CLIENT", "ID"))
+                self._previous_id, self._id = self._id, await self._read_id(connection)
                 await self._listener.on_connected()
-        except (TimeoutError, ReplyError) as error:
+        except ReplyError as error:
             connection.close()
-            raise Unavailable(f"Redis does not answer: {error}") from None
+            raise Unavailable(refusal_sentence(error)) from None
+        except TimeoutError:
+            connection.close()
+            raise Unavailable(f"{AWAY}: it has not answered within {self._timeout:g} s") from None
         except BaseException:
             connection.close()
             raise
         self.up = not connection.closed
+
+    async def _read_id(self, connection: RedisConnection) -> int:
+        """Return what Redis calls a connection; 0 where Redis does not tell."""
+        try:
+            return int(await connection.call("CLIENT", "ID"))
+        except ReplyError as error:
+            if not own_words(error).startswith("NOPERM"):
+                raise
+            return 0
 
     def _on_down(self) -> None:
         log.warning("lost the connection to Redis")
@@ -232,8 +273,3 @@ class Commands(ReconnectingConnection):
         if now - connection.alive_at > self._timeout:
             log.warning("Redis has not answered in time")
             connection.close()
-
-
-def _unwrapped(words: str) -> str:
-    """Return the words of an error that a script ended with; Redis 6.2 puts words of its own before them."""
-    return words.rpartition(": -")[2] if words.startswith("ERR Error running script") else words

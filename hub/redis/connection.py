@@ -7,6 +7,7 @@ layer above knows what that means.
 from __future__ import annotations
 
 import asyncio
+import re
 import ssl
 from collections import deque
 from collections.abc import Callable
@@ -51,8 +52,17 @@ class ConnectionListener(Protocol):
         """The connection has ended; called once."""
 
 
-# Seconds to connect and log in.
-CONNECT_TIMEOUT = 5.0
+# Seconds to connect and log in, and of these, for the TLS handshake.
+CONNECT_TIMEOUT, TLS_TIMEOUT = 5.0, 4.0
+# The beginning of a sentence about a Redis that cannot be reached; the rest may hold addresses, and is the operator's.
+AWAY = "Redis is away"
+# Characters of Redis's own words that are passed on.
+MAX_WORDS = 300
+# Why a connection has ended.
+LOST = "the connection to Redis was lost; the outcome is unknown"
+NO_ANSWER = "Redis has closed the connection before it answered anything; if it expects TLS, the URL begins with rediss://"
+NOT_REDIS = "the server at the URL of Redis speaks another protocol; if it expects TLS, the URL begins with rediss://"
+_PLACE_IN_SCRIPT = re.compile(r"\.? script: .*$|, on @user_script:\d+\.?$")
 
 
 def resolve(future: asyncio.Future[Reply]) -> Callback:
@@ -86,6 +96,7 @@ class RedisConnection(asyncio.Protocol):
         # When something was last received, or sent while no reply was awaited.
         self.alive_at = self._loop.time()
         self.closed = False
+        self._why_closed = NO_ANSWER
 
     def __len__(self) -> int:
         """Return how many replies are awaited."""
@@ -98,7 +109,7 @@ class RedisConnection(asyncio.Protocol):
         """
         if self.closed:
             if callback is not None:
-                callback(Unavailable("Redis is away"))
+                callback(Unavailable(AWAY))
             return
         if self.growing is not None:
             self._out.append(self.growing.packed())
@@ -141,7 +152,7 @@ class RedisConnection(asyncio.Protocol):
         self.growing = None  # its senders are answered now; a message added later would not be
         pending, self._pending = self._pending, deque()
         for callback in pending:
-            callback(Unavailable("the connection to Redis was lost; the outcome is unknown"))
+            callback(Unavailable(self._why_closed))
         self._listener.on_connection_lost()
 
     # -- asyncio.Protocol
@@ -151,6 +162,7 @@ class RedisConnection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         self.alive_at = self._loop.time()
+        self._why_closed = LOST
         reader, pending = self._reader, self._pending
         reader.feed(data)
         pushed: list[Reply] = []
@@ -161,6 +173,7 @@ class RedisConnection(asyncio.Protocol):
                 else:
                     pushed.append(reply)
         except hiredis.ProtocolError:
+            self._why_closed = NOT_REDIS
             self.close()
             return
         if pushed:
@@ -185,31 +198,82 @@ def database(url: str) -> int:
 async def connect(url: str, listener: ConnectionListener) -> RedisConnection:
     """Connect and log in. Raises Unavailable, or BadRequest for a URL that cannot be meant."""
     options = _options(url)
-    loop = asyncio.get_running_loop()
     connection = RedisConnection(listener)
     try:
         async with asyncio.timeout(CONNECT_TIMEOUT):
-            if "path" in options:
-                await loop.create_unix_connection(lambda: connection, options["path"])
-            else:
-                await loop.create_connection(
-                    lambda: connection,
-                    options.get("host", "localhost"),
-                    options.get("port", 6379),
-                    ssl=_tls(options) if url.startswith("rediss:") else None,
-                )
-            if options.get("password"):
-                user = (options["username"],) if options.get("username") else ()
-                await connection.call("AUTH", *user, options["password"])
-            if options.get("db"):
-                await connection.call("SELECT", options["db"])
-    except (OSError, TimeoutError, ReplyError, RedisError, Unavailable) as error:
+            await _open(connection, options, tls=url.startswith("rediss:"))
+            await _log_in(connection, options)
+    except TimeoutError:
         connection.close()
-        raise Unavailable(f"Redis is away: {str(error) or type(error).__name__}") from None
+        raise Unavailable(f"{AWAY}: it has not answered within {CONNECT_TIMEOUT:g} s") from None
     except BaseException:
         connection.close()
         raise
     return connection
+
+
+async def _open(connection: RedisConnection, options: dict[str, Any], *, tls: bool) -> None:
+    """Open the connection. Raises Unavailable."""
+    loop = asyncio.get_running_loop()
+    try:
+        if "path" in options:
+            await loop.create_unix_connection(lambda: connection, options["path"])
+            return
+        async with asyncio.timeout(TLS_TIMEOUT if tls else None):
+            await loop.create_connection(
+                lambda: connection,
+                options.get("host", "localhost"),
+                options.get("port", 6379),
+                ssl=_tls(options) if tls else None,
+            )
+    except ssl.SSLCertVerificationError as error:
+        raise Unavailable(f"the TLS certificate of Redis is not accepted: {error}") from None
+    except (ssl.SSLError, ConnectionResetError, ConnectionAbortedError, TimeoutError) as error:
+        if not tls:
+            raise Unavailable(f"{AWAY}: {error}") from None
+        raise Unavailable(
+            f"the TLS handshake with Redis has failed: {str(error) or 'no answer'}; if this Redis speaks no TLS, "
+            "the URL begins with redis://"
+        ) from None
+    except (OSError, RedisError) as error:
+        raise Unavailable(f"{AWAY}: {str(error) or type(error).__name__}") from None
+
+
+async def _log_in(connection: RedisConnection, options: dict[str, Any]) -> None:
+    """Log in and choose the database. Raises Unavailable."""
+    try:
+        if options.get("password"):
+            user = (options["username"],) if options.get("username") else ()
+            await connection.call("AUTH", *user, options["password"])
+    except ReplyError as error:
+        raise Unavailable(f"Redis refuses the login: {error}") from None
+    try:
+        if options.get("db"):
+            await connection.call("SELECT", options["db"])
+    except ReplyError as error:
+        if str(error).startswith(("NOAUTH", "NOPERM")):
+            raise Unavailable(refusal_sentence(error)) from None
+        raise Unavailable(f"Redis refuses the database {options['db']}: {error}") from None
+
+
+def refusal_sentence(error: ReplyError) -> str:
+    """Return what a refusal means, followed by Redis's own words."""
+    words = own_words(error)
+    match words.split(" ", 1)[0]:
+        case "NOAUTH":
+            return f"Redis wants a password, which the URL has to hold: {words}"
+        case "NOPERM":
+            return f"Redis does not allow the hub's user what the hub needs: {words}"
+        case _:
+            return f"Redis refuses: {words}"
+
+
+def own_words(error: ReplyError) -> str:
+    """Return Redis's own words, without the place in a script, and without what Redis 6.2 puts before those of a script."""
+    words = str(error)
+    if words.startswith("ERR Error running script"):
+        words = words.rpartition(": -")[2]
+    return _PLACE_IN_SCRIPT.sub("", words)[:MAX_WORDS]
 
 
 def _tls(options: dict[str, Any]) -> ssl.SSLContext:

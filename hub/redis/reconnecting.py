@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+from typing import Any
 
 from hub.errors import HubError
-from hub.redis.connection import ConnectionListener, RedisConnection, Reply
+from hub.redis.connection import AWAY, ConnectionListener, RedisConnection, Reply
+from hub.refusals import RefusalLog
 
 log = logging.getLogger("hub.redis")
 
@@ -36,6 +38,9 @@ class ReconnectingConnection(ConnectionListener):
         self.up = False
         # True: the last attempt to connect has failed.
         self._failed = False
+        # While it is not up: why, in words that a client may see.
+        self.why_down = AWAY
+        self._refusals = RefusalLog(log)
 
     async def start(self) -> None:
         """Connect. Raises HubError."""
@@ -50,6 +55,7 @@ class ReconnectingConnection(ConnectionListener):
             await asyncio.wait([self._reconnecting])
             self._reconnecting = None
         self.cut()
+        self._refusals.close()
 
     def raise_failure(self) -> None:
         """Raise what ended the task that makes new connections, if anything has."""
@@ -88,6 +94,8 @@ class ReconnectingConnection(ConnectionListener):
 
     def on_connection_lost(self) -> None:
         was_up, self.up = self.up, False
+        if was_up:
+            self.why_down = AWAY
         self._down.set()
         if was_up:
             self._on_down()
@@ -117,7 +125,9 @@ class ReconnectingConnection(ConnectionListener):
                 self._failed = False
             except HubError as error:
                 self._failed = True
-                log.warning("no connection", extra={"for": self._name, "error": error.message})
+                self.why_down = AWAY if error.message.startswith(AWAY) else error.message
+                fields: dict[str, Any] = {"for": self._name, "error": error.message}
+                self._refusals.note("connect", error.message, "no connection", **fields)
             else:
                 if not self._down.is_set():
                     log.info("connected again", extra={"for": self._name})

@@ -41,10 +41,28 @@ class Health:
         return web.json_response({"ok": True})
 
     async def answer_readyz(self, _: web.Request) -> web.Response:
-        """Answer 200 if Redis and the bus are connected and new clients are admitted, otherwise 503."""
-        state = {"redis": self._node.store.commands.up, "bus": self._node.store.bus.up}
-        ready = all(state.values()) and not self._server.eio.admission.refusing
-        return web.json_response({"ok": ready, **state}, status=200 if ready else 503)
+        """Answer 200 if new clients are admitted and Redis is connected, takes writes and has the bus, otherwise 503.
+
+        Then `reason` says why.
+        """
+        commands, bus = self._node.store.commands, self._node.store.bus
+        state: dict[str, object] = {
+            "redis": commands.up,
+            "writes": commands.up and not commands.refused_write,
+            "bus": bus.up,
+        }
+        reason = ""
+        if not commands.up:
+            reason = commands.why_down
+        elif commands.refused_write:
+            reason = f"Redis refuses writes: {commands.refused_write}"
+        elif not bus.up:
+            reason = f"the bus: {bus.why_down}"
+        elif self._server.eio.admission.refusing:
+            reason = "this process is ending"
+        if reason:
+            return web.json_response({"ok": False, **state, "reason": reason}, status=503)
+        return web.json_response({"ok": True, **state})
 
 
 class PageFile:

@@ -11,6 +11,7 @@ import signal
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
+import hub
 from hub.api.socketio import SocketIOGateway
 from hub.embedded.server import EmbeddedServer
 from hub.engineio.core.state import CloseCode
@@ -21,7 +22,7 @@ from hub.runtime.app import build_app
 from hub.runtime.engine_options import engine_options
 from hub.runtime.file_limit import allowed_connections
 from hub.runtime.http_server import http_server
-from hub.settings import Settings
+from hub.settings import Settings, without_password
 from hub.socketio.server import SocketIOServer
 from hub.tasks import BackgroundTasks
 
@@ -53,6 +54,7 @@ async def serve(settings: Settings, *, announce: Callable[[str], None]) -> int:
             process = HubProcess(settings, url, tasks)
             async with process.started(), http_server(process.app, settings) as port:
                 announce(_http_url(settings.host, port))
+                process.log_start()
                 signals.started = True
                 await process.wait_until(signals.stop_requested)
                 signals.stop_requested.set()
@@ -134,6 +136,20 @@ class HubProcess:
                 yield
         finally:
             await self.node.stop()
+
+    def log_start(self) -> None:
+        """Log what an operator wants to know of a process that begins to serve."""
+        settings, server = self.settings, self.node.store.server
+        where = without_password(settings.redis_url) if settings.redis_url else "embedded"
+        log.info(
+            "started",
+            extra={
+                "version": hub.__version__,
+                "redis": f"{server.product}, {where}",
+                "persistence": server.persistence,
+                "origins": ", ".join(settings.origins) or "the hub's own pages only",
+            },
+        )
 
     async def wait_until(self, stop_requested: asyncio.Event) -> None:
         """Wait until `stop_requested` is set or a vital task has failed."""

@@ -35,6 +35,9 @@ class Keys:
     def session(self, client: str) -> str:
         return f"{self.base}session:{client}"
 
+    def lease(self, node: str) -> str:
+        return f"{self.base}node:{node}"
+
     def room_channel(self, room: str) -> str:
         return self.room_channel_base + room
 

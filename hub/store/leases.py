@@ -30,6 +30,15 @@ class Leases:
         )  # fmt: skip
         return bool(reply == b"1")
 
+    async def check_writes(self) -> None:
+        """Find out whether Redis takes writes. Raises Unavailable where it does not.
+
+        `renew` would not do: a script that begins with a removal passes when Redis is full.
+        """
+        key, life = self._keys.lease(self._node_id), int(self._settings.lease * 1e3)
+        await self._commands.call("SET", key, "1", "PX", life, "XX")
+        self._commands.note_written()
+
     async def release(self) -> None:
         """Give the lease up: the node stops, and owns no sessions any more."""
         keep = self._settings.log_age + self._settings.longest_life

@@ -9,6 +9,7 @@ from hub.redis.commands import Script
 # Each script, and the files of shared functions that it needs. publish.lua needs none: it runs for every message.
 _SHARED: dict[str, tuple[str, ...]] = {
     "publish": (),
+    "permissions": (),
     "history": ("common",),
     "detect_loss": ("common",),
     "renew": ("common",),

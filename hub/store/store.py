@@ -18,7 +18,12 @@ from hub.store.loss_detector import LossDetector
 from hub.store.publishing import GroupCommit
 from hub.store.results import HistoryPage
 from hub.store.scripts import read_all
-from hub.store.server_check import ServerIdentity, check_server
+from hub.store.server_check import (
+    ServerDescription,
+    ServerIdentity,
+    check_server,
+    describe_server,
+)
 from hub.store.sessions import StoredSessions
 
 log = logging.getLogger("hub.store")
@@ -46,6 +51,8 @@ class Store(CommandsListener):
         self._listener = listener
         # The server that the command connection led to last.
         self._identity: ServerIdentity | None = None
+        # What it is, for people.
+        self.server = ServerDescription("", "")
         # When the command connection was last made, on the loop's clock.
         self.connected_at = 0.0
         self.bus = Bus(url, listener, settings.bus_silence)
@@ -88,17 +95,19 @@ class Store(CommandsListener):
         known = self._identity
         if known is not None and identity.run_id == known.run_id:
             await self.commands.kill_previous()
-        if known is None or identity == known:
-            self._identity = identity
-            return
-        log.warning("Redis was restarted or replaced")
-        if self.bus.server != identity.run_id:
-            # First: what this node has seen up to here is what the new server has to have.
-            self.bus.cut()
-        # Before anything else uses the connection: a message that is published now would hide the loss.
-        await self.loss_detector.detect()
+        changed = known is not None and identity != known
+        if changed:
+            log.warning("Redis was restarted or replaced")
+            if self.bus.server != identity.run_id:
+                # First: what this node has seen up to here is what the new server has to have.
+                self.bus.cut()
+            # Before anything else uses the connection: a message that is published now would hide the loss.
+            await self.loss_detector.detect()
+        if identity != known:
+            self.server = await describe_server(self.commands)
         self._identity = identity
-        self._listener.on_redis_changed()
+        if changed:
+            self._listener.on_redis_changed()
 
     def on_demoted(self) -> None:
         """Give the bus up too: a replica's bus brings what its new primary publishes, perhaps of another history."""

@@ -1,14 +1,17 @@
-"""What an operator sees: a line for each kind of refusal."""
+"""What an operator sees: a line for each kind of refusal, and whether Redis takes writes."""
 
 from __future__ import annotations
 
 import asyncio
+import json
+import signal
 
 import aiohttp
 import pytest
 
 from tests.support.hubs import Hub
-from tests.support.times import eventually
+from tests.support.redis import RedisServer
+from tests.support.times import SOON, UNIT, eventually, eventually_true
 
 HANDSHAKE = "/socket.io/?EIO=4&transport=polling"
 
@@ -30,6 +33,11 @@ async def line(hub: Hub, *words: str) -> str:
 async def get(url: str, **headers: str) -> int:
     async with aiohttp.ClientSession() as http, http.get(url, headers=headers) as answer:
         return answer.status
+
+
+async def readyz(hub: Hub) -> tuple[int, dict[str, object]]:
+    async with aiohttp.ClientSession() as http, http.get(hub.url + "/readyz") as answer:
+        return answer.status, await answer.json()
 
 
 # -- refusals
@@ -131,3 +139,148 @@ async def test_what_is_normal_is_logged_at_debug(own_hub, js, name, room):
             await line(hub, "debug hub.api a verb failed", "verb=subscribe", "code=forbidden")
         assert await asyncio.to_thread(hub.terminate) == 0
     assert not lines(hub, "debug")
+
+
+async def test_the_line_at_the_start(own_hub, redis_server):
+    """Version, Redis, how it keeps its data, and who may connect."""
+    hub = await own_hub(cors="https://a.example,https://b.example")
+    version = redis_server.client.info("server")
+    product = f"Valkey {version['valkey_version']}" if "valkey_version" in version else "Redis "
+    found = await line(hub, "started", "version=")
+    assert product in found
+    assert f"unix://{redis_server.socket}" in found
+    assert 'origins="https://a.example, https://b.example"' in found
+    assert "forgets messages" in await line(hub, "warning hub.store", "append-only file")
+
+
+async def test_with_an_append_only_file_nothing_is_warned_of(own_hub, own_redis):
+    hub = await own_hub(redis_url=own_redis.url, log_format="JSON")
+    found = json.loads(await line(hub, '"message": "started"'))
+    assert found["persistence"] == "append-only file, fsync always"
+    assert not lines(hub, "warning")
+    # Each line is an object.
+    assert all(json.loads(each)["level"] == "info" for each in hub.log.read_text().splitlines())
+
+
+# -- Redis that takes no writes
+
+
+@pytest.fixture
+async def fragile(own_redis, own_hub):
+    return await own_hub(redis_url=own_redis.url, prefix="f", lease=UNIT)
+
+
+async def unwritable(hub: Hub, publisher, room: str, words: str) -> None:
+    """Publishes fail with Redis's own words, and /readyz and one line of the log hold them too."""
+    answer = await publisher.ask("publish", {"room": room, "event": "m", "data": 1})
+    assert answer["error"]["code"] == "unavailable"
+    assert words in answer["error"]["message"]
+    status, state = await readyz(hub)
+    assert status == 503
+    assert state == state | {"ok": False, "redis": True, "writes": False, "bus": True}
+    assert words in state["reason"]
+    assert words in await line(hub, "Redis refuses writes")
+    assert "script" not in answer["error"]["message"]
+    # As long as it lasts: what the hub itself still may write does not count.
+    await asyncio.sleep(UNIT)
+    assert (await readyz(hub))[0] == 503
+
+
+async def writable_again(hub: Hub, publisher, room: str) -> None:
+    async def ready() -> bool:
+        return (await readyz(hub)) == (
+            200,
+            {"ok": True, "redis": True, "writes": True, "bus": True},
+        )
+
+    await eventually_true(ready)
+    assert (await publisher.ask("publish", {"room": room, "event": "m", "data": 2}))["ok"] is True
+    await line(hub, "Redis takes writes again")
+
+
+async def test_a_full_redis_is_not_ready(own_redis, fragile, raw, room):
+    """Until it has memory again, which is noticed without any publish."""
+    publisher = await raw(fragile.url)
+    await publisher.publish(room, 0)
+    own_redis.client.config_set("maxmemory", 1)
+    await unwritable(fragile, publisher, room, "OOM command not allowed")
+    own_redis.client.config_set("maxmemory", 0)
+    await writable_again(fragile, publisher, room)
+
+
+async def test_a_full_redis_is_noticed_without_a_publish(own_redis, fragile):
+    own_redis.client.config_set("maxmemory", 1)
+
+    async def told() -> bool:
+        return "OOM" in (await readyz(fragile))[1].get("reason", "")
+
+    await eventually_true(told)
+    own_redis.client.config_set("maxmemory", 0)
+
+    async def ready() -> bool:
+        return (await readyz(fragile))[0] == 200
+
+    await eventually_true(ready)
+
+
+async def test_a_full_disk_is_not_ready(own_hub, raw, room):
+    """Redis passes on what the system says of its append-only file. The next file of it is on a full device."""
+    server = RedisServer("--appendonly", "yes", "--appendfsync", "everysec")
+    try:
+        hub = await own_hub(redis_url=server.url, prefix="f", lease=UNIT)
+        publisher = await raw(hub.url)
+        await publisher.publish(room, 0)
+
+        async def rewritten() -> None:
+            await asyncio.to_thread(server.client.bgrewriteaof)
+            await eventually(
+                lambda: not server.client.info("persistence")["aof_rewrite_in_progress"]
+            )
+
+        current = max((server.directory / "appendonlydir").glob("*.incr.aof"))
+        number = int(current.name.split(".")[-3])
+        full = current.with_name(f"appendonly.aof.{number + 1}.incr.aof")
+        full.symlink_to("/dev/full")
+        await rewritten()
+        await eventually_true(lambda: refused(publisher, room), 2 * SOON)
+        await unwritable(hub, publisher, room, "No space left on device")
+    finally:
+        server.kill()
+        server.stop()
+        await asyncio.to_thread(hub.kill)
+
+
+async def refused(publisher, room: str) -> bool:
+    answer = await publisher.ask("publish", {"room": room, "event": "m", "data": 1})
+    return not answer["ok"]
+
+
+async def test_a_redis_without_a_password_any_more(own_redis, fragile, raw, room):
+    """A password that is set while the hub runs: its new connection is refused, which is not called away."""
+    publisher = await raw(fragile.url)
+    own_redis.client.config_set("requirepass", "open sesame")
+    own_redis.client.client_kill_filter(_type="normal", skipme=True)
+
+    async def told() -> bool:
+        status, state = await readyz(fragile)
+        return status == 503 and "wants a password" in state.get("reason", "")
+
+    await eventually_true(told)
+    answer = await publisher.ask("publish", {"room": room, "event": "m", "data": 1})
+    assert "wants a password" in answer["error"]["message"]
+    own_redis.client.execute_command("AUTH", "open sesame")
+    own_redis.client.config_set("requirepass", "")
+
+    async def ready() -> bool:
+        return (await readyz(fragile))[0] == 200
+
+    await eventually_true(ready)
+
+
+async def test_a_draining_hub_is_not_ready(own_hub, raw):
+    hub = await own_hub(drain=5 * UNIT)
+    sockets = [await raw(hub.url) for _ in range(20)]
+    hub.send_signal(signal.SIGTERM)
+    await eventually(lambda: any(socket.closed for socket in sockets))
+    status, state = await readyz(hub)
+    assert (status, state["reason"]) == (503, "this process is ending")

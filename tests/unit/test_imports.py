@@ -25,7 +25,7 @@ IMPORTS_ONLY = {
     "settings": {"errors", "model"},
     "refusals": set[str](),
     "engineio": {"model", "refusals", "settings", "tasks"},
-    "redis": {"errors"},
+    "redis": {"errors", "refusals"},
     "embedded": {"errors", "settings", "tasks"},
     "client": {"errors", "model"},
 }

@@ -30,8 +30,8 @@ from hub.redis.bus import Bus
 from hub.redis.connection import ConnectionListener, GrowingCommand
 from hub.settings import Settings
 from hub.store import store
-from hub.store.scripts import Script, read_all
-from hub.store.server_check import ServerIdentity
+from hub.store.scripts import Script, read, read_all
+from hub.store.server_check import CHECKED_COMMANDS, ServerIdentity
 from tests.support.redis import RedisServer
 from tests.support.switches import Mutation
 
@@ -237,11 +237,18 @@ class Wire:
         self.listener.on_connection_lost()
 
 
-_AT_ONCE = tuple(
-    b"*%d\r\n$%d\r\n%b\r\n" % (count, len(word), word)
-    for word, count in [
-        (b"SCRIPT", 3), (b"INFO", 2), (b"GET", 2), (b"CLIENT", 2), (b"CLIENT", 4), (b"PING", 1),
-    ]
+_AT_ONCE = (
+    *(
+        b"*%d\r\n$%d\r\n%b\r\n" % (count, len(word), word)
+        for word, count in [
+            (b"SCRIPT", 3), (b"INFO", 2), (b"GET", 2), (b"CLIENT", 2), (b"CLIENT", 4), (b"PING", 1),
+            (b"CONFIG", 3),
+        ]
+    ),
+    # The script `permissions`, which runs before a connection is used.
+    hiredis.pack_command(
+        ("EVALSHA", read("permissions").sha, "1", *("" for _ in range(2 + len(CHECKED_COMMANDS))))
+    ).partition(b"$1\r\n")[0],
 )  # fmt: skip
 
 

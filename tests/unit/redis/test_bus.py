@@ -82,7 +82,7 @@ async def test_other_databases_of_one_server_are_not_heard(start, server):
 async def test_a_subscription_that_redis_refuses_is_told(start, own_redis, caplog):
     """To whoever waits for it, and at once; further attempts come at growing intervals until Redis takes one."""
     acl = own_redis.client.execute_command
-    acl("ACL", "SETUSER", "hub", "on", ">open", "~t:*", "resetchannels", "+@all")
+    acl("ACL", "SETUSER", "hub", "on", ">open", "~t:*", "resetchannels", "&*:nodes", "+@all")
     node = await start(f"unix://hub:open@{own_redis.socket}")
     bus, channel = node.store.bus, node.store.keys.room_channel("A").encode()
     clock = asyncio.get_running_loop().time
@@ -103,7 +103,9 @@ async def test_a_subscription_that_redis_refuses_is_told(start, own_redis, caplo
 async def test_a_channel_that_may_not_be_heard_spoils_no_other(start, own_redis):
     """Once nobody wants it any more, which its refusal sees to, the others are heard again."""
     acl = own_redis.client.execute_command
-    acl("ACL", "SETUSER", "hub", "on", ">open", "~t:*", "resetchannels", "&*:A", "+@all")
+    acl(
+        "ACL", "SETUSER", "hub", "on", ">open", "~t:*", "resetchannels", "&*:A", "&*:nodes", "+@all"
+    )
     node = await start(f"unix://hub:open@{own_redis.socket}")
     bus = node.store.bus
     heard, refused = (node.store.keys.room_channel(room).encode() for room in "AB")
