@@ -36,7 +36,8 @@ def allowed_connections(wanted: int) -> int:
     possible = max(1, files - RESERVED_FILES)
     if wanted > possible:
         log.warning(
-            "max_connections is %d, but only %d connections are possible: %d files may be open",
+            "HUB_MAX_CONNECTIONS is %d, but only %d connections are possible, because %d files may be open: raise that "
+            "limit (ulimit -n)",
             wanted,
             possible,
             files,

@@ -16,7 +16,7 @@ def test_connections_keep_within_the_files_that_may_be_open(monkeypatch, caplog)
     assert file_limit.allowed_connections(1000) == 1000
     assert caplog.text == ""
     assert file_limit.allowed_connections(10_000) == 4096 - file_limit.RESERVED_FILES
-    assert "max_connections is 10000" in caplog.text
+    assert "HUB_MAX_CONNECTIONS is 10000" in caplog.text
 
 
 def test_a_limit_that_cannot_be_raised_is_taken_as_it_is(monkeypatch):
