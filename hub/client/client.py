@@ -322,7 +322,7 @@ class HubClient:
         if self._ended.is_set():
             return
         self.failure = failure
-        self._position.close(delete_file=delete_position_file)
+        self._position.close(delete_file=delete_position_file, final=failure is not None)
         self._delivery.close()
         self._connection.stop(failure or Unavailable("the client is closed"))
         self._ended.set()
