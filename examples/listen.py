@@ -5,6 +5,7 @@ python examples/listen.py [url] [room]
 
 import asyncio
 import sys
+import uuid
 
 import aiohttp
 import socketio
@@ -43,8 +44,10 @@ async def headline(data, meta, offset):
 
 
 async def main():
-    # The name keeps the session: this client returns nothing else that would prove who it is.
-    await client.connect(url, transports=["websocket"], auth={"client_id": "example"})
+    # The name keeps the session while this program runs: this client returns nothing else that would prove
+    # who it is. Each start has a name of its own, so that it gets nothing that an earlier one has printed.
+    name = f"listen-{uuid.uuid4().hex[:8]}"
+    await client.connect(url, transports=["websocket"], auth={"client_id": name})
     while await asyncio.to_thread(sys.stdin.readline):
         await client.eio.ws.close()
     await client.disconnect()
