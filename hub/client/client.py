@@ -6,20 +6,23 @@ It runs two tasks: one keeps the client connected, the other calls the handlers.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import uuid
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, Literal, Self, TypeVar
 
 import msgspec
 
+from hub.client.address import HubAddress
 from hub.client.connect_auth import ConnectAuth
 from hub.client.delivery import Delivery, EventHandler
 from hub.client.position import Position
 from hub.client.reconnecting import ReconnectingHubConnection
-from hub.errors import HubError, Unavailable
+from hub.client.stop_signals import stop_signals
+from hub.errors import HubError, Internal, Unavailable
 from hub.model import (
     DEDUPE_LIFE,
     Gap,
@@ -35,8 +38,15 @@ from hub.model import (
 # retry as another message.
 TIMEOUT_MAX = DEDUPE_LIFE * 0.75
 
+DELIVERY_TASK = "hub-client-delivery"  # the name of the task that calls the handlers
+STOP_TIMEOUT = 8.0  # seconds; container runtimes kill a program ten seconds after SIGTERM
+
+Transport = Literal["polling", "websocket"]
+TRANSPORTS = ("polling", "websocket")
+
 AnyHandler = TypeVar("AnyHandler", bound=EventHandler)
 WithMessages = TypeVar("WithMessages", Subscribed, History)
+Answer = TypeVar("Answer", bound=msgspec.Struct)
 
 log = logging.getLogger("hub.client")
 
@@ -44,18 +54,18 @@ log = logging.getLogger("hub.client")
 class HubClient:
     """A client of the hub that reconnects by itself and receives what it missed.
 
-    - `url`: the hub's address, `http://host:port`.
+    - `url`: the hub's address, `http://host:port`, with the hub's base path if it has one.
     - `client_id`: names a durable session. Without one the hub names the session.
     - `token`: sent in the CONNECT auth.
     - `acks`: with "auto" the position moves when a handler has returned, with "manual" by `ack` alone.
     - `position_file`: a file for pid and offset, so that another process can continue the session.
     - `transports`: a list of "polling" and "websocket". By default it connects with polling and upgrades.
-    - `timeout`: seconds, up to 90. It bounds the first connect, and each verb with its retries.
+    - `timeout`: seconds, up to 90. It bounds `connect`, and each verb with its retries.
     - `answer_timeout`: seconds. If a verb is not answered in this time, its connection counts as lost.
     - `queue`: at least 1. If so many messages wait for the handlers, the connection is not read.
     - `attempts`: at least 1. If a handler has raised so often in a row, the client ends (HandlerFailed).
 
-    Raises BadRequest for a `client_id` that cannot be one, ValueError for another option out of its bounds.
+    Raises BadRequest for a `client_id` that cannot be one, ValueError for another option that is not as above.
     """
 
     def __init__(
@@ -64,35 +74,25 @@ class HubClient:
         *,
         client_id: str | None = None,
         token: str | None = None,
-        acks: str = "auto",
+        acks: Literal["auto", "manual"] = "auto",
         position_file: str | os.PathLike[str] | None = None,
-        transports: list[str] | None = None,
+        transports: Sequence[Transport] | None = None,
         timeout: float = 30.0,
         answer_timeout: float = 10.0,
         queue: int = 1000,
         attempts: int = 3,
     ) -> None:
-        if acks not in ("auto", "manual"):
-            raise ValueError("acks: auto or manual")
-        if not 0 < timeout <= TIMEOUT_MAX:
-            raise ValueError(f"timeout: above 0 and up to {TIMEOUT_MAX} seconds")
-        if not answer_timeout > 0:
-            raise ValueError("answer_timeout: above 0")
-        if queue < 1:
-            raise ValueError("queue: at least 1")
-        if attempts < 1:
-            raise ValueError("attempts: at least 1")
+        _check_options(acks, transports, timeout, answer_timeout, queue, attempts)
         self._client_id = check_client_id(client_id) if client_id is not None else None
         manual = acks == "manual"
-        self._timeout = timeout
         self._position = Position(client_id, position_file)
         self._delivery = Delivery(
             self._position, manual_acks=manual, max_queued=queue, attempts=attempts
         )
         auth = ConnectAuth(self._position, token=token, client_id=client_id, manual_acks=manual)
         self._connection = ReconnectingHubConnection(
-            url,
-            transports,
+            HubAddress.parse(url),
+            list(transports) if transports is not None else None,
             auth,
             self._position,
             self._delivery,
@@ -103,29 +103,64 @@ class HubClient:
         self.failure: HubError | None = None
         self._ended = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
+        # The event loop in which `connect` was called.
+        self._loop: asyncio.AbstractEventLoop | None = None
 
     # -- connecting and closing
 
-    async def connect(self) -> Self:
+    async def connect(self, *, wait: bool = True) -> Self:
         """Start, and return when `hub:session` has arrived. To be called once.
 
-        Raises Unavailable after `timeout`, and another HubError at once if the hub refuses.
+        If `wait` is false, return at once. The client then connects as soon as the hub can be reached.
+
+        Raises Unavailable after `timeout`, and another HubError at once if the hub refuses. In both cases,
+        and if the call is cancelled, the client has ended.
         """
-        if self._tasks:
-            raise RuntimeError("connect() may be called once")
+        if self._loop is not None:
+            raise RuntimeError("connect: it was called before; make another HubClient instead")
+        self._loop = asyncio.get_running_loop()
         self._start_task(self._connection.run(), "hub-client-connection")
-        try:
-            async with asyncio.timeout(self._timeout):
-                await self._connection.wait_connected()
-        except TimeoutError:
-            await self.close(end=False)
-            raise self._connection.last_error or Unavailable("no connection in time") from None
-        except HubError:
-            await self.close(end=False)
-            raise
+        if wait:
+            try:
+                await self.wait_connected()
+            except BaseException:
+                await self.close(end=False)
+                raise
         # Last, so that handlers registered before the caller awaits again miss nothing.
-        self._start_task(self._delivery.run(), "hub-client-delivery")
+        self._start_task(self._delivery.run(), DELIVERY_TASK)
         return self
+
+    async def wait_connected(self) -> None:
+        """Wait until the client is connected. Raises Unavailable after `timeout`, and the error that ended it."""
+        self._check_started("wait_connected")
+        await self._connection.wait_connected_in_time()
+
+    async def run(self, *rooms: str, stop_timeout: float = STOP_TIMEOUT) -> None:
+        """Connect, subscribe to rooms, and receive messages until SIGTERM or SIGINT; then close.
+
+        It waits for the hub as long as it takes. After the signal no further message is handled, and a
+        handler that is running may finish within `stop_timeout` (seconds). A second signal cancels it.
+        Outside the main thread and on Windows, signals are left as they are.
+
+        Raises the HubError that ended the client, as `wait` does.
+        """
+        if self._loop is None:
+            await self.connect(wait=False)
+        working = asyncio.create_task(self._subscribe_and_wait(rooms), name="hub-client-run")
+        try:
+            with stop_signals() as stopped:
+                await _first_of(working, stopped)
+                if working.done():
+                    await working
+                else:
+                    stopped.clear()
+                    await self._finish_handling(stopped, stop_timeout)
+        finally:
+            working.cancel()
+            await self.close()
+            await asyncio.gather(working, return_exceptions=True)
+        if self.failure is not None:
+            raise self.failure
 
     async def close(self, *, end: bool | None = None) -> None:
         """Disconnect, and cancel a handler that is running; its message does not count as handled.
@@ -135,9 +170,11 @@ class HubClient:
         """
         if end is None:
             end = self._client_id is None and not self._position.has_file
-        if self._connection.current is not None:
-            await self._connection.current.close(end_session=end)
-        self._end(None, delete_position_file=end and self._client_id is None)
+        try:
+            if self._connection.current is not None:
+                await self._connection.current.close(end_session=end)
+        finally:
+            self._end(None, delete_position_file=end and self._client_id is None)
         tasks = [task for task in self._tasks if task is not asyncio.current_task()]
         for task in tasks:
             task.cancel()
@@ -149,6 +186,7 @@ class HubClient:
         Replaced: a newer connection has the session. HandlerFailed: a handler used its attempts.
         Another HubError: the hub refused the client.
         """
+        self._check_started("wait")
         await self._ended.wait()
         if self.failure is not None:
             raise self.failure
@@ -171,6 +209,8 @@ class HubClient:
 
         The handler of `"*"` gets `(event, data, meta)` of every message that has no other handler.
         """
+        if not isinstance(event, str):
+            raise TypeError('on: the name of an event is missing, as in @client.on("invoice")')
 
         def register(handler: AnyHandler) -> AnyHandler:
             self._delivery.handlers[event] = handler
@@ -226,10 +266,11 @@ class HubClient:
         """
         answer = await self._call_verb("subscribe", room=room, history=history, since=since)
         self._connection.add_room(room)
-        return _with_offsets(msgspec.convert(answer, Subscribed))
+        return _with_offsets(_converted(answer, Subscribed))
 
     async def unsubscribe(self, room: str) -> None:
         """Leave a room. Raises a HubError."""
+        self._check_started("unsubscribe")
         self._connection.remove_room(room)
         await self._call_verb("unsubscribe", room=room)
         # A connection that was made meanwhile may have found the session still in the room.
@@ -268,7 +309,7 @@ class HubClient:
             "echo": None if echo else False,
         }
         answer = await self._call_verb("publish", retry=not volatile, nulls=("data",), **fields)
-        return msgspec.convert(answer, Published)
+        return _converted(answer, Published)
 
     async def history(
         self,
@@ -286,7 +327,7 @@ class HubClient:
         answer = await self._call_verb(
             "history", room=room, limit=limit, before=before, after=after
         )
-        return _with_offsets(msgspec.convert(answer, History))
+        return _with_offsets(_converted(answer, History))
 
     async def ack(self, offset: str) -> None:
         """Acknowledge every message up to `offset`, and move the position there. Raises a HubError."""
@@ -299,9 +340,42 @@ class HubClient:
         self, verb: str, *, retry: bool = True, nulls: tuple[str, ...] = (), **fields: Any
     ) -> dict[str, Any]:
         """Call a verb with the fields that are not None, and with those named in `nulls` in any case."""
+        self._check_started(verb)
         given = {name: value for name, value in fields.items() if value is not None}
         given |= {name: fields[name] for name in nulls}
         return await self._connection.call_verb(verb, given, retry=retry)
+
+    def _check_started(self, call: str) -> None:
+        """Raise RuntimeError if this call cannot work here, however long it waits."""
+        if self._loop is None:
+            raise RuntimeError(f"{call}: call `await client.connect()` first")
+        if self._loop is not asyncio.get_running_loop():
+            raise RuntimeError(
+                f"{call}: the client belongs to the event loop in which connect() was called"
+            )
+
+    async def _subscribe_and_wait(self, rooms: tuple[str, ...]) -> None:
+        """Subscribe to rooms, however long the hub cannot be reached, and wait until the client ends."""
+        for room in rooms:
+            while True:
+                await self._connection.wait_connected()
+                try:
+                    await self.subscribe(room)
+                    break
+                except HubError as error:
+                    if not error.retryable:
+                        raise
+                    log.warning("%s; trying again", error)
+        await self.wait()
+
+    async def _finish_handling(self, stopped: asyncio.Event, timeout: float) -> None:
+        """Hand out no further message, and wait for the handler that is running, or for another signal."""
+        self._delivery.close()
+        delivery = next((task for task in self._tasks if task.get_name() == DELIVERY_TASK), None)
+        if delivery is not None:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(timeout):
+                    await _first_of(delivery, stopped)
 
     def _start_task(self, work: Coroutine[Any, Any, None], name: str) -> None:
         self._tasks.append(asyncio.create_task(self._run_task(work), name=name))
@@ -315,7 +389,7 @@ class HubClient:
             self._end(error)
         except Exception as error:
             log.exception("the client has ended: unexpected error")
-            self._end(HubError(repr(error)))
+            self._end(Internal(f"the client has ended: unexpected error: {error!r}"))
 
     def _end(self, failure: HubError | None, *, delete_position_file: bool = False) -> None:
         """End the client. Only the first call has an effect."""
@@ -329,6 +403,52 @@ class HubClient:
         for task in self._tasks:
             if task is not asyncio.current_task():
                 task.cancel()
+
+
+def _check_options(
+    acks: object,
+    transports: Sequence[str] | None,
+    timeout: float,
+    answer_timeout: float,
+    queue: int,
+    attempts: int,
+) -> None:
+    """Raise ValueError for an option that a client cannot work with."""
+    if acks not in ("auto", "manual"):
+        raise ValueError(f'acks: "auto" or "manual" is needed, not {acks!r}')
+    if transports is not None and (
+        isinstance(transports, str) or not transports or not {*transports} <= {*TRANSPORTS}
+    ):
+        raise ValueError(
+            f'transports: a list of "polling" and "websocket" is needed, not {transports!r}'
+        )
+    if not 0 < timeout <= TIMEOUT_MAX:
+        raise ValueError(
+            f"timeout: more than 0 and at most {TIMEOUT_MAX:g} seconds are needed, not {timeout!r}"
+        )
+    if not answer_timeout > 0:
+        raise ValueError(f"answer_timeout: more than 0 seconds are needed, not {answer_timeout!r}")
+    if queue < 1:
+        raise ValueError(f"queue: at least 1 is needed, not {queue!r}")
+    if attempts < 1:
+        raise ValueError(f"attempts: at least 1 is needed, not {attempts!r}")
+
+
+async def _first_of(task: asyncio.Task[None], event: asyncio.Event) -> None:
+    """Wait until a task has ended or an event is set. Raises nothing that the task raised."""
+    waiting = asyncio.create_task(event.wait())
+    try:
+        await asyncio.wait([task, waiting], return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        waiting.cancel()
+
+
+def _converted(answer: dict[str, Any], kind: type[Answer]) -> Answer:
+    """Return an answer as its type. Raises Internal if the hub answered something else."""
+    try:
+        return msgspec.convert(answer, kind)
+    except msgspec.ValidationError as error:
+        raise Internal(f"the hub's answer is not understood: {error}") from None
 
 
 def _with_offsets(answer: WithMessages) -> WithMessages:

@@ -7,9 +7,11 @@ The list names every method of python-socketio 5 and python-engineio 4 that is r
 - `_handle_connect`: the stock client keeps only the sid of the CONNECT reply. Here the whole reply is kept.
 - `_handle_error`, `_handle_disconnect`: a refused CONNECT and a `41` end the connection with a reason.
 - `_handle_event`: every event goes to the delivery, also one that arrives before the CONNECT reply.
+  `hub:closing` ends the connection.
 - `_handle_eio_disconnect`: verbs whose answer cannot arrive any more fail at once.
 - `_connect_websocket`, `_send_request`: the stock client drops `maxPayload` of the handshake. Here it is
-  read from the handshake once more.
+  read from the handshake once more. Of a handshake that fails, the stock client keeps neither the HTTP status
+  nor `Retry-After`.
 - `_ClientPacket`: JSON without NaN and infinities, which the hub does not take.
 """
 
@@ -17,6 +19,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import http
 import json
 import logging
 from typing import Any
@@ -29,6 +32,7 @@ import socketio
 import socketio.exceptions
 import socketio.packet
 
+from hub.client.address import HubAddress
 from hub.client.connect_auth import ConnectAuth
 from hub.client.delivery import Delivery
 from hub.errors import ERRORS, BadRequest, Forbidden, HubError, TooLarge, Unavailable
@@ -36,6 +40,9 @@ from hub.model import ATTACHMENTS, SessionInfo
 
 FLUSH_TIMEOUT = 2.0  # seconds for a connection that is closed to send what is queued
 CLOSE_HANDSHAKE_TIMEOUT = 0.1  # seconds for the hub to answer the close frame of a WebSocket
+RETRY_AFTER_MAX = 60.0  # seconds; a longer `Retry-After` counts as this
+NO_ANSWER = "the server does not answer"
+NO_HUB = "the answer is not that of a Socket.IO server"
 
 log = logging.getLogger("hub.client")
 # At lower levels the libraries write whole packets into their logs, pids and tokens included.
@@ -44,7 +51,15 @@ _library_log.setLevel(logging.CRITICAL)
 
 
 class Replaced(Forbidden):
-    """A newer connection has the session now, or the hub has expelled this client."""
+    """A newer connection has the session now."""
+
+
+class NotConnected(Unavailable):
+    """The hub did not open a connection. `retry_after`: the seconds that it asks to wait, 0 if it does not."""
+
+    def __init__(self, message: str, retry_after: float = 0.0) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
 
 
 class _StrictJson:
@@ -69,6 +84,8 @@ class _ClientWebSocket(aiohttp.ClientWebSocketResponse):
             return await super().receive(timeout)
         try:
             message = await super().receive(timeout)
+            if message.type not in (aiohttp.WSMsgType.TEXT, aiohttp.WSMsgType.BINARY):
+                raise aiohttp.ClientConnectionError("the server closed the WebSocket")
         except BaseException:  # the stock client forgets this WebSocket and does not close it
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(0):
@@ -81,10 +98,20 @@ class _ClientWebSocket(aiohttp.ClientWebSocketResponse):
 class _EngineClient(engineio.AsyncClient):  # type: ignore[misc]
     # Bytes that one WebSocket message or polling body may have; None: the handshake has no bound.
     max_payload: int | None = None
+    # Why the handshake failed, as far as the server or the network said it.
+    failure: NotConnected | None = None
 
     async def _connect_websocket(self, *args: Any) -> Any:
         is_handshake = self.sid is None  # otherwise it is an upgrade
-        connected = await super()._connect_websocket(*args)
+        try:
+            connected = await super()._connect_websocket(*args)
+        except engineio.exceptions.ConnectionError as error:
+            cause = error.__context__
+            if isinstance(cause, aiohttp.WSServerHandshakeError):
+                self.failure = _http_failure(cause.status, cause.headers)
+            elif cause is not None:
+                self.failure = NotConnected(str(cause) or NO_ANSWER)
+            raise
         if is_handshake:
             self._read_handshake(self.ws.first_message)
         return connected
@@ -92,13 +119,24 @@ class _EngineClient(engineio.AsyncClient):  # type: ignore[misc]
     async def _send_request(self, *args: Any, **options: Any) -> Any:
         is_handshake = self.sid is None
         response = await super()._send_request(*args, **options)
-        if is_handshake and isinstance(response, aiohttp.ClientResponse) and response.ok:
-            self._read_handshake(await response.text())
+        if is_handshake and isinstance(response, aiohttp.ClientResponse):
+            if response.ok:
+                self._read_handshake(await response.text())
+            else:
+                self.failure = _http_failure(
+                    response.status, response.headers, await _said(response)
+                )
+        elif is_handshake:  # the text of an error; aiohttp's parser begins its own with a status
+            is_http = not str(response).startswith("400, message=")
+            self.failure = NotConnected((response or NO_ANSWER) if is_http else NO_HUB)
         return response
 
     def _read_handshake(self, handshake: str) -> None:
-        [opening, *_] = engineio.payload.Payload(encoded_payload=handshake).packets
-        self.max_payload = opening.data.get("maxPayload")
+        try:
+            [opening, *_] = engineio.payload.Payload(encoded_payload=handshake).packets
+            self.max_payload = opening.data.get("maxPayload")
+        except (ValueError, AttributeError):
+            self.failure = NotConnected(NO_HUB)
 
     def check_size(self, parts: list[str | bytes]) -> None:
         """Raise TooLarge if the hub would close the connection because of a packet of these parts."""
@@ -140,7 +178,7 @@ class HubConnection(socketio.AsyncClient):  # type: ignore[misc]
         self._session: asyncio.Future[SessionInfo] = loop.create_future()
         # Done when the connection has ended. Its result is None if it was lost, and an error if the client
         # must not reconnect.
-        self.closed: asyncio.Future[Replaced | None] = loop.create_future()
+        self.closed: asyncio.Future[HubError | None] = loop.create_future()
         # Takes the events that arrive, and returns when the next one may be read.
         self._delivery = delivery
         # Answers of verbs that have not arrived.
@@ -150,7 +188,7 @@ class HubConnection(socketio.AsyncClient):  # type: ignore[misc]
         return _EngineClient
 
     async def open(
-        self, url: str, auth: ConnectAuth, transports: list[str] | None
+        self, address: HubAddress, auth: ConnectAuth, transports: list[str] | None
     ) -> tuple[dict[str, Any], SessionInfo]:
         """Connect, and return the CONNECT reply and the content of `hub:session`.
 
@@ -159,10 +197,19 @@ class HubConnection(socketio.AsyncClient):  # type: ignore[misc]
         try:
             # python-socketio asks for the fields when it sends CONNECT: for the newest position.
             await self.connect(
-                url, auth=auth.fields, transports=transports, namespaces=["/"], wait=False
+                address.url,
+                auth=auth.fields,
+                transports=transports,
+                namespaces=["/"],
+                socketio_path=address.path,
+                wait=False,
             )
         except Exception as error:  # the libraries' parsers may raise anything
-            raise Unavailable(f"cannot connect: {error!r}") from error
+            said = str(error) if isinstance(error, socketio.exceptions.ConnectionError) else ""
+            failure = self.eio.failure or NotConnected(said or NO_HUB)
+            raise NotConnected(
+                f"cannot connect to {address.shown}: {failure}", failure.retry_after
+            ) from error
         self.eio.read_loop_task.add_done_callback(self._on_read_loop_end)
         return await self._reply, await self._session
 
@@ -261,7 +308,7 @@ class HubConnection(socketio.AsyncClient):  # type: ignore[misc]
         await asyncio.wait([written, self.closed], return_when=asyncio.FIRST_COMPLETED)
         written.cancel()
 
-    def mark_closed(self, reason: Replaced | None) -> None:
+    def mark_closed(self, reason: HubError | None) -> None:
         """Set `closed`, once. Whatever waits for the hub raises `reason`, or Unavailable if it is None."""
         if self.closed.done():
             return
@@ -289,6 +336,9 @@ class HubConnection(socketio.AsyncClient):  # type: ignore[misc]
 
     async def _handle_event(self, _namespace: str | None, _id: int | None, data: Any) -> None:
         if self.closed.done():
+            return
+        if data[0] == "hub:closing":
+            self.mark_closed(_closing_error(data[1]))
             return
         if data[0] == "hub:session" and not self._session.done():
             self._session.set_result(msgspec.convert(data[1], SessionInfo))
@@ -328,7 +378,35 @@ def _answered_error(answer: Any, verb: str) -> HubError:
 def _connect_error(data: Any) -> HubError:
     """Return the error of a CONNECT_ERROR, which has a message and may have a code."""
     if not isinstance(data, dict):
-        return Forbidden(f"refused: {data}")
+        return Forbidden(f"the hub refused the connection: {data}")
     details = data.get("data")
     code = str(details.get("code")) if isinstance(details, dict) else ""
-    return ERRORS.get(code, Forbidden)(str(data.get("message")))
+    return ERRORS.get(code, Forbidden)(f"the hub refused the connection: {data.get('message')}")
+
+
+def _closing_error(closing: dict[str, Any]) -> HubError:
+    """Return the error of `hub:closing`, with which the hub ends this client."""
+    kind = Replaced if closing.get("reason") == "replaced" else Forbidden
+    return kind(str(closing.get("message")))
+
+
+async def _said(response: aiohttp.ClientResponse) -> str:
+    """Return the message in the JSON of an HTTP error; empty if there is none."""
+    try:
+        body = json.loads(await response.text())
+    except (ValueError, aiohttp.ClientError, TimeoutError):
+        return ""
+    message = body.get("message") if isinstance(body, dict) else None
+    return message if isinstance(message, str) else ""
+
+
+def _http_failure(status: int, headers: Any, said: str = "") -> NotConnected:
+    """Return the failure of a handshake that was answered with an HTTP status other than that of success."""
+    try:
+        phrase = f" {http.HTTPStatus(status).phrase}"
+    except ValueError:
+        phrase = ""
+    asked = str((headers or {}).get("Retry-After", "")).strip()
+    # It may also be a date, which neither the hub nor the usual proxies send.
+    seconds = min(float(asked), RETRY_AFTER_MAX) if asked.isascii() and asked.isdigit() else 0.0
+    return NotConnected(f"HTTP {status}{phrase}{f': {said}' if said else ''}", seconds)

@@ -6,11 +6,11 @@ import asyncio
 import concurrent.futures
 import os
 import threading
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
-from hub.client.client import HubClient
+from hub.client.client import HubClient, Transport
 from hub.errors import Unavailable
 from hub.model import Published
 
@@ -22,13 +22,33 @@ T = TypeVar("T")
 class Publisher:
     """Publishes into rooms from scripts and web backends.
 
-    Takes the arguments of `HubClient`. Connects at the first call, and again in a forked process, which
-    cannot use its parent's connection. Any number of threads may publish at once.
+    Connects at the first call, and again in a forked process, which cannot use its parent's connection.
+    Any number of threads may publish at once. The arguments are those of `HubClient`, with the same errors.
     """
 
-    def __init__(self, url: str, **options: Any) -> None:
-        self._url = url
-        self._options = options
+    def __init__(
+        self,
+        url: str,
+        *,
+        client_id: str | None = None,
+        token: str | None = None,
+        transports: Sequence[Transport] | None = None,
+        timeout: float = 30.0,
+        answer_timeout: float = 10.0,
+    ) -> None:
+        def make_client() -> HubClient:
+            return HubClient(
+                url,
+                client_id=client_id,
+                token=token,
+                transports=transports,
+                timeout=timeout,
+                answer_timeout=answer_timeout,
+            )
+
+        make_client()  # raises here and not in `publish`
+        self._make_client = make_client
+        # Held for short times only: never while a connection is made or a message published.
         self._lock = threading.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._client: HubClient | None = None
@@ -49,12 +69,12 @@ class Publisher:
     ) -> Published:
         """Publish a message, and return when the hub has accepted it; see `HubClient.publish`.
 
-        Raises a HubError, in the first call also what `HubClient.connect` raises.
+        Raises a HubError: Unavailable after `timeout`, of which the time to connect is a part.
         """
         with self._lock:
             # Submitted under the lock, because `close` stops the loop.
             published = self._submit(
-                self._connected_client().publish(
+                self._started_client().publish(
                     room, event, data, id=id, volatile=volatile, ttl=ttl, echo=echo
                 )
             )
@@ -68,7 +88,13 @@ class Publisher:
 
     def __enter__(self) -> Self:
         with self._lock:
-            self._connected_client()
+            connected = self._submit(self._started_client().wait_connected())
+        try:
+            _wait(connected)
+        except BaseException:
+            with self._lock:
+                self._stop_thread()
+            raise
         return self
 
     def __exit__(
@@ -79,8 +105,8 @@ class Publisher:
     ) -> None:
         self.close()
 
-    def _connected_client(self) -> HubClient:
-        """Return the client, connected. To be called under the lock."""
+    def _started_client(self) -> HubClient:
+        """Return the client, which connects by itself. To be called under the lock."""
         if self._closed:
             raise Unavailable("the publisher is closed")
         if self._process_id != os.getpid():
@@ -99,14 +125,10 @@ class Publisher:
             target=self._loop.run_forever, name="hub-publisher", daemon=True
         )
         self._thread.start()
-        try:
-            self._client = _wait(self._submit(self._connect()))
-        except BaseException:
-            self._stop_thread()
-            raise
+        self._client = _wait(self._submit(self._start_client()))
 
-    async def _connect(self) -> HubClient:
-        return await HubClient(self._url, **self._options).connect()
+    async def _start_client(self) -> HubClient:
+        return await self._make_client().connect(wait=False)
 
     def _stop_thread(self) -> None:
         if self._loop is None or self._process_id != os.getpid():
@@ -139,3 +161,6 @@ def _wait(future: concurrent.futures.Future[T]) -> T:
         return future.result()
     except concurrent.futures.CancelledError:
         raise Unavailable("the publisher is closed") from None
+    except KeyboardInterrupt:
+        future.cancel()
+        raise

@@ -12,15 +12,18 @@ import logging
 import random
 from typing import Any
 
+from hub.client.address import HubAddress
 from hub.client.connect_auth import ConnectAuth
-from hub.client.connection import HubConnection
+from hub.client.connection import HubConnection, NotConnected
 from hub.client.delivery import Delivery
 from hub.client.position import Position
 from hub.errors import HubError, Unavailable
 from hub.model import SessionInfo, offset_int
 
 BACKOFF_MIN, BACKOFF_MAX = 0.2, 10.0  # seconds; jitter takes up to half of it away
+RETRY_AFTER_JITTER = 0.5  # the largest part of `Retry-After` that is waited in addition
 OPEN_TIMEOUT = 10.0  # seconds from the first packet to `hub:session`
+SHORT_LIVED = 1.0  # seconds; a connection that ends sooner counts as a failed attempt
 
 log = logging.getLogger("hub.client")
 
@@ -34,7 +37,7 @@ class ReconnectingHubConnection:
 
     def __init__(
         self,
-        url: str,
+        address: HubAddress,
         transports: list[str] | None,
         auth: ConnectAuth,
         position: Position,
@@ -43,7 +46,7 @@ class ReconnectingHubConnection:
         timeout: float,
         answer_timeout: float,
     ) -> None:
-        self._url = url
+        self._address = address
         self._transports = transports
         self._auth = auth
         self._position = position
@@ -68,32 +71,46 @@ class ReconnectingHubConnection:
 
     async def run(self) -> None:
         """Keep connected for ever; raise a HubError where the hub does not want this client."""
+        loop = asyncio.get_running_loop()
         failures = 0
         while True:
             connection = HubConnection(self._delivery)
+            retry_after = 0.0
             try:
                 await self._open(connection)
-                failures = 0
+                opened = loop.time()
                 self.current = connection
+                self.last_error = None
                 self._changed.set()
                 reason = await asyncio.shield(connection.closed)
                 if reason is not None:
                     raise reason
+                failures = failures + 1 if loop.time() - opened < SHORT_LIVED else 0
             except HubError as error:
                 if not error.retryable:
                     raise
                 self.last_error = error
+                if isinstance(error, NotConnected):
+                    retry_after = error.retry_after
+                log.log(logging.INFO if failures else logging.WARNING, "%s; trying again", error)
                 failures += 1
-                log.info("not connected: %s", error)
             finally:
                 await self._discard(connection)
-            await asyncio.sleep(_backoff(failures))
+            await asyncio.sleep(_pause(failures, retry_after))
 
     def stop(self, reason: HubError) -> None:
         """Raise `reason` in every call that waits for a connection, and in later ones."""
         self._stop_reason = reason
         self._changed.set()
         self._stopped.set()
+
+    async def wait_connected_in_time(self) -> None:
+        """Return when a connection is open. Raises Unavailable after `timeout`, and the reason of `stop`."""
+        try:
+            async with asyncio.timeout(self._timeout):
+                await self.wait_connected()
+        except TimeoutError:
+            raise self._timeout_error("connect") from None
 
     async def wait_connected(self) -> HubConnection:
         """Return the open connection as soon as there is one. Raises the reason of `stop`."""
@@ -120,7 +137,7 @@ class ReconnectingHubConnection:
                 async with asyncio.timeout_at(deadline):
                     return await self._call_once(await self.wait_connected(), verb, fields)
             except TimeoutError:
-                raise Unavailable(f"{verb}: no answer within {self._timeout} s") from None
+                raise self._timeout_error(verb) from None
             except HubError as error:
                 pause = _backoff(failures)
                 late = loop.time() + pause > deadline
@@ -139,7 +156,14 @@ class ReconnectingHubConnection:
                 return await connection.call_verb(verb, fields)
         except TimeoutError:
             connection.mark_closed(None)
-            raise Unavailable(f"{verb}: no answer within {self._answer_timeout} s") from None
+            raise Unavailable(f"{verb}: no answer within {self._answer_timeout:g} s") from None
+
+    def _timeout_error(self, verb: str) -> Unavailable:
+        """Return the error of a verb or of `connect` whose time is over."""
+        if self.current is not None:
+            return Unavailable(f"{verb}: no answer within {self._timeout:g} s")
+        reason = f": {self.last_error}" if self.last_error is not None else ""
+        return Unavailable(f"{verb}: not connected within {self._timeout:g} s{reason}")
 
     def add_room(self, room: str) -> None:
         """Remember that the session is to be in a room."""
@@ -154,9 +178,13 @@ class ReconnectingHubConnection:
         """Connect, join the rooms that the hub has lost, and resume the delivery."""
         try:
             async with asyncio.timeout(OPEN_TIMEOUT):
-                reply, self.session = await connection.open(self._url, self._auth, self._transports)
+                reply, self.session = await connection.open(
+                    self._address, self._auth, self._transports
+                )
         except TimeoutError:
-            raise Unavailable("the hub does not answer") from None
+            raise Unavailable(
+                f"cannot connect to {self._address.shown}: no answer within {OPEN_TIMEOUT:g} s"
+            ) from None
         self._position.pid = reply.get("pid", self._position.pid)
         self._find_lost_rooms(self.session)
         for room in sorted(self._lost_rooms):
@@ -185,6 +213,12 @@ class ReconnectingHubConnection:
             self.current = None
         self._delivery.pause()
         await connection.close(end_session=False)
+
+
+def _pause(failures: int, retry_after: float) -> float:
+    """Return the seconds until the next attempt to connect, at least what the hub asked for."""
+    asked = retry_after * (1 + random.uniform(0, RETRY_AFTER_JITTER))
+    return max(_backoff(failures), asked)
 
 
 def _backoff(failures: int) -> float:

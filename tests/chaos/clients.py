@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -142,12 +143,10 @@ class Python(Member):
         )  # fmt: skip
 
     async def start(self) -> None:
-        while True:
-            try:
-                await self.client.connect()
-                break
-            except Unavailable:
-                self.client._tasks.clear()
+        await self.client.connect(wait=False)
+        while not self.client.connected:
+            with contextlib.suppress(Unavailable):
+                await self.client.wait_connected()
         if pid := self.client._position.pid:
             secrets.add(pid)
 

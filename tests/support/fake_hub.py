@@ -5,6 +5,7 @@ WebSocket only, no rooms and no memory: not a model of the hub, just the other e
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Callable
 from types import TracebackType
@@ -55,11 +56,19 @@ class Peer:
 class FakeHub:
     """The server; `verbs` are `(verb, fields)` in the order heard."""
 
-    def __init__(self) -> None:
+    def __init__(self, base_path: str = "") -> None:
+        self._base_path = base_path
         self.peers: list[Peer] = []
         self.verbs: list[tuple[str, dict[str, Any]]] = []
-        # So many handshakes get 503.
+        # So many handshakes get 503, with this `Retry-After`.
         self.refuse = 0
+        self.retry_after: str | None = None
+        # When each handshake came, by the loop's clock.
+        self.handshakes: list[float] = []
+        # True: no packet is answered.
+        self.silent = False
+        # True: each connection is closed right after `hub:session`.
+        self.short = False
         # What CONNECT_ERROR says, where it is to be said.
         self.error: dict[str, Any] | None = None
         # Told in the handshake, where it is to be told.
@@ -81,13 +90,13 @@ class FakeHub:
 
     async def __aenter__(self) -> Self:
         app = web.Application()
-        app.router.add_get("/socket.io/", self._serve)
+        app.router.add_get(f"{self._base_path}/socket.io/", self._serve)
         self._runner = web.AppRunner(app, shutdown_timeout=100 * MS)
         await self._runner.setup()
         site = web.TCPSite(self._runner, "127.0.0.1", 0)
         await site.start()
         port = self._runner.addresses[0][1]
-        self.url = f"http://127.0.0.1:{port}"
+        self.url = f"http://127.0.0.1:{port}{self._base_path}"
         return self
 
     async def __aexit__(
@@ -106,9 +115,11 @@ class FakeHub:
         return [fields for name, fields in self.verbs if name == verb]
 
     async def _serve(self, request: web.Request) -> web.StreamResponse:
+        self.handshakes.append(asyncio.get_running_loop().time())
         if self.refuse:
             self.refuse -= 1
-            return web.Response(status=503, headers={"Retry-After": "1"})
+            headers = {"Retry-After": self.retry_after} if self.retry_after else {}
+            return web.json_response({"message": "not now"}, status=503, headers=headers)
         ws = web.WebSocketResponse()
         await ws.prepare(request)
         peer = Peer(ws)
@@ -124,6 +135,8 @@ class FakeHub:
         return ws
 
     async def _take(self, peer: Peer, packet: Packet) -> None:
+        if self.silent:
+            return
         if packet.type == CONNECT:
             peer.auth = packet.data or {}
             self.peers.append(peer)
@@ -134,6 +147,8 @@ class FakeHub:
             await peer.send("hub:session", self.session, self.offset)
             for offset, data in self.replay:
                 await peer.message(offset, data)
+            if self.short:
+                await peer.ws.close(code=1013)
         elif packet.type == DISCONNECT:
             peer.goodbye = True
         elif packet.type == EVENT:

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import inspect
 import json
+import os
+import re
 import stat
 import threading
+import time
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import pytest
 
 from hub import errors
-from hub.client import HandlerFailed, HubClient, Publisher, Replaced, reconnecting
+from hub.client import HandlerFailed, HubClient, Publisher, Replaced, connection, reconnecting
 from hub.client.position import checksum
 from hub.model import Gap, Meta
 from tests.support.fake_hub import FakeHub
@@ -387,14 +391,61 @@ async def test_closing_ends_the_pause_before_the_next_try(fake, connect, monkeyp
     "options",
     [
         {"acks": "none"}, {"timeout": 0}, {"timeout": 91}, {"answer_timeout": 0}, {"queue": 0},
-        {"attempts": 0}, {"answer_timeout": float("nan")},
+        {"attempts": 0}, {"answer_timeout": float("nan")}, {"transports": "websocket"},
+        {"transports": []}, {"transports": ["carrier pigeon"]}, {"position_file": "/no/such/file"},
     ],
     ids=str,
 )  # fmt: skip
 async def test_options_out_of_bounds_are_refused(options):
-    """At once, by name, instead of a client that cannot work."""
-    with pytest.raises(ValueError, match=next(iter(options))):
+    """At once, by name, in a sentence, instead of a client that cannot work."""
+    with pytest.raises(ValueError, match=f"^{next(iter(options))}: .* "):
         HubClient("http://127.0.0.1:9", **options)
+
+
+VERBS: list[Callable[[HubClient], Any]] = [
+    lambda client: client.subscribe("r"),
+    lambda client: client.unsubscribe("r"),
+    lambda client: client.publish("r", "m", 1),
+    lambda client: client.history("r"),
+    lambda client: client.ack("1"),
+    lambda client: client.wait(),
+    lambda client: client.wait_connected(),
+]
+
+
+@pytest.mark.parametrize("call", VERBS)
+async def test_a_call_before_connect_fails_at_once(connect, call):
+    """It would wait for a connection that nobody makes."""
+    with pytest.raises(RuntimeError, match=r"^\w+: call `await client\.connect\(\)` first$"):
+        await asyncio.wait_for(call(connect()), 5 * UNIT)
+
+
+async def test_a_call_from_another_event_loop_fails_at_once(fake, connect):
+    """It would wait for an answer that wakes nobody."""
+    client = connect()
+    await client.connect()
+    with pytest.raises(RuntimeError, match="publish: the client belongs to the event loop"):
+        await asyncio.to_thread(asyncio.run, client.publish("r", "m", 1))
+
+
+async def test_connect_is_called_once(fake, connect):
+    client = connect()
+    await client.connect()
+    with pytest.raises(RuntimeError, match="make another HubClient"):
+        await client.connect()
+
+
+async def test_an_event_without_a_name_is_refused(connect):
+    with pytest.raises(TypeError, match="name of an event is missing"):
+        connect().on(lambda data, meta: None)
+
+
+async def test_an_answer_that_is_not_understood(fake, connect):
+    client = connect()
+    await client.connect()
+    fake.answer = lambda *_: {"ok": True, "messages": 5}
+    with pytest.raises(errors.Internal, match=r"answer is not understood: .*messages"):
+        await client.history("r")
 
 
 @pytest.mark.parametrize("code", sorted(errors.ERRORS))
@@ -418,6 +469,221 @@ async def test_handshake_503_is_retried(fake, connect):
     assert client.connected
 
 
+@pytest.mark.parametrize("transports", [["polling"], ["websocket"]], ids=str)
+async def test_retry_after_is_obeyed(fake, connect, transports):
+    """The hub says when to try again; not all clients return at the same moment."""
+    fake.refuse, fake.retry_after = 1, "1"
+    client = HubClient(fake.url, transports=transports)
+    connecting = asyncio.create_task(client.connect())
+    await eventually(lambda: len(fake.handshakes) == 2)
+    first, second = fake.handshakes
+    assert second - first >= 1  # seconds, by the header
+    connecting.cancel()
+    await asyncio.gather(connecting, return_exceptions=True)
+
+
+@pytest.mark.parametrize(
+    ("asked", "seconds"),
+    [
+        ("7", 7),
+        ("100000", 60),
+        ("-1", 0),
+        ("soon", 0),
+        ("٧", 0),
+        ("Fri, 31 Dec 1999 23:59:59 GMT", 0),
+    ],
+)
+def test_retry_after_has_a_bound(asked, seconds):
+    """What cannot be read counts as none."""
+    assert connection._http_failure(503, {"Retry-After": asked}).retry_after == seconds
+
+
+def test_pauses_grow_and_are_spread():
+    """Many clients that lost their hub together do not return together."""
+    for failures, longest in ((0, 0.2), (3, 1.6), (50, 10)):
+        pauses = [reconnecting._pause(failures, 0) for _ in range(200)]
+        assert longest / 2 <= min(pauses) < 0.6 * longest
+        assert 0.9 * longest < max(pauses) <= longest
+    asked = [reconnecting._pause(0, 10) for _ in range(200)]
+    assert 10 <= min(asked) < 11
+    assert 14 < max(asked) <= 15
+
+
+async def test_connections_that_end_at_once_are_made_less_and_less_often(fake, connect):
+    """A hub or a message that ends each connection is not asked five times a second."""
+    fake.short = True
+    await connect().connect(wait=False)
+    await asyncio.sleep(3 * UNIT)
+    assert 3 <= len(fake.handshakes) <= 6
+
+
+async def test_connecting_without_waiting(fake, connect, caplog):
+    """A backend that starts before the hub: it logs that once, and connects as soon as it can."""
+    fake.refuse = 3
+    client = connect()
+    got = collect(client)
+    fake.replay = [(100, "m")]
+    await client.connect(wait=False)
+    assert not client.connected
+    await client.wait_connected()
+    assert client.connected
+    await eventually(lambda: got)
+    said = [record for record in caplog.records if record.levelname == "WARNING"]
+    assert [record.getMessage() for record in said] == [
+        f"cannot connect to {fake.url}: HTTP 503 Service Unavailable; trying again"
+    ]
+
+
+async def test_a_verb_waits_for_the_connection(fake, connect):
+    fake.refuse = 2
+    client = connect()
+    await client.connect(wait=False)
+    assert (await client.publish("r", "m", 1)).offset == "11"
+
+
+async def test_a_refusal_ends_a_client_that_nobody_waits_for(fake, connect):
+    fake.error = {"message": "who?", "data": {"code": "unauthorized"}}
+    client = connect()
+    await client.connect(wait=False)
+    for call in (client.wait, client.wait_connected, lambda: client.publish("r", "m", 1)):
+        with pytest.raises(errors.Unauthorized, match=r"the hub refused the connection: who\?"):
+            await asyncio.wait_for(call(), 5 * UNIT)
+
+
+def of_clients() -> list[asyncio.Task[Any]]:
+    return [task for task in asyncio.all_tasks() if task.get_name().startswith("hub-client")]
+
+
+@pytest.mark.parametrize("refuse", [1000, 0])
+async def test_a_cancelled_connect_ends_the_client(fake, connect, refuse):
+    """Nothing of it goes on reconnecting, whether it waits for the next attempt or for an answer."""
+    fake.refuse = refuse
+    fake.silent = True
+    client = connect()
+    connecting = asyncio.create_task(client.connect())
+    await eventually(lambda: fake.handshakes)
+    connecting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await connecting
+    assert of_clients() == []
+    made = len(fake.handshakes)
+    await asyncio.sleep(500 * MS)
+    assert len(fake.handshakes) == made
+    with pytest.raises(errors.Unavailable, match="the client is closed"):
+        await client.publish("r", "m", 1)
+
+
+async def test_a_cancelled_close_ends_the_client(fake, connect):
+    client = connect(client_id="c")
+    await client.connect()
+    closing = asyncio.create_task(client.close())
+    await asyncio.sleep(0)
+    closing.cancel()
+    await asyncio.gather(closing, return_exceptions=True)
+    await eventually(lambda: of_clients() == [])
+    await asyncio.wait_for(client.wait(), 5 * UNIT)
+    assert len(fake.handshakes) == 1
+
+
+@pytest.mark.parametrize("call", VERBS[:5])
+async def test_a_cancelled_verb_leaves_nothing(fake, connect, call):
+    """Its late answer finds nobody, and the connection stays."""
+    client = connect()
+    await client.connect()
+    fake.answer = lambda *_: None
+    calling = asyncio.create_task(call(client))
+    await eventually(lambda: fake.verbs)
+    calling.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await calling
+    peer, current = fake.peers[0], client._connection.current
+    assert current is not None
+    assert current._pending_answers == set()
+    assert set(current.callbacks["/"]) == {0}  # under 0 it keeps the next number
+    await peer.write("3", [{"ok": True}], 1)
+    fake.answer = lambda *_: {"ok": True, "room": "r", "offset": "11"}
+    await client.publish("r", "m", 1)
+    assert client._connection.current is current
+
+
+async def serve(answer: bytes | None) -> asyncio.Server:
+    """Answer each request with the same bytes, or with silence."""
+
+    async def take(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
+            await reader.readuntil(b"\r\n\r\n")
+            if answer is None:
+                await reader.read()
+            else:
+                writer.write(answer)
+        writer.close()
+
+    return await asyncio.start_server(take, "127.0.0.1", 0)
+
+
+@pytest.mark.parametrize("transports", [["polling"], ["websocket"]], ids=str)
+@pytest.mark.parametrize(
+    ("answer", "sentence"),
+    [
+        (None, "no answer within"),
+        (b"", "[Ss]erver disconnected"),
+        (b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n", "HTTP 404 Not Found"),
+        (b"HTTP/1.1 499 \r\nContent-Length: 0\r\n\r\n", "HTTP 499"),
+        (
+            b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi",
+            "(the answer is not that of a Socket.IO server|HTTP 200 OK)",
+        ),
+        (b"SSH-2.0-OpenSSH_9.6\r\n\r\n", "the answer is not that of a Socket.IO server"),
+    ],
+    ids=["silence", "closed", "404", "499", "a page", "not HTTP"],
+)
+async def test_why_there_is_no_connection(monkeypatch, transports, answer, sentence):
+    """The error names the address and the reason; no part of it is empty or only the name of a class."""
+    monkeypatch.setattr(reconnecting, "OPEN_TIMEOUT", 300 * MS)
+    server = await serve(answer)
+    url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    client = HubClient(url.replace("http://", "http://user:secret@"), transports=transports,
+                       timeout=600 * MS)  # fmt: skip
+    with pytest.raises(errors.Unavailable) as caught:
+        await client.connect()
+    server.close()
+    text = str(caught.value)
+    assert re.fullmatch(
+        rf"connect: not connected within [\d.]+ s: cannot connect to {url}: \S.*{sentence}.*"
+        rf"|connect: not connected within [\d.]+ s: cannot connect to {url}: {sentence}.*",
+        text,
+    )
+    assert "()" not in text
+    assert "secret" not in text
+
+
+async def test_a_verb_without_a_connection_says_why(fake, connect):
+    client = connect(timeout=500 * MS)
+    fake.refuse = 1000
+    await client.connect(wait=False)
+    with pytest.raises(errors.Unavailable) as caught:
+        await client.history("r")
+    assert str(caught.value) == (
+        f"history: not connected within {0.5 * UNIT:g} s: "
+        f"cannot connect to {fake.url}: HTTP 503 Service Unavailable"
+    )
+
+
+async def test_what_a_refusing_hub_says_is_passed_on(fake):
+    """Over polling the answer has a body."""
+    fake.refuse = 1000
+    client = HubClient(fake.url, transports=["polling"], timeout=300 * MS)
+    with pytest.raises(errors.Unavailable, match=r"HTTP 503 Service Unavailable: not now$"):
+        await client.connect()
+
+
+async def test_the_path_of_the_url_is_the_base_path():
+    async with FakeHub("/live/hub") as fake:
+        client = HubClient(fake.url + "/", transports=["websocket"])
+        await client.connect()
+        await client.close()
+
+
 async def test_a_refusal_is_raised_and_not_retried(fake, connect):
     """CONNECT_ERROR is for good: `connect` raises its error class."""
     fake.error = {"message": "who?", "data": {"code": "unauthorized"}}
@@ -436,6 +702,46 @@ async def test_a_replaced_client_stays_away(fake, connect):
     with pytest.raises(Replaced):
         await client.history("r")
     assert len(fake.peers) == 1
+
+
+@pytest.mark.parametrize(
+    ("reason", "kind"), [("replaced", Replaced), ("expelled", errors.Forbidden)]
+)
+async def test_the_hub_says_why_it_ends_a_client(fake, connect, reason, kind):
+    """The message of `hub:closing` is the error's text. The client stays away, also if no `41` follows."""
+    client = connect(client_id="c")
+    await client.connect()
+    said = "another connection has the name c"
+    await fake.peers[0].send("hub:closing", {"reason": reason, "message": said}, "10")
+    for call in (client.wait, lambda: client.history("r")):
+        with pytest.raises(kind) as caught:
+            await asyncio.wait_for(call(), 5 * UNIT)
+        assert str(caught.value) == said
+        assert type(caught.value) is kind
+    await asyncio.sleep(300 * MS)
+    assert len(fake.handshakes) == 1
+
+
+async def test_a_refusal_at_a_reconnection_ends_the_client(fake, connect):
+    """CONNECT_ERROR is for good there, too."""
+    client = connect()
+    await client.connect()
+    fake.error = {"message": "no more", "data": {"code": "forbidden"}}
+    await fake.peers[0].ws.close(code=1012)
+    with pytest.raises(errors.Forbidden, match="the hub refused the connection: no more"):
+        await asyncio.wait_for(client.wait(), 5 * UNIT)
+    await asyncio.sleep(300 * MS)
+    assert len(fake.handshakes) == 2
+
+
+async def test_a_refusal_that_a_retry_can_mend_is_retried(fake, connect):
+    """A CONNECT_ERROR with a retryable code is like a connection that failed."""
+    fake.error = {"message": "later", "data": {"code": "unavailable"}}
+    client = connect()
+    await client.connect(wait=False)
+    await eventually(lambda: fake.handshakes)
+    fake.error = None
+    await client.wait_connected()
 
 
 async def test_gaps_are_told_once(fake, connect):
@@ -782,9 +1088,74 @@ async def test_publisher_without_a_hub():
 
     def work() -> None:
         with (
-            pytest.raises(errors.Unavailable),
+            pytest.raises(errors.Unavailable, match="not connected within"),
             Publisher("http://127.0.0.1:9", timeout=300 * MS) as publisher,
         ):
             publisher.publish("r", "m", 1)
 
     await asyncio.to_thread(work)
+    assert "hub-publisher" not in [thread.name for thread in threading.enumerate()]
+
+
+async def test_each_call_of_a_publisher_is_bounded_by_itself():
+    """Threads that publish while there is no hub do not wait for each other."""
+    publisher = Publisher("http://127.0.0.1:9", timeout=500 * MS)
+
+    def publish() -> float:
+        begin = time.monotonic()
+        with pytest.raises(errors.Unavailable, match=r"^publish: not connected within .*127\.0"):
+            publisher.publish("r", "m", 1)
+        return time.monotonic() - begin
+
+    took = await asyncio.gather(*(asyncio.to_thread(publish) for _ in range(4)))
+    assert max(took) < 900 * MS
+    await asyncio.to_thread(publisher.close)
+
+
+async def test_a_publisher_that_waits_for_its_hub(fake):
+    """Calls made before the hub is there succeed when it is, and a failed `with` may be tried again."""
+    fake.refuse = 1000
+    publisher = Publisher(fake.url, transports=["websocket"], timeout=1 * UNIT)
+    entering = asyncio.to_thread(publisher.__enter__)
+    with pytest.raises(errors.Unavailable):
+        await entering
+    publishing = asyncio.create_task(asyncio.to_thread(publisher.publish, "r", "m", 1))
+    await asyncio.sleep(200 * MS)
+    fake.refuse = 0
+    assert (await publishing).offset == "11"
+    await asyncio.to_thread(publisher.close)
+
+
+async def test_a_publisher_in_a_forked_process(fake):
+    """The child connects by itself, and the parent's connection stays."""
+    publisher = Publisher(fake.url, transports=["websocket"])
+    await asyncio.to_thread(publisher.publish, "r", "m", "parent")
+
+    def fork() -> int:
+        if (child := os.fork()) == 0:
+            status = 1
+            with contextlib.suppress(BaseException):
+                publisher.publish("r", "m", "child")
+                status = 0
+            os._exit(status)
+        return os.waitpid(child, 0)[1]
+
+    assert await asyncio.to_thread(fork) == 0
+    await asyncio.to_thread(publisher.publish, "r", "m", "parent again")
+    assert [fields["data"] for fields in fake.asked("publish")] == [
+        "parent", "child", "parent again",
+    ]  # fmt: skip
+    assert len(fake.peers) == 2
+    await asyncio.to_thread(publisher.close)
+
+
+def test_signatures_are_typed():
+    """An editor and a type checker know each argument of each public method."""
+    for method in (HubClient, Publisher, *public_methods(HubClient), *public_methods(Publisher)):
+        for parameter in inspect.signature(method).parameters.values():
+            assert parameter.kind is not parameter.VAR_KEYWORD, method
+            assert parameter.name == "self" or parameter.annotation is not parameter.empty, method
+
+
+def public_methods(kind: type) -> list[Any]:
+    return [f for name, f in vars(kind).items() if inspect.isfunction(f) and name[0] != "_"]
