@@ -298,11 +298,12 @@ async def test_publisher_in_a_script(hub, client, room):
     await eventually(lambda: got == [(5, int(out))])
 
 
-async def test_another_ones_pid_is_refused(hub, client, name, tmp_path):
-    """A refusal is raised by `connect`, and nothing is tried again."""
+async def test_the_position_file_of_another_name_counts_as_none(
+    hub, client, name, tmp_path, caplog
+):
+    """It is not this client's session, so this client begins with its own."""
     async with HubClient(hub.url, client_id=name, position_file=tmp_path / "p"):
         pass
-    text = (tmp_path / "p").read_text()
-    (tmp_path / "p").write_text(text.replace(f'"client_id":"{name}"', '"client_id":"thief"'))
-    with pytest.raises(errors.Forbidden):
-        await HubClient(hub.url, client_id="thief", position_file=tmp_path / "p").connect()
+    other = await client(hub.url, client_id=f"{name}-2", position_file=tmp_path / "p")
+    assert (other.client_id, other.session.rooms) == (f"{name}-2", [f"@{name}-2"])
+    assert "belongs to another client_id" in caplog.text
