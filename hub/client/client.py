@@ -1,6 +1,7 @@
 """The asyncio client: stays connected to a hub, and gives an application each message once.
 
-It runs two tasks: one keeps the client connected, the other calls the handlers.
+It runs two tasks: one keeps the client connected, the other calls the handlers. A third one reports to the hub what has
+been handled, if the client has a name and no position file.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from typing import Any, Literal, Self, TypeVar
 
 import msgspec
 
+from hub.client.acknowledger import Acknowledger
 from hub.client.address import HubAddress
 from hub.client.connect_auth import ConnectAuth
 from hub.client.delivery import Delivery, EventHandler
@@ -89,7 +91,11 @@ class HubClient:
         self._delivery = Delivery(
             self._position, manual_acks=manual, max_queued=queue, attempts=attempts
         )
-        auth = ConnectAuth(self._position, token=token, client_id=client_id, manual_acks=manual)
+        # The next process of a named client without a file continues where the hub has been told.
+        reports = client_id is not None and position_file is None and not manual
+        auth = ConnectAuth(
+            self._position, token=token, client_id=client_id, manual_acks=manual or reports
+        )
         self._connection = ReconnectingHubConnection(
             HubAddress.parse(url),
             list(transports) if transports is not None else None,
@@ -99,6 +105,7 @@ class HubClient:
             timeout=timeout,
             answer_timeout=answer_timeout,
         )
+        self._acknowledger = Acknowledger(self._connection, self._position) if reports else None
         # Why the client has ended by itself; None while it runs, and after `close`.
         self.failure: HubError | None = None
         self._ended = asyncio.Event()
@@ -120,6 +127,8 @@ class HubClient:
             raise RuntimeError("connect: it was called before; make another HubClient instead")
         self._loop = asyncio.get_running_loop()
         self._start_task(self._connection.run(), "hub-client-connection")
+        if self._acknowledger is not None:
+            self._start_task(self._acknowledger.run(), "hub-client-acknowledger")
         if wait:
             try:
                 await self.wait_connected()
@@ -171,6 +180,8 @@ class HubClient:
         if end is None:
             end = self._client_id is None and not self._position.has_file
         try:
+            if self._acknowledger is not None:
+                await self._acknowledger.acknowledge()
             if self._connection.current is not None:
                 await self._connection.current.close(end_session=end)
         finally:
@@ -381,7 +392,7 @@ class HubClient:
         self._tasks.append(asyncio.create_task(self._run_task(work), name=name))
 
     async def _run_task(self, work: Coroutine[Any, Any, None]) -> None:
-        """Run one of the two tasks. If either fails, the failure is logged and the client ends."""
+        """Run one of the tasks. If one fails, the failure is logged and the client ends."""
         try:
             await work
         except HubError as error:

@@ -242,7 +242,12 @@ class HubConnection(socketio.AsyncClient):  # type: ignore[misc]
             return answer
         raise _answered_error(answer, verb)
 
-    def _encode(self, verb: str, fields: dict[str, Any], ack_id: int) -> list[str | bytes]:
+    async def send_verb(self, verb: str, fields: dict[str, Any]) -> None:
+        """Send a verb whose answer nobody needs. Nothing is sent where the connection has ended."""
+        for part in self._encode(verb, fields, None):
+            await self.eio.send(part)
+
+    def _encode(self, verb: str, fields: dict[str, Any], ack_id: int | None) -> list[str | bytes]:
         """Return a verb as Engine.IO messages: the packet, then its attachments."""
         try:
             encoded = _ClientPacket(data=[verb, fields], namespace="/", id=ack_id).encode()

@@ -23,7 +23,10 @@ from hub.model import SessionInfo, offset_int
 BACKOFF_MIN, BACKOFF_MAX = 0.2, 10.0  # seconds; jitter takes up to half of it away
 RETRY_AFTER_JITTER = 0.5  # the largest part of `Retry-After` that is waited in addition
 OPEN_TIMEOUT = 10.0  # seconds from the first packet to `hub:session`
-SHORT_LIVED = 1.0  # seconds; a connection that ends sooner counts as a failed attempt
+SHORT_LIVED = 1.0  # seconds; a connection that ends sooner counts as a failed attempt,
+SHORT_LIVED_FAILURES = (
+    3  # but as no more than so many in a row, which makes a pause of 0.8 to 1.6 s
+)
 
 log = logging.getLogger("hub.client")
 
@@ -85,7 +88,8 @@ class ReconnectingHubConnection:
                 reason = await asyncio.shield(connection.closed)
                 if reason is not None:
                     raise reason
-                failures = failures + 1 if loop.time() - opened < SHORT_LIVED else 0
+                is_short_lived = loop.time() - opened < SHORT_LIVED
+                failures = min(failures + 1, SHORT_LIVED_FAILURES) if is_short_lived else 0
             except HubError as error:
                 if not error.retryable:
                     raise

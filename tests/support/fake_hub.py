@@ -154,6 +154,8 @@ class FakeHub:
         elif packet.type == EVENT:
             verb, fields = packet.data
             self.verbs.append((verb, fields))
+            if packet.number is None:
+                return
             said = self.answer(peer, verb, fields)
-            if said is not None and packet.number is not None:
+            if said is not None:
                 await peer.write(ACK, [said], packet.number)

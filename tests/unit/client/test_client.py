@@ -17,7 +17,15 @@ from typing import Any
 import pytest
 
 from hub import errors
-from hub.client import HandlerFailed, HubClient, Publisher, Replaced, connection, reconnecting
+from hub.client import (
+    HandlerFailed,
+    HubClient,
+    Publisher,
+    Replaced,
+    acknowledger,
+    connection,
+    reconnecting,
+)
 from hub.client.position import checksum
 from hub.model import Gap, Meta
 from tests.support.fake_hub import FakeHub
@@ -955,6 +963,49 @@ async def test_manual_acks(fake, connect):
     await fake.peers[0].ws.close()
     await eventually(lambda: len(got) == 3)
     assert fake.peers[1].auth == {"acks": "manual", "pid": "s1.secret", "offset": "100"}
+
+
+async def test_a_named_client_reports_what_it_has_handled(fake, connect, monkeypatch):
+    """Its next process continues there: a message that has only arrived is not reported."""
+    monkeypatch.setattr(acknowledger, "INTERVAL", 100 * MS)
+    client, gate = connect(client_id="c"), asyncio.Event()
+
+    @client.on("m")
+    async def handle(data: Any, meta: Meta) -> None:
+        if meta.offset == "101":
+            await gate.wait()
+
+    await client.connect()
+    assert fake.peers[0].auth == {"client_id": "c", "acks": "manual"}
+    for offset in (100, 101, 102):
+        await fake.peers[0].message(offset)
+    await eventually(lambda: {"offset": "100"} in fake.asked("ack"))
+    await asyncio.sleep(300 * MS)
+    assert fake.asked("ack")[-1] == {"offset": "100"}
+    assert fake.asked("ack").count({"offset": "100"}) == 1
+    fake.session |= {"recovered": True}
+    fake.offset = "100"
+    await fake.peers[0].ws.close()
+    await eventually(lambda: fake.asked("ack").count({"offset": "100"}) == 2)
+    gate.set()
+    await eventually(lambda: client.offset == "101")
+    await client.close()
+    await eventually(lambda: fake.asked("ack")[-1] == {"offset": "101"})
+
+
+@pytest.mark.parametrize("options", [{}, {"client_id": "c", "position_file": True}])
+async def test_other_clients_report_nothing(fake, connect, monkeypatch, tmp_path, options):
+    """Without a name there is no next process, and with a file it knows by itself."""
+    monkeypatch.setattr(acknowledger, "INTERVAL", 50 * MS)
+    if "position_file" in options:
+        options = {**options, "position_file": tmp_path / "p"}
+    client = connect(**options)
+    await client.connect()
+    await fake.peers[0].message(100)
+    await eventually(lambda: client.offset == "100")
+    await asyncio.sleep(200 * MS)
+    await client.close()
+    assert (fake.asked("ack"), fake.peers[0].auth.get("acks")) == ([], None)
 
 
 async def test_position_file(fake, connect, tmp_path):

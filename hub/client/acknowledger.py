@@ -1,0 +1,41 @@
+"""Reports to the hub how far the messages of a session have been handled.
+
+A client with a name and without a position file needs this: its next process continues at the position that the hub
+has stored. Such a client asks for manual acknowledgements, because otherwise the hub takes a message as received
+when it has arrived, and not when it has been handled.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+from hub.client.connection import HubConnection
+from hub.client.position import Position
+from hub.client.reconnecting import ReconnectingHubConnection
+
+INTERVAL = 1.0  # seconds
+
+
+class Acknowledger:
+    """Acknowledges the position of one client, each second if it has moved."""
+
+    def __init__(self, connection: ReconnectingHubConnection, position: Position) -> None:
+        self._connection = connection
+        self._position = position
+        # The connection and the offset of the newest acknowledgement. One that was lost with its connection is
+        # sent again over the next.
+        self._sent: tuple[HubConnection | None, str] = (None, "")
+
+    async def run(self) -> None:
+        """Acknowledge for ever."""
+        while True:
+            await asyncio.sleep(INTERVAL)
+            await self.acknowledge()
+
+    async def acknowledge(self) -> None:
+        """Acknowledge what has been handled by now. Does not wait for an answer, and raises nothing."""
+        current = self._connection.current
+        newest = (current, self._position.offset)
+        if current is not None and self._position.offset and newest != self._sent:
+            self._sent = newest
+            await current.send_verb("ack", {"offset": self._position.offset})
