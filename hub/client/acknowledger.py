@@ -13,11 +13,12 @@ from hub.client.connection import HubConnection
 from hub.client.position import Position
 from hub.client.reconnecting import ReconnectingHubConnection
 
-INTERVAL = 1.0  # seconds
+# Seconds between two acknowledgements, and before the first: a process that ends soon after each start makes progress.
+INTERVAL, FIRST_INTERVAL = 1.0, 0.1
 
 
 class Acknowledger:
-    """Acknowledges the position of one client, each second if it has moved."""
+    """Acknowledges the position of one client, about each second if it has moved."""
 
     def __init__(self, connection: ReconnectingHubConnection, position: Position) -> None:
         self._connection = connection
@@ -28,9 +29,11 @@ class Acknowledger:
 
     async def run(self) -> None:
         """Acknowledge for ever."""
+        interval = FIRST_INTERVAL
         while True:
-            await asyncio.sleep(INTERVAL)
+            await asyncio.sleep(interval)
             await self.acknowledge()
+            interval = min(2 * interval, INTERVAL)
 
     async def acknowledge(self) -> None:
         """Acknowledge what has been handled by now. Does not wait for an answer, and raises nothing."""
