@@ -6,7 +6,7 @@ An offset is a decimal string in JSON; `offset_int` makes the number of it that 
 from __future__ import annotations
 
 import re
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
@@ -114,8 +114,8 @@ class SessionInfo(msgspec.Struct, frozen=True):
     """The content of `hub:session`, the first event of a connection."""
 
     client_id: str
-    # True: the connection continues an earlier session.
-    recovered: bool
+    # By what the connection continues an earlier session; None: it is a new one.
+    resumed: Literal["pid", "name"] | None
     # So many messages follow that the session missed; an estimate.
     missed: int
     # The rooms that the session is in, its personal room included.

@@ -93,12 +93,12 @@ class Pane {
   }
 
   /** The hub has told what this connection continues. */
-  session({ client_id: id, recovered, missed, rooms, head }) {
+  session({ client_id: id, resumed, missed, rooms, head }) {
     this.head = Number(head);
-    this.missed = recovered ? missed : 0;
+    this.missed = resumed ? missed : 0;
     this.got = 0;
     this.id = id;
-    if (recovered) {
+    if (resumed) {
       const follow = { 0: "nothing was missed", 1: "1 missed message follows" };
       this.say(`Back: session recovered, ${follow[missed] ?? `${missed} missed messages follow`}.`);
       rooms.filter((room) => !room.startsWith("@")).forEach((room) => this.rooms.add(room));

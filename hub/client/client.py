@@ -250,10 +250,10 @@ class HubClient:
         return self._connection.session
 
     @property
-    def recovered(self) -> bool:
-        """Return whether the newest connection continued an earlier session."""
+    def resumed(self) -> Literal["pid", "name"] | None:
+        """Return by what the newest connection continued an earlier session; None: it is a new one."""
         session = self._connection.session
-        return session is not None and session.recovered
+        return session.resumed if session is not None else None
 
     @property
     def client_id(self) -> str | None:

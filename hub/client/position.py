@@ -80,7 +80,7 @@ class Position:
         """
         ours = offset_int(self.offset)
         ahead = offset_int(offset) <= ours <= offset_int(session.head)
-        if manual_acks or not session.recovered or not ahead:
+        if manual_acks or not session.resumed or not ahead:
             self.offset = offset
         self._write()
 

@@ -200,7 +200,7 @@ class ReconnectingHubConnection:
     def _find_lost_rooms(self, session: SessionInfo) -> None:
         """Compare the rooms that the hub lists with those that the session is to be in."""
         listed = set(session.rooms)
-        if session.recovered:
+        if session.resumed:
             self._lost_rooms |= self._rooms - listed
             # An earlier process may have joined some.
             self._rooms |= {room for room in listed if not room.startswith("@")}

@@ -163,7 +163,7 @@ class Sessions(SlowReaders):
             {
                 "protocol": 1,
                 "client_id": claim.client_id,
-                "recovered": claim.how != "new",
+                "resumed": None if claim.how == "new" else claim.how,
                 "missed": claim.missed,
                 "rooms": sorted(claim.rooms),
                 "head": str(claim.head),

@@ -145,7 +145,7 @@ class Member:
             info = args[0]
             self.record.add(
                 Began(
-                    int(args[-1]), info["recovered"], info["missed"], self._known, time.monotonic(),
+                    int(args[-1]), info["resumed"] is not None, info["missed"], self._known, time.monotonic(),
                     self._asked, self._via,
                 )
             )  # fmt: skip

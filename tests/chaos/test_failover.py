@@ -78,6 +78,6 @@ async def test_a_connection_that_is_forgotten_is_not_put_out(cluster, raw, keeps
     third = await raw(cluster.hubs[1].url, client_id="ada", pid=second.reply["pid"])
     assert "sid" in third.reply
     info, _ = await third.session()
-    assert info["recovered"]
+    assert info["resumed"]
     await third.publish("r", "hello")
     await exactly(third, ["hello"])

@@ -29,7 +29,7 @@ def values(got):
 
 @both
 async def test_what_was_missed_arrives_once(hub, proxy, client, transports):
-    """Cuts of every kind while messages flow: each once, in order, `recovered` true."""
+    """Cuts of every kind while messages flow: each once, in order, each time by the pid."""
     room = f"live-{transports}"
     reader = await client(proxy.url, transports=transports)
     got = keep(reader)
@@ -42,7 +42,7 @@ async def test_what_was_missed_arrives_once(hub, proxy, client, transports):
     await eventually(lambda: len(got) == 200, within=2 * SOON, what=lambda: values(got)[-5:])
     assert values(got) == list(range(200))
     assert [offset for _, offset in got] == sorted({offset for _, offset in got})
-    assert reader.recovered
+    assert reader.resumed == "pid"
     assert reader.gaps == []
 
 
@@ -169,7 +169,7 @@ async def test_names_and_replacement(hub, client, name, room):
     new = await client(hub.url, client_id=name)
     with pytest.raises(Replaced):
         await asyncio.wait_for(old.wait(), SOON)
-    assert new.recovered
+    assert new.resumed == "name"
     assert new.session.rooms == ["@" + name, room]
     assert new.client_id == name
 
@@ -201,7 +201,7 @@ async def test_an_anonymous_position_file(hub, client, room, tmp_path):
     got = keep(reader)
     async with reader:
         await eventually(lambda: values(got) == [1])
-        assert reader.recovered
+        assert reader.resumed == "pid"
 
 
 async def test_manual_acks(hub, client, room, name):

@@ -254,7 +254,7 @@ async def test_reserved_events(hub, raw, transport, event):
     await eventually(lambda: client.closed or 7 in client.answers)
     again = await raw(hub.url, transport, {"pid": client.reply["pid"]})
     session, _ = await again.session()
-    assert (session["recovered"], session["rooms"]) == (True, ["reserved"])
+    assert (session["resumed"], session["rooms"]) == ("pid", ["reserved"])
     await again.publish("reserved", 1)
     await eventually(lambda: again.data() == [1])
     assert witness.named("41") == []

@@ -136,7 +136,7 @@ async def test_many_clients_at_once(own_hub, raw, room):
         again = await raw(hub.url, client.transport, auth)
         await exactly(again, list(range(20, 40)))
         session, _ = await again.session()
-        assert (session["recovered"], session["missed"]) == (True, 20)
+        assert (session["resumed"], session["missed"]) == ("pid", 20)
 
     await asyncio.gather(*(back(client) for client in clients))
 
@@ -176,7 +176,7 @@ async def test_a_named_session_expires(own_hub, raw, redis_server, room, name):
     await eventually(lambda: not redis_server.client.exists(key))
     again = await raw(hub.url, auth={"client_id": name})
     session, _ = await again.session()
-    assert (session["recovered"], session["rooms"]) == (False, ["@" + name])
+    assert (session["resumed"], session["rooms"]) == (None, ["@" + name])
     pid = await raw(hub.url, auth={"pid": client.reply["pid"]})
     assert (await pid.session())[0]["client_id"] != name
 

@@ -66,7 +66,7 @@ async def test_cut(hub, proxy, js, publisher, room, transports, how):
     await exactly(client, list(range(9)))
     assert after["recovered"] is True
     assert (after["sid"], after["pid"]) == (before["sid"], before["pid"])
-    assert client.sessions[1]["recovered"] is True
+    assert client.sessions[1]["resumed"] is not None
     assert client.sessions[1]["missed"] == 5
     assert client.sessions[1]["rooms"] == [room]
 
@@ -300,7 +300,7 @@ async def test_an_unknown_pid_gets_a_new_session(hub, js, publisher, room, pid):
     assert client.connects[0]["recovered"] is False
     assert client.connects[0]["pid"] != pid
     assert client.sessions[0] | {"head": ""} == {
-        "protocol": 1, "client_id": client.sessions[0]["client_id"], "recovered": False,
+        "protocol": 1, "client_id": client.sessions[0]["client_id"], "resumed": None,
         "missed": 0, "rooms": [], "head": "",
     }  # fmt: skip
     await client.join(room)
@@ -316,7 +316,7 @@ async def test_a_forged_pid_gets_nothing_of_its_victim(hub, js, raw, publisher, 
     for forged in (pid[:-1] + ("0" if pid[-1] != "0" else "1"), pid.rpartition(".")[0] + "."):
         thief = await raw(hub.url, auth={"pid": forged, "offset": "1"})
         session, _ = await thief.session()
-        assert session["recovered"] is False
+        assert session["resumed"] is None
         assert session["rooms"] == []
         assert session["client_id"] != victim.sessions[0]["client_id"]
     await publisher.publish(room, 0)

@@ -302,7 +302,10 @@ async def test_odd_client_ids(hub, raw):
         for auth in ({"pid": first.reply["pid"]}, {"client_id": name}):
             again = await raw(hub.url, auth=auth)
             session, _ = await again.session()
-            assert (session["client_id"], session["recovered"]) == (name, True)
+            assert (session["client_id"], session["resumed"]) == (
+                name,
+                "pid" if "pid" in auth else "name",
+            )
             await again.publish("@" + name, 1)
             await eventually(lambda again=again: again.data()[-1:] == [1])
 

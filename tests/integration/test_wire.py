@@ -34,9 +34,9 @@ async def test_connect_then_session(hub, raw, transport):
     reply, told = client.packets
     assert re.fullmatch(r'0\{"sid":"[^"]+","pid":"[^"]+"\}', reply)
     assert re.fullmatch(r'2\["hub:session",\{.*\},"[0-9]{1,16}"\]', told)
-    assert set(session) == {"protocol", "client_id", "recovered", "missed", "rooms", "head"}
+    assert set(session) == {"protocol", "client_id", "resumed", "missed", "rooms", "head"}
     assert session["protocol"] == 1
-    assert session["recovered"] is False
+    assert session["resumed"] is None
     assert (session["missed"], session["rooms"]) == (0, [])
     assert re.fullmatch(r"[A-Za-z0-9._-]{1,128}", session["client_id"])
     assert re.fullmatch("[0-9]{1,16}", session["head"])
@@ -132,7 +132,7 @@ async def test_a_resumed_session(hub, raw, publisher, room, transport):
     assert again.packets[0].startswith("0{")
     session, position = await again.session()
     assert position == first
-    assert session["recovered"] is True
+    assert session["resumed"] is not None
     assert session["rooms"] == [room]
     missed = sum(int(offset) <= int(session["head"]) for offset in offsets)
     assert session["missed"] in (missed, missed + (int(session["head"]) > int(offsets[-1])))
@@ -204,7 +204,7 @@ async def test_a_mangled_resume(hub, raw, transport, resume):
     client = await raw(hub.url, transport, resume)
     if client.packets[0].startswith("0"):
         session, _ = await client.session()
-        assert session["recovered"] is False
+        assert session["resumed"] is None
     else:
         assert client.reply["message"]
 
@@ -317,7 +317,7 @@ async def test_41_ends_an_anonymous_session(hub, raw, publisher, room):
     await client.send("41")
     again = await resume(raw, hub, client)
     session, _ = await again.session()
-    assert session["recovered"] is False
+    assert session["resumed"] is None
     assert session["rooms"] == []
 
 
@@ -330,5 +330,5 @@ async def test_engine_close_parks(hub, raw, publisher, room, transport):
     await publisher.publish(room, 1)
     again = await resume(raw, hub, client, transport)
     session, _ = await again.session()
-    assert session["recovered"] is True
+    assert session["resumed"] is not None
     await exactly(again, [1])

@@ -75,7 +75,7 @@ class FakeHub:
         self.max_payload: int | None = None
         self.pid = "s1.secret"
         self.session: dict[str, Any] = {
-            "protocol": 1, "client_id": "c", "recovered": False, "missed": 0, "rooms": [],
+            "protocol": 1, "client_id": "c", "resumed": None, "missed": 0, "rooms": [],
             "head": "1000",
         }  # fmt: skip
         self.offset = "10"

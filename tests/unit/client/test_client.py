@@ -126,13 +126,13 @@ async def test_a_lost_connection_is_resumed_with_the_newest_position(fake, conne
     assert fake.peers[0].auth == {}
     await fake.peers[0].message(100)
     await eventually(lambda: got)
-    fake.session |= {"recovered": True}
+    fake.session |= {"resumed": "pid"}
     fake.offset, fake.replay = "100", [(100, None), (101, None)]
     await fake.peers[0].ws.close(code=1012)
     await eventually(lambda: len(got) == 2)
     assert fake.peers[1].auth == {"pid": "s1.secret", "offset": "100"}
     assert [offset for _, offset in got] == ["100", "101"]
-    assert client.recovered
+    assert client.resumed == "pid"
     assert client.session is not None
     assert client.session.client_id == "c"
 
@@ -786,11 +786,11 @@ async def test_a_new_session_gets_its_rooms_back(fake, connect):
 def lose_session(fake: FakeHub) -> None:
     """Let the next connection get a new session, in the rooms that are joined from then on."""
     fake.offset, fake.pid = "500", "s2.secret"
-    fake.session |= {"recovered": False, "rooms": []}
+    fake.session |= {"resumed": None, "rooms": []}
 
     def answer(peer: Any, verb: str, fields: dict[str, Any]) -> dict[str, Any]:
         if verb == "subscribe":
-            fake.session |= {"recovered": True, "rooms": [*fake.session["rooms"], fields["room"]]}
+            fake.session |= {"resumed": "pid", "rooms": [*fake.session["rooms"], fields["room"]]}
         return {"ok": True, "room": fields["room"], "offset": "600"}
 
     fake.answer = answer
@@ -845,7 +845,7 @@ async def test_a_room_missing_from_a_recovered_session_is_joined_again(fake, con
     await client.connect()
     await client.subscribe("kept")
     await client.subscribe("gone")
-    fake.session |= {"recovered": True, "rooms": ["kept"]}
+    fake.session |= {"resumed": "pid", "rooms": ["kept"]}
     await fake.peers[0].ws.close()
     await eventually(lambda: told)
     assert [gap.room for gap in told] == ["gone"]
@@ -856,7 +856,7 @@ async def test_rooms_of_an_earlier_process_come_back(fake, connect):
     """Rooms that a resumed session is in already are joined again when it is lost."""
     client, told = connect(client_id="c"), []
     client.on_gap(told.append)
-    fake.session |= {"recovered": True, "rooms": ["@c", "r"]}
+    fake.session |= {"resumed": "pid", "rooms": ["@c", "r"]}
     await client.connect()
     lose_session(fake)
     fake.session["rooms"] = ["@c"]
@@ -879,7 +879,7 @@ async def test_a_room_that_was_left_stays_left(fake, connect):
         peer.ws._req.transport.abort()
 
     fake.answer = cut
-    fake.session |= {"recovered": True, "rooms": ["left", "kept"]}
+    fake.session |= {"resumed": "pid", "rooms": ["left", "kept"]}
     await client.unsubscribe("left")
     lose_session(fake)
     await fake.peers[1].ws.close()
@@ -938,7 +938,7 @@ async def test_reset_moves_the_position_back(fake, connect):
     await client.connect()
     await fake.peers[0].message(900)
     await eventually(lambda: client.offset == "900")
-    fake.session |= {"recovered": True, "head": "300"}
+    fake.session |= {"resumed": "pid", "head": "300"}
     fake.offset, fake.replay = "300", [(301, None)]
     got = collect(client)
     await fake.peers[0].ws.close()
@@ -958,7 +958,7 @@ async def test_manual_acks(fake, connect):
     assert client.offset == "10"
     await client.ack("100")
     assert client.offset == "100"
-    fake.session |= {"recovered": True}
+    fake.session |= {"resumed": "pid"}
     fake.offset, fake.replay = "100", [(101, None)]
     await fake.peers[0].ws.close()
     await eventually(lambda: len(got) == 3)
@@ -983,7 +983,7 @@ async def test_a_named_client_reports_what_it_has_handled(fake, connect, monkeyp
     await asyncio.sleep(300 * MS)
     assert fake.asked("ack")[-1] == {"offset": "100"}
     assert fake.asked("ack").count({"offset": "100"}) == 1
-    fake.session |= {"recovered": True}
+    fake.session |= {"resumed": "pid"}
     fake.offset = "100"
     await fake.peers[0].ws.close()
     await eventually(lambda: fake.asked("ack").count({"offset": "100"}) == 2)
