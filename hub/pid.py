@@ -30,5 +30,10 @@ class Pid:
         found = _PID.match(text)
         return cls(*found.groups()) if found else None
 
+    @classmethod
+    def of_another(cls, client_id: str) -> Pid:
+        """Return what stands for a pid that came with a client id and is not of that client: it proves no session."""
+        return cls(client_id, "x", "x", "x")
+
     def __str__(self) -> str:
         return f"{self.client_id}.{self.generation}.{self.version}.{self.secret}"

@@ -133,11 +133,9 @@ def _identify(auth: Any) -> tuple[str | None, Pid | None, int | None, bool, bool
         known = int(str(offset)) if is_offset(offset) else None
         text = auth.get("pid")
         pid = Pid.parse(text) if isinstance(text, str) else None
-        if client_id is not None and text is not None:
-            if pid is None:
-                pid = Pid(client_id, "x", "x", "x")  # no pid of ours: wrong for every session
-            elif pid.client_id != client_id:
-                raise ConnectionRefusedError("refused")
+        if client_id is not None and text is not None and (not pid or pid.client_id != client_id):
+            # Stock clients go on sending the pid and the offset of their last session after somebody else has logged in.
+            pid = Pid.of_another(client_id)
     except BadRequest as error:
         raise ConnectionRefusedError(error.message) from None
     return client_id, pid, known, auth.get("args") == "data", auth.get("acks") == "manual"

@@ -266,13 +266,18 @@ class Sessions(SlowReaders):
     # -- the end
 
     async def detach(self, session: Session, *, deliberate: bool) -> None:
-        """Note that its connection is gone: end an anonymous session that was left deliberately, park any other."""
+        """Note that its connection is gone: end an anonymous session that was left deliberately, park any other.
+
+        A deliberate end makes the pid of a named session void: a client that has logged out is to name itself again.
+        """
         if session.closed:
             return
         self._remove(session)
         if not deliberate or session.named:
             self._observers.on_parked(session)
-            await self._park(session.client_id, session.connection_id, session.acked)
+            await self._park(
+                session.client_id, session.connection_id, session.acked, logged_out=deliberate
+            )
             return
         self._observers.on_ended(session)
         try:
@@ -280,9 +285,13 @@ class Sessions(SlowReaders):
         except (NotOwner, Unavailable):
             pass  # a newer connection owns it, or it will expire
 
-    async def _park(self, client_id: str, connection_id: str, position: int) -> None:
+    async def _park(
+        self, client_id: str, connection_id: str, position: int, *, logged_out: bool = False
+    ) -> None:
         try:
-            await self._store.sessions.park(client_id, connection_id, position, gone=True)
+            await self._store.sessions.park(
+                client_id, connection_id, position, gone=True, logged_out=logged_out
+            )
             log.debug("parked", extra={"client_id": client_id, "position": position})
         except NotOwner:
             pass  # a newer connection owns it: nothing of this one counts any more

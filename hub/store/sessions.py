@@ -159,9 +159,21 @@ class StoredSessions:
             cursor=ReplayCursor(changes, following) if following else None,
         )
 
-    async def park(self, client: str, connection: str, position: int, *, gone: bool) -> None:
-        """Make a session away. `gone`: its connection has ended, so nobody owns it any more."""
-        await self._run_as_owner("park", client, connection, str(position), "1" if gone else "0")
+    async def park(
+        self,
+        client: str,
+        connection: str,
+        position: int,
+        *,
+        gone: bool,
+        logged_out: bool = False,
+    ) -> None:
+        """Make a session away. `gone`: its connection has ended, so nobody owns it any more.
+
+        `logged_out`: its client has left deliberately, so its pid is void.
+        """
+        flags = ("1" if flag else "0" for flag in (gone, logged_out))
+        await self._run_as_owner("park", client, connection, str(position), *flags)
 
     async def commit(self, acked: Sequence[tuple[str, str, int]]) -> int:
         """Store acknowledged positions, given as (client id, connection, position).

@@ -307,3 +307,21 @@ async def test_the_position_file_of_another_name_counts_as_none(
     other = await client(hub.url, client_id=f"{name}-2", position_file=tmp_path / "p")
     assert (other.client_id, other.session.rooms) == (f"{name}-2", [f"@{name}-2"])
     assert "belongs to another client_id" in caplog.text
+
+
+async def test_a_refusal_is_raised(hub, client):
+    """Somebody's anonymous session is nobody's name: `connect` says so, and nothing is tried again."""
+    anonymous = await client(hub.url)
+    with pytest.raises(errors.Forbidden):
+        await HubClient(hub.url, client_id=anonymous.client_id).connect()
+
+
+async def test_another_ones_pid_counts_as_none(hub, client, name, room, tmp_path):
+    """A position file of another client's session continues nothing of it."""
+    async with HubClient(hub.url, client_id=name, position_file=tmp_path / "p") as owner:
+        await owner.subscribe(room)
+    text = (tmp_path / "p").read_text()
+    other = f"other-{name}"
+    (tmp_path / "p").write_text(text.replace(f'"client_id":"{name}"', f'"client_id":"{other}"'))
+    async with HubClient(hub.url, client_id=other, position_file=tmp_path / "p") as thief:
+        assert (thief.resumed, thief.session.rooms) == (None, [f"@{other}"])

@@ -8,7 +8,7 @@ import pytest
 import socketio
 
 from tests.support.expect import at_least_once, exactly
-from tests.support.socketio_wire import CONNECT, EVENT, encode
+from tests.support.socketio_wire import EVENT, encode
 from tests.support.times import UNIT, eventually
 
 both_transports = pytest.mark.parametrize("transport", ["websocket", "polling"])
@@ -54,7 +54,7 @@ async def test_stock_python_across_restarts(hub, stock, raw, room, name, transpo
     expected = list(range(again.data()[0], 40))
     assert again.data() == expected
     assert expected[0] <= 1
-    assert again.sessions[0]["resumed"] is not None
+    assert again.sessions[0]["resumed"] == "name"
     assert again.sessions[0]["rooms"] == ["@" + name, room]
 
 
@@ -220,31 +220,98 @@ async def test_a_pid_continues_a_named_session(hub, raw, room, name):
         again = await raw(hub.url, auth={"pid": first.reply["pid"], **auth})
         session, _ = await again.session()
         assert again.reply == first.reply
-        assert session["resumed"] is not None
+        assert session["resumed"] == "pid"
         assert session["client_id"] == name
 
 
 @both_transports
-async def test_another_clients_pid_is_refused(hub, raw, js, name, transport):
-    """A pid of somebody else's session with a name of one's own: refused, without a hint."""
+async def test_another_clients_pid_counts_as_none(hub, raw, name, transport):
+    """A pid of somebody else's session with a name of one's own opens nothing of that session, and keeps nobody out."""
     owner = await raw(hub.url, auth={"client_id": name})
     pid = owner.reply["pid"]
-    for given in ("someone-else-" + name, "new-" + name):
-        thief = await raw(hub.url, transport, auth=False)
-        await thief.send(*encode(CONNECT, {"client_id": given, "pid": pid}))
-        await eventually(lambda thief=thief: any(str(p).startswith("4") for p in thief.packets))
-        error = thief.reply
-        assert set(error) <= {"message", "data"}
-        assert name not in error["message"].replace(given, "")
-    page = await js(
-        hub.url, wait=False, transports=["websocket"],
-        auth={"client_id": "js-" + name, "pid": pid, "offset": "1"},
-    )  # fmt: skip
-    await eventually(lambda: page.errors)
-    assert page.connects == []
-    assert page.errors[0]["active"] is False
+    for given, sent in (
+        ("other-" + name, pid),
+        (name + "-new", pid[:-4] + "AAAA"),
+        ("third-" + name, "no pid"),
+        ("fourth-" + name, 5),
+    ):
+        other = await raw(hub.url, transport, auth={"client_id": given, "pid": sent, "offset": "1"})
+        session, _ = await other.session()
+        assert (session["client_id"], session["resumed"]) == (given, None)
+        assert session["rooms"] == ["@" + given]
+        assert other.reply["pid"] != pid
     assert owner.closed is False
     assert owner.named("41") == []
+
+
+async def log_in(page, client_id):
+    """Log in as somebody else on the same socket, as the stock client's documentation says."""
+    times = len(page.sessions)
+    await page.do("auth", auth={"client_id": client_id} if client_id else {})
+    await page.do("disconnect")
+    await page.do("reconnect")
+    await page.back(times + 1)
+    return page.sessions[-1]
+
+
+@both_transports
+async def test_logging_in_as_somebody_else_on_one_socket(hub, js, raw, room, name, transport):
+    """Guest, bob, alice, bob: each time the socket is in, and gets what that name has missed, not less."""
+    publisher = await raw(hub.url)
+    names = [f"{who}-{name}" for who in ("bob", "alice")]
+    for each in names:
+        client = await raw(hub.url, auth={"client_id": each})
+        await client.join(room)
+        await client.drop()
+    page = await js(hub.url, transports=[transport])
+    await page.back(1)
+    await page.join(room)
+    await publisher.publish(room, 1)
+    await exactly(page, [1])
+    for each in names:
+        session = await log_in(page, each)
+        assert (session["client_id"], session["resumed"], session["missed"]) == (each, "name", 1)
+        assert page.connects[-1]["recovered"] is False
+        await eventually(lambda: page.data() == [1] * len(page.sessions))
+    await publisher.publish(room, 2)
+    await eventually(lambda: page.data() == [1, 1, 1, 2])
+    session = await log_in(page, names[0])
+    assert session["resumed"] == "name"
+    # What bob had received last may come again: his own offset was not returned.
+    await eventually(lambda: page.data() in ([1, 1, 1, 2, 2], [1, 1, 1, 2, 1, 2]))
+    assert page.errors == []
+
+
+async def test_logging_in_again_as_oneself_brings_nothing_twice(hub, js, raw, room, name):
+    """The pid is void, and the offset beside it is this session's own: it counts."""
+    publisher = await raw(hub.url)
+    page = await js(hub.url, transports=["websocket"], auth={"client_id": name})
+    await page.back(1)
+    await page.join(room)
+    await publisher.publish(room, 1)
+    await exactly(page, [1])
+    session = await log_in(page, name)
+    assert (session["resumed"], session["missed"]) == ("name", 0)
+    await publisher.publish(room, 2)
+    await exactly(page, [1, 2])
+
+
+@both_transports
+async def test_logging_out_makes_the_pid_void(hub, js, raw, room, name, transport):
+    """After a deliberate disconnect a CONNECT without the name does not continue the named session, though it has the pid."""
+    page = await js(hub.url, transports=[transport], auth={"client_id": name})
+    await page.back(1)
+    await page.join(room)
+    session = await log_in(page, None)
+    assert page.connects[1]["recovered"] is False
+    assert session["client_id"] != name
+    assert (session["resumed"], session["rooms"]) == (None, [])
+    publisher = await raw(hub.url)
+    await publisher.publish(room, 1)
+    await publisher.publish("@" + name, 1)
+    again = await js(hub.url, transports=[transport], auth={"client_id": name})
+    await exactly(again, [1, 1])
+    assert page.data() == []
 
 
 @pytest.mark.parametrize("bad", ["", "a b", "x" * 129, "é", "a/b", "a\n", 5, ["a"]])

@@ -2,7 +2,7 @@
 --
 -- KEYS  1 clock
 -- ARGV  1 client id that the pid or the client names ('': neither)      2 '1': by a client_id that it may claim
---       3 generation, 4 version, 5 hashed secret of the pid ('': no pid; generation 'x': a malformed one)
+--       3 generation, 4 version, 5 hashed secret of the pid ('': no pid; generation 'x': it is not of the named client)
 --       6 client id of a new anonymous session    7 hashed secret of a new pid    8 sid of a new session
 --       9 owner '<node>/<connection>'            10 the client's offset ('': none) 11 newest offset the node has seen
 --      12, 13 life in milliseconds of an anonymous and of a named session         14 prefix of a node's bus channel
@@ -10,29 +10,34 @@
 --          room, join offset, room, join offset, ...}
 
 local name, by_name, newest_seen = ARGV[1], ARGV[2] == '1', tonumber(ARGV[11])
-local secret, owner = ARGV[5], ARGV[9]
+local secret, owner, offset = ARGV[5], ARGV[9], tonumber(ARGV[10])
 local session = name ~= '' and load_session(name) or nil
-local how
+local how, foreign
 
 if session and secret ~= '' then
-  local gen, pid_version = tonumber(ARGV[3]), tonumber(ARGV[4])
-  local current = gen == tonumber(session.gen) and pid_version == tonumber(session.serial)
+  local of_session = tonumber(ARGV[3]) == tonumber(session.gen)
+  local current = of_session and tonumber(ARGV[4]) == tonumber(session.serial)
   if current and secret == session.secret then
     how = 'pid'
-  elseif by_name and gen and pid_version and not current then
-    how = 'name'                              -- a void pid counts as none, and so does one that Redis has lost
   elseif by_name then
-    return { 'refused' }
+    -- A pid that proves nothing counts as none. The offset beside it counts if the pid names this session and another
+    -- version: one that is void, or that Redis has lost. Whether such a pid is forged nobody can know any more; who may
+    -- take the name gets a pid of the session anyway, and may send any offset beside that.
+    how = 'name'
+    if not of_session or (current and session.secret) then foreign, offset = offset, nil end  -- rule: foreign_offset
   end
 elseif session then
   how = by_name and 'name' or nil
 end
 if how == 'name' and session.anon == '1' then return { 'refused' } end
+-- Stock clients keep an offset until an event brings another one. So if the connection breaks right after the reply, the
+-- offset of the other session comes once more, beside the new pid.
+if session and offset and offset == tonumber(session.foreign or '') then foreign, offset = offset, nil end  -- rule: carried_offset
 
 local client = how and name or (by_name and name or ARGV[6])
 local key = session_key(client)
 -- A removal first: passes when Redis is full.
-if how then redis.call('HDEL', key, 'progress') else redis.call('DEL', key) end
+if how then redis.call('HDEL', key, 'progress', 'foreign') else redis.call('DEL', key) end
 
 local head
 if not how then
@@ -55,7 +60,6 @@ end
 if how then
   head = clock()
   local position = tonumber(session.pos)
-  local offset = tonumber(ARGV[10])
   if offset and offset > head then
     -- The client has seen more than this Redis has: nobody knows what else is lost.
     redis.call('HSET', key, 'reset', text(position) .. ':' .. text(head + 1))
@@ -68,6 +72,7 @@ if how then
   end
   session.pos = text(position)
   redis.call('HSET', key, 'pos', session.pos)
+  if foreign then redis.call('HSET', key, 'foreign', text(foreign)) end
   if session.owner and session.owner ~= owner then
     local node, connection = string.match(session.owner, '^(.-)/(.*)$')
     redis.call('SREM', served_key(node), client)

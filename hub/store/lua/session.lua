@@ -1,7 +1,7 @@
 -- What the scripts of sessions share: the session's hash, the fence, and the park. It comes after common.lua.
 --
 -- The fields of a session's hash:
---   gen, serial, secret    generation, version and hashed secret of its pid
+--   gen, serial, secret    generation, version and hashed secret of its pid; without a secret no pid proves it
 --   sid                    its Socket.IO id
 --   owner, takes, served   '<node>/<connection>' of the owner; its epoch: how often it was claimed; the active owner, which
 --                          was sent its first batch
@@ -12,6 +12,7 @@
 --   p:<room>               from a park on: '<the room's newest offset>:<its number>' at the park
 --   reset, told            the offsets between which its client has seen more than Redis has; the end of the gaps that
 --                          were reported
+--   foreign                an offset of another session, which came with its last claim
 --   progress               written by earlier versions. Scripts remove it, or try to, where their first write has to be a
 --                          removal: after that the others pass when Redis is full
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 
-from tests.chaos.drill import LATE, Drill, Scene
+from tests.chaos.drill import LATE, Brittle, Drill, Scene
 from tests.chaos.member import LOST
 from tests.support.raw import Raw
 from tests.support.socketio_wire import CONNECT, encode
@@ -147,6 +147,36 @@ async def served_first(d: Drill) -> None:
     await d.say("A")
 
 
+async def log_in_as_bob(d: Drill) -> tuple[Brittle, int]:
+    """Let a message for bob pass while he is away, and let a guest who has got it log in as him on the same socket."""
+    bob = await d.client("A", name="bob")
+    await d.go(bob)
+    guest = await d.client("A")
+    await d.say("A")
+    await d.heard(guest)
+    await d.go(guest)
+    d.members.remove(guest)
+    bob._pid, bob.offset = guest._pid, guest.offset
+    return bob, guest.offset
+
+
+async def foreign_offset(d: Drill) -> None:
+    """Somebody else logs in on a socket, which sends the pid and the offset of the session before."""
+    bob, _ = await log_in_as_bob(d)
+    await d.back(bob)
+
+
+async def carried_offset(d: Drill) -> None:
+    """The same, and the connection is lost with no more than the CONNECT reply."""
+    bob, offset = await log_in_as_bob(d)
+    lost = await Raw(d.cluster.hubs[0].url).open()
+    reply = await lost.connect(bob._auth())
+    await lost.drop()
+    await d.away(bob)
+    bob._pid, bob.offset = reply["pid"], offset
+    await d.back(bob)
+
+
 _MORTAL = {"named_life": 2 * UNIT, "anonymous_life": 2 * UNIT}
 _LEASED = {"lease": UNIT, "bus_silence": 20 * UNIT, "ping_timeout": 20 * UNIT}
 
@@ -161,5 +191,7 @@ SCENES = {
         served_first,
         {"redis_timeout": 10 * UNIT, "bus_silence": 20 * UNIT, "ping_timeout": 20 * UNIT},
     ),
+    "foreign_offset": Scene(foreign_offset),
+    "carried_offset": Scene(carried_offset),
     "late_admission": Scene(late_admission, hold="takes without an offset"),
 }

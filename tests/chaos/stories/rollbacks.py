@@ -154,18 +154,28 @@ async def takes_count(d: Drill) -> None:
 
 
 async def serials_are_times(d: Drill) -> None:
-    """By name it got a pid that the promoted replica has not heard of; then another one comes by that name."""
+    """Its pid is one that the promoted replica has not heard of; then another one comes by its name."""
+
+    async def other() -> None:
+        raw = await Raw(d.cluster.hubs[1].url).open()
+        await raw.connect({"client_id": "ada"})
+        await raw.drop()
+        await d.away(m)
+
     m = await d.client("A", name="ada")
-    await d.go(m)
-    m._pid = None
+    d.door.stall("up")  # so that nothing is known to have arrived
+    await d.say("A")
+    await d.heard(m)
+    d.door.cut()
+    await m.stop()
+    await d.away(m)
+    d.door.flow("up")
+    await other()
     async with d.cluster.failover():
         await d.back(m)
-        await d.until(lambda: m._pid)
         await m.stop()
     await d.cluster.ready()
-    other = await Raw(d.cluster.hubs[1].url).open()
-    await other.connect({"client_id": "ada"})
-    await other.drop()
+    await other()
     await m.start()
     await d.say("A")
 

@@ -221,17 +221,21 @@ def takes_count(s: Scene) -> None:
 
 
 def serials_are_times(s: Scene) -> None:
-    """A pid that Redis has forgotten is not given out again, with another secret."""
+    """A pid that Redis has forgotten is not given out again, with another secret: its client would count as a forger."""
     s.come(s.js2, s.n0)
+    s.join(s.js2, "A")
+    s.hear("A")
     s.go(s.js2)
-    s.js2.pid = None
+    other = Client(s, "js2", "js")
+    s.come(other, s.n1)
+    s.go(other)
     past = s.lab.remember()
     s.come(s.js2, s.n0)
     s.go(s.js2)
     lose(s, past)
-    other = Client(s, "js2", "js")
-    s.come(other, s.n1)
-    s.go(other)
+    another = Client(s, "js2", "js")
+    s.come(another, s.n1)
+    s.go(another)
     s.come(s.js2, s.n0)
 
 

@@ -91,6 +91,8 @@ _SWITCHES: dict[str, Switch | tuple[Switch, ...]] = {
     "heard_confirmed": FIRST_CONDITION,
     "count_from_join": DROP,
     "ack_stored": DROP,
+    "foreign_offset": NEVER,
+    "carried_offset": NEVER,
     # -- where Redis loses the end of its past
     "loss_told": prepend("do return '0' end"),
     "loss_overtaken": ALWAYS,

@@ -9,6 +9,7 @@ from hub.api.requests import AckRequest
 from tests.integration.walk import rollbacks
 from tests.integration.walk.lab import Bad
 from tests.integration.walk.scene import Scene, Story
+from tests.integration.walk.world import Client
 
 
 def sub_adds_away(s: Scene) -> None:
@@ -544,6 +545,35 @@ def ack_stored(s: Scene) -> None:
         raise Bad(f"not stored, and answered: {said}")
 
 
+def _log_in_as_ada(s: Scene) -> Client:
+    """Let a message for ada pass while she is away, and let js1, which has got it, log in as her on the same socket."""
+    ada = Client(s, "ada", "js")
+    s.clients.append(ada)
+    s.come(ada, s.n0)
+    s.join(ada, "A")
+    s.go(ada)
+    s.come(s.js1, s.n0)
+    s.join(s.js1, "A")
+    s.hear("A")
+    s.go(s.js1)
+    ada.pid, ada.offset = s.js1.pid, s.js1.offset
+    return ada
+
+
+def foreign_offset(s: Scene) -> None:
+    """What one client has received, the next one who logs in on its socket has not."""
+    s.come(_log_in_as_ada(s), s.n0)
+
+
+def carried_offset(s: Scene) -> None:
+    """The connection breaks after the CONNECT reply: the next CONNECT has the new pid, and the old offset still."""
+    ada = _log_in_as_ada(s)
+    connection = s.come(ada, s.n0, "ada")
+    s.lab.do(lambda: s.read(connection))
+    s.go(ada)
+    s.come(ada, s.n0)
+
+
 # Each rule's scene; settings that it needs are named beside it.
 SCENES: dict[str, tuple[Story, dict[str, Any]]] = {
     "sub_adds_away": (sub_adds_away, {}),
@@ -588,5 +618,7 @@ SCENES: dict[str, tuple[Story, dict[str, Any]]] = {
     "heard_confirmed": (heard_confirmed, {"replay_memory": 100_000}),
     "count_from_join": (count_from_join, {"log_length": 20}),
     "ack_stored": (ack_stored, {}),
+    "foreign_offset": (foreign_offset, {}),
+    "carried_offset": (carried_offset, {}),
     **rollbacks.SCENES,
 }

@@ -388,16 +388,58 @@ async def test_a_name_continues_a_session_and_voids_its_pid(node):
     assert (await node.claim("g", client_id="ada", pid=third.pid)).how == "pid"
 
 
+async def with_a_message(node) -> tuple[Any, int]:
+    """Return a named session that is away, and the offset of a message that it has missed."""
+    claimed = await node.claim("c", client_id="ada")
+    await node.join(claimed, "c", "A")
+    offset = await node.publish()
+    await node.store.sessions.park("ada", "c", claimed.position, gone=True)
+    return claimed, offset
+
+
 @pytest.mark.parametrize(
     "change",
-    [{"secret": "x" * 24}, {"generation": "x", "version": "x"}],
+    [{"secret": "x" * 24}, {"generation": "x", "version": "x"}, {"generation": "1"}],
 )
-async def test_a_wrong_pid_for_a_name_is_refused(node, server, change):
-    """Nothing of the session changes, its owner least of all."""
-    claimed = await node.claim("c", client_id="ada")
-    before = server.client.hgetall(key("session:ada"))
-    assert await node.maybe("d", client_id="ada", pid=replace(claimed.pid, **change)) is None
-    assert server.client.hgetall(key("session:ada")) == before
+async def test_a_pid_of_another_session_counts_as_none_and_so_does_its_offset(node, change):
+    """Forged, of somebody else or of an earlier session of the name: the name alone counts."""
+    claimed, offset = await with_a_message(node)
+    pid = replace(claimed.pid, **change)
+    again = await node.claim("d", client_id="ada", pid=pid, offset=offset)
+    assert (again.how, again.position, again.missed) == ("name", claimed.position, 1)
+    assert again.pid != claimed.pid
+
+
+async def test_the_offset_beside_an_earlier_pid_counts(node):
+    """The client has the session's messages, though another one has used its name since."""
+    claimed, offset = await with_a_message(node)
+    await node.claim("d", client_id="ada")
+    again = await node.claim("e", client_id="ada", pid=claimed.pid, offset=offset)
+    assert (again.how, again.position, again.missed) == ("name", offset, 0)
+
+
+async def test_an_offset_of_another_session_does_not_count_beside_the_new_pid_either(node):
+    """The client got its CONNECT reply, and no event that ends in an offset; then it has one of its own."""
+    claimed, offset = await with_a_message(node)
+    other = replace(claimed.pid, generation="1")
+    new = (await node.claim("d", client_id="ada", pid=other, offset=offset)).pid
+    for connection in ("e", "f"):
+        again = await node.claim(connection, client_id="ada", pid=new, offset=offset)
+        assert (again.how, again.position) == ("pid", claimed.position)
+    later = await node.publish()
+    assert (await node.claim("g", client_id="ada", pid=new, offset=later)).position == later
+    assert (await node.claim("h", client_id="ada", pid=new, offset=offset)).position == offset
+
+
+async def test_leaving_deliberately_makes_the_pid_void(node):
+    """Alone it continues nothing. With the name, the session goes on, and at the client's offset."""
+    claimed, offset = await with_a_message(node)
+    assert (await node.claim("d", pid=claimed.pid)).how == "pid"
+    await node.store.sessions.park("ada", "d", claimed.position, gone=True, logged_out=True)
+    assert (await node.claim("e", pid=claimed.pid)).how == "new"
+    again = await node.claim("f", client_id="ada", pid=claimed.pid, offset=offset)
+    assert (again.how, again.position) == ("name", offset)
+    assert (await node.claim("g", pid=again.pid)).how == "pid"
 
 
 @pytest.mark.parametrize("change", [{"version": "5"}, {"generation": "9999999999999999"}])
