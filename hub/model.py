@@ -171,3 +171,5 @@ class History(msgspec.Struct, frozen=True):
     messages: list[Message]
     # True: the log has more of the messages that were asked for.
     more: bool = False
+    # True: the log no longer reaches back to `after`.
+    gap: bool = False

@@ -225,8 +225,8 @@ class Sessions(SlowReaders):
     ) -> None:
         """Join a room. `answer` gets the offset to count from and writes the answer, before any newer message comes.
 
-        That offset is the join, or the position resumed from where this is newer: an earlier connection may have joined
-        without its client getting the answer, and have passed messages of the room by. Raises HubError, NotOwner.
+        That offset is the join, or how far the connection has been sent where this is newer: an earlier connection may have
+        joined, and messages of the room have passed since. Raises HubError, NotOwner.
         """
         room = self._rooms.acquire(name)
         try:
@@ -244,7 +244,8 @@ class Sessions(SlowReaders):
                 join, _ = await self._store.sessions.subscribe(
                     session.client_id, session.connection_id, name, known=name in session.joins
                 )
-                await answer(max(join, session.claim.position))  # rule: passed_join
+                # Nothing is written until the answer is, so it stays so.
+                await answer(max(join, session.sent))  # rule: passed_join
                 if not session.closed:
                     self._rooms.add_member(session, name, join)
             finally:

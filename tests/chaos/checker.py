@@ -250,9 +250,10 @@ class _Walk:
         self._reasons = reasons
         # What the rooms owe: everything behind these offsets, its own messages without echo aside.
         self._joined: dict[str, int] = {}
-        # What arrived of rooms while they were being joined, each with the number of the connection: the client cannot
-        # know yet what is due.
-        self._early: dict[str, list[tuple[int, int]]] = {}
+        # What arrived of rooms while they were being joined: the client cannot know yet what is due. And the number of the
+        # connection over which it asked first.
+        self._early: dict[str, list[int]] = {}
+        self._asked_over: dict[str, int] = {}
         # Rooms whose messages may arrive.
         self._open: set[str] = set()
         self._received: set[int] = set()
@@ -267,8 +268,6 @@ class _Walk:
         # When it was first told of a session.
         self._told_at = math.inf
         self._connections = 0
-        # Where they began.
-        self._positions: set[int] = set()
 
     def violations(self) -> Iterator[Violation]:
         for event in self._record.events:
@@ -282,10 +281,12 @@ class _Walk:
                 case Joining(room):
                     self._open.add(room)
                     self._early[room] = []
+                    self._asked_over.setdefault(room, self._connections)
                 case Joined(room, offset):
                     yield from self._answered(room, offset)
                 case Leaving(room):
                     self._joined.pop(room, None)
+                    self._asked_over.pop(room, None)
                 case Left(room):
                     self._open.discard(room)
         if self._record.stayed:
@@ -296,7 +297,6 @@ class _Walk:
 
     def _began(self, event: Began) -> Iterator[Violation]:
         self._connections += 1
-        self._positions.add(event.position)
         self._told_before = len(self._gaps)
         # Of two that ask at the same time one begins the session, and the other may be told of it first.
         together = 0 < event.asked <= self._told_at
@@ -317,7 +317,7 @@ class _Walk:
         if event.room not in self._open:
             yield self._bad("not subscribed", f"{event.key} of {event.room}")
         if event.room in self._early:
-            self._early[event.room].append((self._connections, event.offset))
+            self._early[event.room].append(event.offset)
         yield from self._before_join(event.room, event.offset)
         if event.offset in self._received and self._record.returns:
             yield self._bad("no repeats", f"{event.key} ({event.offset}) arrived again")
@@ -343,9 +343,11 @@ class _Walk:
         """A subscription's answer: nothing up to its offset comes, or has come since it was asked for."""
         if room not in self._joined:
             self._joined[room] = self._looked[room] = offset
-        for connection, earlier in self._early.pop(room, []):
-            # Who comes back into a room that it does not know to have joined is answered where it resumed.
-            if connection == self._connections or offset not in self._positions:
+        early = self._early.pop(room, [])
+        # Who comes back into a room that it does not know to have joined gets its messages, and is answered how far these
+        # have come.
+        if self._asked_over.get(room) == self._connections:
+            for earlier in early:
                 yield from self._before_join(room, earlier)
 
     def _before_join(self, room: str, offset: int) -> Iterator[Violation]:

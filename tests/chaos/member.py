@@ -112,10 +112,10 @@ class Member:
         if answer["ok"]:
             self.record.add(Acked(int(answer["offset"]), asked, time.monotonic()))
 
-    async def join(self, room: str) -> None:
+    async def join(self, room: str, **fields: int) -> None:
         """Ask to join until that is answered."""
         self.record.add(Joining(room))
-        answer = await self._insist("subscribe", room=room)
+        answer = await self._insist("subscribe", room=room, **fields)
         self.record.add(Joined(room, int(answer["offset"])))
         self.rooms.add(room)
 

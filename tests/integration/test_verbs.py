@@ -361,6 +361,49 @@ async def test_subscribe_is_idempotent(hub, raw, publisher, room):
 
 
 @both
+async def test_history_reaches_as_far_as_the_connection_was_sent(
+    hub, raw, publisher, room, name, transport
+):
+    """A page was reloaded under its name: history ends where the events after the answer begin, not at the first join."""
+    first = await raw(hub.url, transport, auth={"client_id": name})
+    await first.join(room)
+    for number in range(5):
+        await publisher.publish(room, number)
+    await exactly(first, [0, 1, 2, 3, 4])
+    await first.drop()
+    again = await raw(hub.url, transport, auth={"client_id": name})
+    last = await publisher.publish(room, 5)
+    await eventually(lambda: again.data()[-1:] == [5])
+    answer = await ask(again, "subscribe", room=room, history=50)
+    assert (data(answer), answer["more"]) == ([0, 1, 2, 3, 4, 5], False)
+    assert int(answer["offset"]) >= int(last)
+    events = len(again.data())
+    await publisher.publish(room, 6)
+    await eventually(lambda: len(again.data()) > events)
+    assert again.data()[events:] == [6]
+
+
+async def test_no_seam_where_the_room_was_joined_before(hub, raw, publisher, room, name):
+    """The same while messages pour in: the answer and the events after it have neither hole nor repeat."""
+    async with flow(publisher, room) as sent:
+        client = await raw(hub.url, auth={"client_id": name})
+        await client.join(room)
+        for _ in range(5):
+            await client.drop()
+            mark = len(sent)
+            await eventually(lambda mark=mark: len(sent) > mark + 20)
+            client = await raw(hub.url, auth={"client_id": name})
+            answer = await ask(client, "subscribe", room=room, history=1000)
+            came = [int(args[-1]) for args in client.named("m")]
+            before = [offset for offset in came if offset <= int(answer["offset"])]
+            assert came[: len(before)] == before, "an event after the offset came before the answer"
+            mark = len(sent)
+            await eventually(lambda client=client, mark=mark: client.data()[-1] >= mark)
+            got = data(answer) + client.data()[len(before) :]
+            assert got == list(range(got[0], got[0] + len(got)))
+
+
+@both
 async def test_no_seam_between_history_and_events(hub, raw, publisher, room, transport):
     """While messages pour in: history up to the offset, events after it, nothing twice or lost."""
     async with flow(publisher, room) as sent:
@@ -459,11 +502,24 @@ async def test_history(hub, raw, publisher, room, transport):
         ({"after": "0"}, list(range(10)), False),
     ):
         answer = await ask(client, "history", room=room, **fields)
-        assert set(answer) == {"messages", "more"}
-        assert (data(answer), answer["more"]) == (expected, more), fields
+        assert set(answer) == {"messages", "more", "gap"}
+        assert (data(answer), answer["more"], answer["gap"]) == (expected, more, False), fields
     assert [m["offset"] for m in (await ask(client, "history", room=room))["messages"]] == offsets
-    assert await ask(client, "history", room=room + "x") == {"messages": [], "more": False}
+    assert await ask(client, "history", room=room + "x") == {
+        "messages": [], "more": False, "gap": False,
+    }  # fmt: skip
     assert client.data() == []
+
+
+async def test_history_tells_where_the_log_no_longer_reaches_back(own_hub, raw, room):
+    """`gap` with `after` an offset from which on messages were cut off; without `after` nothing was promised."""
+    hub = await own_hub(log_length=3, prefix="short")
+    client = await raw(hub.url)
+    offsets = [await client.publish(room, number) for number in range(6)]
+    for after, expected, gap in ((1, [3, 4, 5], True), (2, [3, 4, 5], False), (3, [4, 5], False)):
+        answer = await ask(client, "history", room=room, after=offsets[after])
+        assert (data(answer), answer["gap"]) == (expected, gap)
+    assert (await ask(client, "history", room=room))["gap"] is False
 
 
 @both

@@ -45,21 +45,21 @@ def publish(call: Call, request: PublishRequest) -> None:
 
 
 async def subscribe(call: Call, request: SubscribeRequest) -> None:
-    """Join a room; what its log holds up to the join goes with the answer where that was asked for."""
+    """Join a room; what its log holds up to the answer's offset goes with it where that was asked for."""
     _check_personal(call.session, request.room)
     if request.history or request.since is not None:
         await call.session.wait_drained()
 
-    async def answer(join: int) -> None:
+    async def answer(offset: int) -> None:
         found: dict[str, Any] = {}
         attachments: list[bytes] = []
         if request.history or request.since is not None:
             found, attachments = await _read(
-                call, request.room, request.since, join + 1, request.history
+                call, request.room, request.since, offset + 1, request.history
             )
         elif request.history == 0:
             found = {"messages": [], "more": False, "gap": False}
-        call.reply({"ok": True, "room": request.room, "offset": str(join), **found}, attachments)
+        call.reply({"ok": True, "room": request.room, "offset": str(offset), **found}, attachments)
 
     await call.node.sessions.subscribe(call.session, request.room, answer)
 
@@ -79,7 +79,6 @@ async def history(call: Call, request: HistoryRequest) -> None:
     answer, attachments = await _read(
         call, request.room, request.after, _int(request.before), request.limit
     )
-    del answer["gap"]
     call.reply({"ok": True, **answer}, attachments)
 
 

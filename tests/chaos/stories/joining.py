@@ -47,11 +47,12 @@ async def sub_bus_first(d: Drill) -> None:
 
 
 async def sub_holds_all(d: Drill) -> None:
-    """The answer to a join is late; messages of that room, and then of another, are not."""
+    """It has joined, and the history that it asked for is late; messages of that room, and then of another, are not."""
     m = await d.client("A")
     d.wire.late["commands", "down"] = LATE
-    joining = asyncio.create_task(m.join("B"))
+    joining = asyncio.create_task(m.join("B", history=5))
     await d.until(lambda: d.redis.hexists(d.session(m), "r:B"))
+    await asyncio.sleep(1.5 * LATE)
     await d.say("B", "A")
     await joining
 

@@ -48,11 +48,14 @@ def sub_bus_first(s: Scene) -> None:
 
 
 def sub_holds_all(s: Scene) -> None:
-    """A later message of another room does not overtake those of the room that is being joined."""
+    """A later message of another room does not overtake those of the room that is being joined, while history is read."""
     s.come(s.js1, s.n0)
     s.join(s.js1, "A")
-    s.say(s.js1, "subscribe", "B", kept=("n0 replies",))
-    s.hear("B", "A", kept=("n0 replies",))
+    kept = ("n0 commands",)
+    s.say(s.js1, "subscribe", "B", 5, kept=kept)
+    s.lab.do(s.wire(s.n0, "commands").execute)  # it has joined, and the history is asked for
+    s.flow(*kept)
+    s.hear("B", "A", kept=kept)
 
 
 def overflow(s: Scene) -> None:
@@ -317,25 +320,25 @@ def left_deaf(s: Scene) -> None:
     s.hear("B", kept=("n0 subscribe",))
 
 
-def _join_unheard(s: Scene) -> None:
-    """Let a client in room B join A, lose the answer, and let a message of each room pass."""
+def _join_unheard(s: Scene, *rooms: str) -> None:
+    """Let a client in room B join A, lose the answer, and let a message of each of these rooms pass."""
     s.come(s.js1, s.n0)
     s.join(s.js1, "B")
     s.say(s.js1, "subscribe", "A", kept=("n0 commands",))
     wire = s.wire(s.n0, "commands")
     s.lab.do(lambda: wire.cut(1))
-    s.hear("A", "B")
+    s.hear(*rooms)
 
 
 def lost_join(s: Scene) -> None:
-    """Trying to join again after an answer was lost promises only what can be kept."""
-    _join_unheard(s)
+    """Trying to join again after an answer was lost promises only what can be kept: the room was not heard meanwhile."""
+    _join_unheard(s, "A")
     s.join(s.js1, "A")
 
 
 def passed_join(s: Scene) -> None:
     """A join that its client has not heard of is not counted from when the client has come back from behind it."""
-    _join_unheard(s)
+    _join_unheard(s, "A", "B")
     s.go(s.js1)
     s.come(s.js1, s.n0)
     s.join(s.js1, "A")

@@ -64,6 +64,11 @@ class Connection:
         self.peer = Peer(self.id)
         self.peer.on_closed = self.closed  # type: ignore[method-assign]
         self.sent: deque[tuple[Any, ...]] = deque()
+        # By room: the newest message that came over it, and how far a subscription was answered to reach.
+        self.newest: dict[str, int] = {}
+        self.answered: dict[str, int] = {}
+        # True: it was told that it is ended for good.
+        self.closing = False
         # Verbs that await their answer, by the id of their packet.
         self.asked: dict[str, tuple[str, str]] = {}
         self.session: Session | None = None
@@ -176,6 +181,11 @@ class Client:
             return
         if verb == "subscribe":
             offset = int(answer["offset"])
+            if offset < self.connection.newest.get(room, 0):
+                raise Bad(
+                    f"{self.name}: answered {room} from {offset} on, after {self.connection.newest}"
+                )
+            self.connection.answered[room] = offset
             if self.kind == "js" and offset < self.rooms.get(room, 0):
                 raise Bad(
                     f"{self.name}: promised {room} from {offset} on, and is behind {self.rooms}"
@@ -196,6 +206,10 @@ class Client:
         history = world.truth[self.client_id, self.generation].rooms[message.room]
         if not any(join < offset for join, _ in history):
             raise Bad(f"{self.name}: {message} from before it joined: {history}")
+        connection = self.connection
+        if offset <= connection.answered.get(message.room, 0):
+            raise Bad(f"{self.name}: {message} after an answer from {connection.answered} on")
+        connection.newest[message.room] = offset
         if self.kind == "js" and offset <= self.rooms[message.room]:
             raise Bad(f"{self.name}: {message} after an answer that put it before {self.rooms}")
         if message.offset in self.seen:
@@ -664,10 +678,12 @@ class World:
                 request = PublishRequest(
                     room=room, event="m", data=data, echo=echo, volatile=volatile
                 )  # type: ignore[arg-type]
+            elif what == "subscribe":
+                # A scene may ask for history, too.
+                room, *history = rest
+                request = SubscribeRequest(room=room, history=history[0] if history else None)
             else:
-                request = (SubscribeRequest if what == "subscribe" else UnsubscribeRequest)(
-                    room=rest[0]
-                )
+                request = UnsubscribeRequest(room=rest[0])
 
             ack = ""
             if what != "publish":
