@@ -34,9 +34,14 @@ NOT_YET = 10**17
 ABANDONED = 1.0
 # Socket.IO's packet DISCONNECT.
 DISCONNECT = "1"
+# What the operator reads in the log, and what the client of the replaced connection is told for its developer.
 REPLACED = (
     "disconnected a client for good because a newer connection has its client_id: give each tab, device and process a "
     "client_id of its own"
+)
+TAKEN_OVER = (
+    "a newer connection of client_id {!r} has taken the session over, so this one is closed for good: "
+    "a client_id is for one device, tab or process"
 )
 
 
@@ -337,6 +342,10 @@ class Sessions(SlowReaders):
             client_id = session.client_id
             self.refusals.note(
                 "replaced", client_id, REPLACED, level=logging.INFO, client_id=client_id
+            )
+            session.send_event(
+                "hub:closing",
+                {"reason": "replaced", "message": TAKEN_OVER.format(client_id)},
             )
             session.write(PreparedMessage(DISCONNECT))
             session.connection.close(CloseCode.DONE)

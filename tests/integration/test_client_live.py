@@ -167,7 +167,7 @@ async def test_names_and_replacement(hub, client, name, room):
     old = await client(hub.url, client_id=name)
     await old.subscribe(room)
     new = await client(hub.url, client_id=name)
-    with pytest.raises(Replaced):
+    with pytest.raises(Replaced, match=f"a newer connection of client_id '{name}'"):
         await asyncio.wait_for(old.wait(), SOON)
     assert new.resumed == "name"
     assert new.session.rooms == ["@" + name, room]

@@ -32,7 +32,7 @@ BEGINNINGS = "How to read the examples"
 LANGUAGES = ("js", "python")
 # Where the page's hub listens.
 ADDRESS = "http://127.0.0.1:8000"
-EVENTS = ("A message", "`hub:session`", "`hub:gap`")
+EVENTS = ("A message", "`hub:session`", "`hub:gap`", "`hub:closing`")
 
 
 @dataclass(frozen=True)

@@ -113,12 +113,31 @@ async def test_the_newest_connection_wins(hub, js, raw, room, name, transports):
     await exactly(old, [0])
     new = await js(hub.url, transports=transports, auth={"client_id": name})
     await eventually(lambda: old.disconnects == ["io server disconnect"])
+    assert [args[0]["reason"] for args in old.named("hub:closing")] == ["replaced"]
     assert (await old.state())["active"] is False
     await publisher.publish(room, 1)
     await eventually(lambda: new.data()[-1:] == [1])
     assert new.sessions[0]["rooms"] == ["@" + name, room]
     assert old.data() == [0]
     assert len(old.connects) == 1
+
+
+@both_transports
+@pytest.mark.parametrize("args", ["full", "data"])
+async def test_a_replaced_connection_is_told_why(hub, raw, room, name, transport, args):
+    """`hub:closing` right before the `41`, with a sentence that names the client_id, and the position."""
+    publisher = await raw(hub.url)
+    old = await raw(hub.url, transport, auth={"client_id": name, "args": args})
+    await old.join(room)
+    offset = await publisher.publish(room, 0)
+    await exactly(old, [0]) if args == "full" else await eventually(lambda: old.data() == [0])
+    await raw(hub.url, auth={"client_id": name})
+    await eventually(lambda: old.named("41"))
+    assert [event for event, _, _ in old.events[-2:]] == ["hub:closing", "41"]
+    [[closing, *position]] = old.named("hub:closing")
+    assert position == ([offset] if args == "full" else [])
+    assert closing["reason"] == "replaced"
+    assert repr(name) in closing["message"]
 
 
 async def test_the_newest_wins_on_another_hub(hub, own_hub, raw, room, name):

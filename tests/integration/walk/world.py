@@ -141,6 +141,8 @@ class Client:
             self.got_41()
         elif packet.data[0] == "hub:session":
             self.got_session(packet.data[1], int(packet.data[2]))
+        elif packet.data[0] == "hub:closing":
+            self.connection.closing = packet.data[1]["reason"] == "replaced"
         elif packet.data[0] == "hub:gap":
             self.got_gap(packet.data[1], int(packet.data[2]))
         else:
@@ -269,6 +271,8 @@ class Client:
             owner = self.world.owners.get(self.client_id)
             if owner == f"{self.connection.host.name}/{self.connection.id}":
                 raise Bad(f"{self.name}: put out for good, although nobody has replaced it")
+            if not self.connection.closing:
+                raise Bad(f"{self.name}: put out for good without a word")
         self.left()
 
 
