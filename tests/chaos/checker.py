@@ -30,8 +30,6 @@ from tests.chaos.known import Known
 # Seconds within which a proven position is written back (PROTOCOL §5), and what a busy machine adds.
 WRITE_BACK = 5.0
 BUSY = 3.0
-# Seconds by which a message may outlive its ttl: that is measured from its offset, which may be ahead of the time.
-AHEAD = 4.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,7 +233,7 @@ def _past(publication: Publication) -> float | None:
         return None
     if publication.volatile:
         return publication.acked_at
-    return None if publication.ttl is None else publication.acked_at + publication.ttl + AHEAD
+    return None if publication.ttl is None else publication.acked_at + publication.ttl
 
 
 # -- rules along one client's story

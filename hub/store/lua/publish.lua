@@ -17,7 +17,10 @@ local call, format = redis.call, string.format
 local base = string.sub(KEYS[1], 1, -6)
 
 local t = call('TIME')
-local offset = math.max(t[1] * 1000000 + t[2] - 1, tonumber(call('GET', KEYS[1]) or '0'), tonumber(ARGV[1]))
+local now = t[1] * 1000000 + t[2]
+local offset = math.max(now - 1, tonumber(call('GET', KEYS[1]) or '0'), tonumber(ARGV[1]))
+-- By so many microseconds offsets are ahead of the time, because the server's clock has been set back.
+local ahead = offset + 1 - now
 local last_possible = format('%.0f', offset + (#ARGV - 8) / 5)
 local clock_set = false
 local answers = {}
@@ -49,6 +52,14 @@ while i < #ARGV do
       end
       offset = offset + 1
       local id, number = format('%.0f', offset), '0'
+      if kind == 'c' and ahead > 0 then
+        -- A ttl counts from the offset, so it is shorter by that, or even negative; but 0 would be none.
+        local before, ttl, after = string.match(header, '^(%S+ %S+ %S+ %S+ )(%S+)(.*)')
+        if ttl ~= '0' then
+          local left = ttl - ahead
+          header = before .. format('%.0f', left ~= 0 and left or -1) .. after
+        end
+      end
       if kind ~= 'v' then
         if not last then
           meta_before = call('HMGET', meta, 'n', 'last', 'renewed')

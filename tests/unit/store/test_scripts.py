@@ -11,11 +11,12 @@ from typing import Any
 import pytest
 
 from hub.errors import BadRequest, Unavailable
+from hub.message import StoredMessage
 from hub.pid import Pid
 from hub.store.results import NotOwner
 from hub.store.scripts import NAMES, Script, read_all
 from tests.support.redis import RedisServer
-from tests.support.times import MS, eventually
+from tests.support.times import MS, UNIT, eventually
 from tests.support.tools import ROOT
 
 BASE = "t:{0}:"
@@ -44,6 +45,32 @@ async def test_offsets_are_microseconds_and_ascend(node):
     assert offsets == sorted(set(offsets))
     assert before < offsets[0] < offsets[-1] < before + 60_000_000
     assert int(await node.store.clock()) == offsets[-1]
+
+
+@pytest.mark.parametrize("ttl", [0.3 * UNIT, 3600 * 12])
+async def test_a_ttl_counts_by_the_time_where_offsets_are_ahead_of_it(node, server, ttl):
+    """The clock was a day ahead and was set back: neither a log nor a cache keeps a message for a day longer."""
+    claimed = await node.claim("c")
+    await node.join(claimed, "c", "A")
+    channel = node.store.keys.room_channel("A").encode()
+    node.store.bus.subscribe(channel)
+    await node.store.bus.wait_subscribed(channel)
+    server.client.set(key("clock"), int(time.time() * 1e6) + 86_400_000_000)
+    offset = await node.publish(ttl=ttl)
+    lasting = await node.publish(skip_client="somebody")
+    offsets, _ = await node.all(claimed.client_id, "c", claimed.position)
+    assert offsets == [offset, lasting]
+    await eventually(lambda: len(node.heard) == 2)
+    message = StoredMessage.from_bus("A", node.heard[0][1].encode())
+    now = time.time() * 1e6
+    assert not message.expired(int(now))
+    assert message.expired(int(now + ttl * 1e6))
+    if ttl < 10 * UNIT:
+        await asyncio.sleep(ttl)
+        offsets, _ = await node.all(claimed.client_id, "c", claimed.position)
+        assert offsets == [lasting]
+        page = await node.store.history("A", None, None, 10, 10_000)
+        assert [each.offset for each in page.messages] == [lasting]
 
 
 async def test_messages_of_one_turn_are_one_script(node, server):
