@@ -58,6 +58,7 @@ class Node(StoreListener):
         await self.store.leases.renew(first=True)
 
     async def stop(self) -> None:
+        self.sessions.stop()
         await self.tasks.stop()
         await self.store.stop()
         self.sessions.refusals.close()

@@ -50,6 +50,7 @@ class Session(ConnectionEvents):
     """A session and the connection that owns it. The session listens to its connection's buffer and pings."""
 
     __slots__ = (
+        "_at_answer",
         "_at_ping",
         "_delivery_resumed",
         "_drained",
@@ -87,6 +88,7 @@ class Session(ConnectionEvents):
         named: bool,
         data_only: bool = False,
         manual_acks: bool = False,
+        offsetless: bool = False,
         slow_readers: SlowReaders,
     ) -> None:
         self.connection = connection
@@ -115,6 +117,8 @@ class Session(ConnectionEvents):
         # True: `acked` has moved since it was last written to Redis.
         self.dirty = False
         self._at_ping = claim.position
+        # How far everything was written when the last poll was answered; None: the client returns its offset, or may.
+        self._at_answer = claim.position if offsetless else None
         # Kept by the loss detector: how far the session was when the bus was last lost, and from where it counts what
         # Redis has lost (None: Redis has not changed since the session is here).
         self.position_at_bus_loss = claim.position
@@ -271,6 +275,16 @@ class Session(ConnectionEvents):
         while self.pauses and not self.closed:
             await self._delivery_resumed.wait()
 
+    @property
+    def offsetless(self) -> bool:
+        """Return whether the client returns no offset, so that what has arrived is for the hub to find out."""
+        return self._at_answer is not None
+
+    def ping_unproven(self) -> None:
+        """Ping the client, unless all that was written is known to have arrived."""
+        if self.acked < self.sent:
+            self.connection.ping_now()
+
     def commit(self, offset: int) -> None:
         """Note that everything up to an offset has arrived; not more than was sent counts."""
         offset = min(offset, self.sent)
@@ -298,6 +312,16 @@ class Session(ConnectionEvents):
         """The ping was answered, which proves that everything written before it has arrived."""
         if not self.manual_acks:
             self.commit(self._at_ping)
+
+    def on_poll_answered(self) -> None:
+        """The response to a poll has all that was written."""
+        if self._at_answer is not None:
+            self._at_answer = self.sent
+
+    def on_poll(self) -> None:
+        """The client polls again, which proves that it has got the response before."""
+        if self._at_answer is not None:
+            self.commit(self._at_answer)
 
 
 def _offset(message: StoredMessage) -> int:

@@ -16,6 +16,7 @@ from hub.engineio.core.prepared import PreparedMessage
 from hub.engineio.core.state import CloseCode
 from hub.errors import Unavailable
 from hub.pid import Pid
+from hub.pubsub.arrival_pings import ArrivalPings
 from hub.pubsub.replay import Replayer
 from hub.pubsub.rooms import Rooms
 from hub.pubsub.session import Session, SessionState, SlowReaders
@@ -68,6 +69,7 @@ class Sessions(SlowReaders):
         self._clock = asyncio.get_running_loop().time
         # The order in which connections claim sessions.
         self._order = itertools.count(1)
+        self._arrival_pings = ArrivalPings()
         self._by_client: dict[str, Session] = {}
         self._by_connection: dict[str, Session] = {}
 
@@ -77,6 +79,10 @@ class Sessions(SlowReaders):
     def __iter__(self) -> Iterator[Session]:
         """Iterate over the sessions as they are now, whatever is done with them meanwhile."""
         return iter(list(self._by_client.values()))
+
+    def stop(self) -> None:
+        """Ping nobody any more; the sessions are left as they are."""
+        self._arrival_pings.stop()
 
     def of_connection(self, connection_id: str) -> Session | None:
         return self._by_connection.get(connection_id)
@@ -115,7 +121,20 @@ class Sessions(SlowReaders):
             older = self._by_client.get(claim.client_id)
             if older is not None and older.order > order:  # rule: late_admission/1
                 raise Unavailable("a newer connection came in between")
-            session = self._add(connection, claim, data_only=data_only, manual_acks=manual_acks)
+            # A named session whose client has returned neither a pid nor an offset of it yet.
+            offsetless = (
+                client_id is not None
+                and not manual_acks
+                and claim.how != "pid"
+                and claim.position != offset
+            )
+            session = self._add(
+                connection,
+                claim,
+                data_only=data_only,
+                manual_acks=manual_acks,
+                offsetless=offsetless,
+            )
             session.order = order
             return session
         except BaseException:
@@ -133,6 +152,7 @@ class Sessions(SlowReaders):
         *,
         data_only: bool,
         manual_acks: bool,
+        offsetless: bool,
     ) -> Session:
         if (older := self._by_client.get(claim.client_id)) is not None:
             self.on_replaced(older)
@@ -142,10 +162,13 @@ class Sessions(SlowReaders):
             named=f"@{claim.client_id}" in claim.rooms,
             data_only=data_only,
             manual_acks=manual_acks,
+            offsetless=offsetless,
             slow_readers=self,
         )
         self._by_client[claim.client_id] = session
         self._by_connection[session.connection_id] = session
+        if offsetless:
+            self._arrival_pings.add(session)
         self._store.loss_detector.on_claimed(session)
         for name, join in claim.rooms.items():
             room = self._rooms.acquire(name)
@@ -365,6 +388,8 @@ class Sessions(SlowReaders):
         if self._by_client.get(session.client_id) is session:
             del self._by_client[session.client_id]
         self._by_connection.pop(session.connection_id, None)
+        if session.offsetless:
+            self._arrival_pings.discard(session)
         for name in list(session.joins):
             self._rooms.remove_member(session, name)
         if session.task is not None:

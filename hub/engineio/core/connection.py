@@ -203,6 +203,9 @@ class Connection(Lifecycle):
             reply(None)
             self.fail("two polls at once")
             return
+        # A poll without a mark may be one that was repeated.
+        if mark and self.listener is not None:
+            self.listener.on_poll()
         if self._host.clock() >= self._heartbeat.pong_by:
             self.expire(self._host.clock())
         queue = self._poll_queue

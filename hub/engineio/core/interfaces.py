@@ -49,6 +49,12 @@ class ConnectionEvents(Protocol):
     def on_pong(self) -> None:
         """The peer answered the ping of the last `on_ping`: all that was written before that ping has arrived."""
 
+    def on_poll_answered(self) -> None:
+        """The response to a poll has all that was written so far."""
+
+    def on_poll(self) -> None:
+        """The peer polls again: all that was written before the last `on_poll_answered` has arrived."""
+
 
 class Host(Protocol):
     """The server, as its connections use it: `hub.engineio.server.EngineServer`."""

@@ -169,6 +169,8 @@ class Lifecycle:
         taken = queue.take_payload(options.answer_packets, options.max_payload)
         self._heartbeat.unanswered += taken.count(packets.PING)
         reply(encode_payload(taken))
+        if not queue and self.listener is not None:
+            self.listener.on_poll_answered()
         if queue.size <= options.buffer_low:
             self.on_low()
         if self.state is ConnectionState.CLOSING and not queue:
@@ -336,6 +338,15 @@ class Lifecycle:
         elif self._poll_queue is not None:
             self._poll_queue.push_control(packets.PING)
             self._after_push(self._poll_queue)
+
+    def ping_now(self) -> None:
+        """Send a ping before it is due, unless one is not answered yet."""
+        heartbeat = self._heartbeat
+        if not self.closed and heartbeat.pong_by == inf:
+            now = self._host.clock()
+            heartbeat.ping_at = now
+            self._ping(now)
+            self._schedule()
 
     def _schedule(self) -> None:
         """Set the timer to the nearest deadline. If that deadline moves, `expire` finds nothing due and sets it anew."""

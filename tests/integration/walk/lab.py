@@ -264,6 +264,10 @@ class Peer:
         self.closed = False
         self.out: deque[Any] = deque()
         self.congested = False
+        # True: a ping is not answered yet; as a pong does not say which it answers, there is no second one meanwhile.
+        self.pinged = False
+        # True: the response to a poll is on its way, and the client has not polled again.
+        self.answered = False
 
     @property
     def buffered(self) -> int:
@@ -294,6 +298,32 @@ class Peer:
 
     def on_closed(self) -> None:
         """For the test that wants to know."""
+
+    def ping_now(self) -> None:
+        """The engine's: ping, unless a ping is not answered yet."""
+        if self.listener is not None and not self.pinged:
+            self.pinged = True
+            self.listener.on_ping()
+            self.out.append(("ping",))
+
+    def pong(self) -> None:
+        """The client has answered the ping."""
+        self.pinged = False
+        if self.listener is not None:
+            self.listener.on_pong()
+
+    def answer_poll(self) -> None:
+        """End the response to a poll behind what was written; when the client has read that far, it polls again."""
+        if self.listener is not None and not self.answered:
+            self.answered = True
+            self.listener.on_poll_answered()
+            self.out.append(("polled",))
+
+    def poll(self) -> None:
+        """The client polls again."""
+        self.answered = False
+        if self.listener is not None:
+            self.listener.on_poll()
 
     def pause(self) -> None:
         """The engine's: stop reading. Verbs are few here."""

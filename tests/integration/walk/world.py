@@ -266,6 +266,10 @@ class Client:
         if self.connection is not None:
             self.connection.sent.append(("pong",))
 
+    def got_polled(self) -> None:
+        if self.connection is not None:
+            self.connection.sent.append(("poll",))
+
     def got_41(self) -> None:
         if self.connection is not None and self.connection.session is not None:
             owner = self.world.owners.get(self.client_id)
@@ -477,6 +481,8 @@ class World:
             may(1 if self.faults else 9, self.notice, connection)
         if connection.session is not None and not connection.over and not connection.session.closed:
             may(0.3 if self.faults else 0.02, self.ping, connection)
+            if client.kind == "py" and self.faults:
+                may(3, self.answer_poll, connection)
 
     def client_choices(self, client: Client, may: Any) -> None:
         connection = client.connection
@@ -652,12 +658,10 @@ class World:
             )
 
     def ping(self, connection: Connection) -> None:
-        """Send a ping; like the engine, no second one before the first is answered, as a pong does not say which it answers."""
-        assert connection.session is not None
-        unanswered = ("ping",) in connection.peer.out or ("pong",) in connection.sent
-        if connection.peer.listener is not None and not unanswered:
-            connection.peer.listener.on_ping()
-            connection.peer.out.append(("ping",))
+        connection.peer.ping_now()
+
+    def answer_poll(self, connection: Connection) -> None:
+        connection.peer.answer_poll()
 
     def receive(self, connection: Connection) -> None:
         what, *rest = connection.sent.popleft()
@@ -671,8 +675,9 @@ class World:
             connection.over = True
             host.task(host.node.sessions.detach(session, deliberate=True))
         elif what == "pong":
-            if connection.peer.listener is not None:
-                connection.peer.listener.on_pong()
+            connection.peer.pong()
+        elif what == "poll":
+            connection.peer.poll()
         else:
             request: Any
             if what == "publish":

@@ -335,6 +335,21 @@ def test_bare_clients_get_data_alone():
     assert subject.peer.packets == [["m", 1], ["hub:x", 1]]
 
 
+def test_the_next_poll_proves_the_response_before_it():
+    """Not what was written since; and only where the client returns no offset."""
+    session = Subject(offsetless=True).live()
+    session.deliver(message(11))
+    session.on_poll_answered()
+    session.deliver(message(12))
+    session.on_poll()
+    assert (session.acked, session.dirty) == (11, True)
+    other = Subject().live()
+    other.deliver(message(11))
+    other.on_poll_answered()
+    other.on_poll()
+    assert other.acked == 10
+
+
 @pytest.mark.parametrize("manual", [False, True])
 def test_proofs(manual):
     """A pong proves what was sent before its ping; with manual acks only an ack does, and never more than was sent."""
@@ -405,7 +420,11 @@ class Anything(RuleBasedStateMachine):
         if self.session.pauses and not self.session.resume_delivery():
             self.session.go_away()
 
-    @rule(name=st.sampled_from(["on_high", "on_low", "go_away", "on_ping", "on_pong", "close"]))
+    @rule(
+        name=st.sampled_from(
+            ["on_high", "on_low", "go_away", "on_ping", "on_pong", "on_poll", "close"]
+        )
+    )
     def call(self, name: str) -> None:
         if name != "close" or self.clock > 30:
             getattr(self.session, name)()

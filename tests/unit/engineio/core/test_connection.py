@@ -103,6 +103,20 @@ class Listener:
     def on_pong(self) -> None:
         self.heard.append("pong")
 
+    def on_poll_answered(self) -> None: ...
+
+    def on_poll(self) -> None: ...
+
+
+class PollListener(Listener):
+    """Notes the events of polls, too."""
+
+    def on_poll_answered(self) -> None:
+        self.heard.append("answered")
+
+    def on_poll(self) -> None:
+        self.heard.append("poll")
+
 
 class Polls:
     """What was answered to polls."""
@@ -192,8 +206,44 @@ class TestOutput:
         assert listener.heard == ["high", "low"]
         assert connection.buffered == 0
 
+    def test_a_poll_tells_that_the_response_before_it_has_arrived(self) -> None:
+        """The response that took all that was queued; a poll that may be a repeated one tells nothing."""
+        _, connection, polls = polling(answer_packets=2)
+        connection.listener = listener = PollListener()
+        for _ in range(3):
+            connection.send(PreparedMessage("x"))
+        connection.poll(polls.answers.append, "mark1")
+        assert listener.heard == ["poll"]
+        connection.poll(polls.answers.append, "mark2")
+        assert listener.heard == ["poll", "poll", "answered"]
+        connection.poll(polls.answers.append)
+        connection.send(PreparedMessage("x"))
+        assert listener.heard == ["poll", "poll", "answered", "answered"]
+        connection.poll(polls.answers.append, "mark3")
+        connection.poll(polls.answers.append, "mark3")
+        assert listener.heard == ["poll", "poll", "answered", "answered", "poll"]
+        assert connection.failed
+
 
 class TestHeartbeat:
+    def test_a_ping_can_be_sent_before_it_is_due(self) -> None:
+        """One at a time; the regular ones are counted from it."""
+        host, connection, socket = websocket(ping_interval=25.0, ping_timeout=20.0)
+        connection.listener = listener = Listener()
+        host.loop.run(host.clock() + 3.0)
+        connection.ping_now()
+        connection.ping_now()
+        assert (socket.packets, listener.heard) == (["2"], ["ping"])
+        connection.receive("3")
+        assert listener.heard == ["ping", "pong"]
+        host.loop.run(host.clock() + 24.0)
+        assert socket.packets == ["2"]
+        host.loop.run(host.clock() + 1.1)
+        assert socket.packets == ["2", "2"]
+        connection.close()
+        connection.ping_now()
+        assert socket.packets == ["2", "2"]
+
     def test_ping_and_pong_are_told(self) -> None:
         host, connection, socket = websocket()
         connection.listener = listener = Listener()
