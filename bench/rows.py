@@ -69,6 +69,24 @@ ROWS = (
         ["python-socketio"],
     ),
     Row(
+        "fanout1_named",
+        "1,000 named clients that return no offset in one room, 1 message in flight",
+        scenarios.flow(clients=1000, window=1, named=True),
+        [],
+    ),
+    Row(
+        "trickle",
+        "1,000 clients in one room, a message a second",
+        scenarios.flow(clients=1000, window=1, rate=1, seconds=10),
+        [],
+    ),
+    Row(
+        "trickle_named",
+        "1,000 named clients that return no offset in one room, a message a second",
+        scenarios.flow(clients=1000, window=1, rate=1, seconds=10, named=True),
+        [],
+    ),
+    Row(
         "rooms",
         "500 rooms of one client, 64 in flight: publish, log, deliver, acknowledge",
         scenarios.flow(clients=500, rooms=500, window=64),

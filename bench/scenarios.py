@@ -93,11 +93,14 @@ def flow(
     size: int = 100,
     away: int = 0,
     polling: bool = False,
+    named: bool = False,
+    rate: float = 0,
     seconds: float = 4,
 ) -> Scenario:
-    """Publish with `window` messages in flight; costs are those of one delivery.
+    """Publish with `window` messages in flight, or at a rate; costs are those of one delivery.
 
-    With `away`, so many more have subscribed and lost their connection before.
+    With `away`, so many more have subscribed and lost their connection before. `named`: clients give a name alone, and so
+    return no offset.
     """
 
     def scenario(begin: Begin) -> Figures:
@@ -107,10 +110,11 @@ def flow(
                     leaving("connect", n=away, rooms=rooms)
                     leaving("drop")
                     bench.settle()
-            bench.connect(clients, rooms=rooms, publishers=publishers, polling=polling)
-            answer = bench("flow", window=window, size=size, ms=seconds * 1000)
+            bench.connect(clients, rooms=rooms, publishers=publishers, polling=polling, named=named)
+            answer = bench("flow", window=window, size=size, rate=rate, ms=seconds * 1000)
             latency = {f"{key}_ms": answer["latency"][key] for key in ("p50", "p99")}
-            return costs(answer, answer["deliveries"]) | latency
+            pings = {"pings": answer["pings"]} if named else {}
+            return costs(answer, answer["deliveries"]) | latency | pings
 
     return scenario
 

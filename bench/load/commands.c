@@ -61,10 +61,11 @@ static double open_all(struct client *clients, int count, int together) {
     return (now_ns() - began) / 1e9;
 }
 
-/* connect n= rooms= deaf= polling= publishers= together= */
+/* connect n= rooms= deaf= polling= named= publishers= together= */
 static void run_connect(const char *line) {
     int count = argument(line, "n", 1000), deaf = argument(line, "deaf", 0);
     load.rooms = argument(line, "rooms", 1);
+    load.named = argument(line, "named", 0) != 0;
     load.readers = calloc(load.rooms, sizeof *load.readers);
     load.subscriber_count = count;
     load.subscribers = calloc(count ? count : 1, sizeof *load.subscribers);
@@ -174,7 +175,7 @@ static void run_flow(const char *line) {
     double rate = argument(line, "rate", 0);
     int64_t gap = rate > 0 ? (int64_t)(1e9 / rate) : 0, due = now_ns();
     int64_t start = due + (int64_t)(argument(line, "warm", 1000) * 1e6), stop = INT64_MAX;
-    int64_t complete = 0, deliveries = 0, progress = load.complete, since = due;
+    int64_t complete = 0, deliveries = 0, pings = 0, progress = load.complete, since = due;
     struct cpu from = {0};
     bool stalled = false;
     while (now_ns() < stop && !stalled) {
@@ -183,6 +184,7 @@ static void run_flow(const char *line) {
             stop = load.measured_from + (int64_t)(argument(line, "ms", 3000) * 1e6);
             complete = load.complete;
             deliveries = load.deliveries;
+            pings = load.pings;
             from = cpu_read();
         }
         int64_t under_way = load.sent - load.complete;
@@ -205,10 +207,11 @@ static void run_flow(const char *line) {
     double seconds = (now_ns() - load.measured_from) / 1e9;
     complete = load.complete - complete;
     deliveries = load.deliveries - deliveries;
+    pings = load.pings - pings;
     load.measured_from = 0;
     stalled = !await(&load.complete, load.sent) || stalled;
-    printf("{\"seconds\": %.4f, \"messages\": %lld, \"deliveries\": %lld, \"stalled\": %s, ", seconds, (long long)complete,
-           (long long)deliveries, stalled ? "true" : "false");
+    printf("{\"seconds\": %.4f, \"messages\": %lld, \"deliveries\": %lld, \"pings\": %lld, \"stalled\": %s, ", seconds,
+           (long long)complete, (long long)deliveries, (long long)pings, stalled ? "true" : "false");
     cpu_print(&from, &to);
     printf(", ");
     histogram_print("latency", &load.latency);

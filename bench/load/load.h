@@ -100,6 +100,7 @@ struct load {
     int subscriber_count, publisher_count, rooms;
     int opened, ready, failed, gone; /* of the present connect or return; gone: cut by the server */
     bool returning;                  /* clients resume their sessions when they connect */
+    bool named;                      /* clients give a name, and return neither pid nor offset */
     int *readers;                    /* of each room: those whose deliveries are waited for */
 
     int64_t sent;      /* messages published so far; message m goes to room m % rooms */

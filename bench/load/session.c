@@ -28,7 +28,9 @@ static void join(struct client *c) {
     char packet[320];
     int n = 2;
     memcpy(packet, "40", 2);
-    if (load.returning && !c->publisher && *c->pid)
+    if (load.named && !c->publisher)
+        n = snprintf(packet, sizeof packet, "40{\"client_id\":\"load%d\"}", c->number);
+    else if (load.returning && !c->publisher && *c->pid)
         n = snprintf(packet, sizeof packet, "40{\"pid\":\"%s\",\"offset\":\"%s\"}", c->pid, c->offset);
     c->state = JOINING;
     client_send(c, packet, n);
