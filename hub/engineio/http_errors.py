@@ -1,4 +1,4 @@
-"""Keeps malformed HTTP out of the log and out of memory.
+"""aiohttp's handler of one connection, with a bound on the head of a request; malformed HTTP stays out of log and memory.
 
 For each malformed request aiohttp logs a traceback with the client's bytes. It also keeps the exception. The exception's
 traceback holds the stack frames, and those hold all that was read, up to a megabyte. These are reference circles, which
@@ -10,11 +10,23 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Awaitable, Callable
+from typing import Any
 
-from aiohttp import web
-from aiohttp.http_exceptions import HttpProcessingError
+from aiohttp import StreamReader, web
+from aiohttp.http_exceptions import HttpProcessingError, LineTooLong
+from aiohttp.streams import EMPTY_PAYLOAD
 
 logger = logging.getLogger("hub.engineio")
+
+# The longest head of a request, in bytes; browsers and proxies fill it with cookies.
+MAX_HEAD = 32 * 1024
+# The most lines of a head.
+MAX_HEADERS = 1000
+HEAD_TOO_LARGE = f"The head of a request may have {MAX_HEAD // 1024} KiB, cookies included."
+_HEAD_TOO_LARGE = (
+    "HTTP/1.1 431 Request Header Fields Too Large\r\nContent-Type: text/plain; charset=utf-8\r\n"
+    f"Content-Length: {len(HEAD_TOO_LARGE)}\r\nConnection: close\r\n\r\n{HEAD_TOO_LARGE}"
+).encode()
 
 Handle = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 
@@ -47,9 +59,36 @@ class MalformedRequests(logging.Filter):
 
 
 class RequestHandler(web.RequestHandler):
-    """aiohttp's handler of one connection; it keeps nothing of malformed requests."""
+    """aiohttp's handler of one connection; it bounds heads, and keeps nothing of malformed requests."""
 
-    __slots__ = ()
+    __slots__ = ("_head_size", "_newest_body")
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        # aiohttp bounds one line of a head, and how many there are, and not the whole.
+        super().__init__(
+            *args,
+            max_line_size=MAX_HEAD,
+            max_field_size=MAX_HEAD,
+            max_headers=MAX_HEADERS,
+            **options,
+        )
+        # The body of the request that came last. Once it has ended, the next head begins.
+        self._newest_body: StreamReader = EMPTY_PAYLOAD
+        # Bytes of a head that has not ended.
+        self._head_size = 0
+
+    def data_received(self, data: bytes) -> None:
+        before, in_head = self._request_count, self._newest_body.is_eof()
+        super().data_received(data)
+        if self._request_count != before:
+            self._newest_body = self._messages[-1][1]
+            self._head_size = 0
+        elif in_head and not self._upgraded:
+            self._head_size += len(data)
+            if self._head_size > MAX_HEAD and self.transport is not None:
+                if self._current_request is None:
+                    self.transport.write(_HEAD_TOO_LARGE)
+                self.force_close()
 
     def handle_error(
         self,
@@ -58,18 +97,37 @@ class RequestHandler(web.RequestHandler):
         exc: BaseException | None = None,
         message: str | None = None,
     ) -> web.StreamResponse:
+        if isinstance(exc, LineTooLong):
+            status, message = 431, HEAD_TOO_LARGE
         try:
-            return super().handle_error(request, status, exc, message)
+            return ErrorResponse.like(super().handle_error(request, status, exc, message))
         finally:
             if exc is not None:
                 break_circle(exc)
 
     def connection_lost(self, exc: BaseException | None) -> None:
         super().connection_lost(exc)
+        self._newest_body = EMPTY_PAYLOAD  # a body refers to this object
         for message, _ in self._messages:
             # These errors are answered no more.
             if (error := getattr(message, "exc", None)) is not None:
                 break_circle(error)
+
+
+class ErrorResponse(web.Response):
+    """The response to a request that no application gets to see; it does not tell aiohttp's version and Python's."""
+
+    @classmethod
+    def like(cls, response: web.StreamResponse) -> ErrorResponse:
+        """Return a response like `response`, which ends the connection."""
+        assert isinstance(response, web.Response)
+        same = cls(body=response.body, status=response.status, headers=response.headers)
+        same.force_close()
+        return same
+
+    async def _prepare_headers(self) -> None:
+        await super()._prepare_headers()
+        self.headers.popall("Server", None)
 
 
 def answer_http_errors(handle: Handle) -> Handle:

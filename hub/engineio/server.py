@@ -123,8 +123,8 @@ class EngineServer(Host):
         return register if handler is None else register(handler)
 
     def attach(self, app: web.Application, engineio_path: str = "engine.io") -> None:
-        """Serve under `/<engineio_path>/` of an aiohttp application."""
-        app.router.add_route("*", f"/{engineio_path.strip('/')}/", self.handle_request)
+        """Serve under `/<engineio_path>/` of an aiohttp application: what follows in a path means nothing."""
+        app.router.add_route("*", f"/{engineio_path.strip('/')}/{{_:.*}}", self.handle_request)
         MalformedRequests(self.counters).install(app)
 
     def generate_id(self) -> str:
@@ -223,15 +223,17 @@ class EngineServer(Host):
         return response
 
     async def _route(self, request: web.Request, headers: Mapping[str, str]) -> web.StreamResponse:
-        query = request.query
+        # A parameter that stands in the URL of the application, too: the client's own comes last.
+        query = dict(request.query.items())
         transport = query.get("transport")
         if query.get("EIO") != "4":
             self._refused_requests.note_protocol(request)
             return self._bad_request("Unsupported protocol version", 5)
-        if transport not in ("polling", "websocket") or "j" in query:
+        # `j` asks a poll for JSONP, whose answers are scripts.
+        if transport != "websocket" and (transport != "polling" or "j" in query):
             return self._bad_request("Transport unknown", 0)
         sid = query.get("sid")
-        if sid is None:
+        if not sid:
             return await self._handshake(request, transport, headers)
         return await self._serve(request, transport, sid, headers)
 

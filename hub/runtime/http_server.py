@@ -37,7 +37,7 @@ async def http_server(app: web.Application, settings: Settings) -> AsyncIterator
             RequestHandler,
             runner.server,
             loop=asyncio.get_running_loop(),
-            access_log=None,  # type: ignore[arg-type]  # as aiohttp's runner passes it on
+            access_log=None,  # as aiohttp's runner passes it on
             tcp_keepalive=False,  # `listen` sets it
             keepalive_timeout=IDLE_TIMEOUT,
             lingering_time=LINGERING_TIME,

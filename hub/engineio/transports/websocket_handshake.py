@@ -8,15 +8,19 @@ from __future__ import annotations
 
 import asyncio
 import binascii
+import re
 from base64 import b64decode, b64encode
 from hashlib import sha1
 
 from aiohttp import web
+from multidict import CIMultiDictProxy
 
 from hub.engineio.core.connection import Connection
 from hub.engineio.core.interfaces import Host
 from hub.engineio.transports.websocket import WebSocket
 
+# A word in a header (RFC 9110 §5.6.2).
+_TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", re.ASCII)
 _GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 
 
@@ -25,7 +29,8 @@ def check_handshake(request: web.BaseRequest) -> str | None:
     headers = request.headers
     if headers.get("Upgrade", "").strip().lower() != "websocket":
         return None
-    tokens = {token.strip().lower() for token in headers.get("Connection", "").split(",")}
+    # Some proxies add a header line instead of changing the client's.
+    tokens = {token.strip().lower() for token in _all(headers, "Connection").split(",")}
     if "upgrade" not in tokens or headers.get("Sec-WebSocket-Version", "").strip() != "13":
         return None
     key = headers.get("Sec-WebSocket-Key", "").strip()
@@ -35,6 +40,22 @@ def check_handshake(request: web.BaseRequest) -> str | None:
     except (binascii.Error, ValueError):
         return None
     return key
+
+
+def _all(headers: CIMultiDictProxy[str], name: str) -> str:
+    """Return the values of all header lines of one name, joined as if they had been one line."""
+    return ",".join(headers.getall(name, ()))
+
+
+def subprotocol_line(request: web.BaseRequest) -> bytes:
+    """Return the header line that accepts the first subprotocol that the client offers; empty: it offers none.
+
+    Clients that offer some end the connection if none is accepted, browsers among them. To the hub they mean nothing.
+    """
+    offered = _all(request.headers, "Sec-WebSocket-Protocol").partition(",")[0].strip()
+    if not _TOKEN.fullmatch(offered):
+        return b""
+    return b"Sec-WebSocket-Protocol: %b\r\n" % offered.encode()
 
 
 def wants_deflate(request: web.BaseRequest) -> bool:
@@ -88,7 +109,12 @@ def accept(
     )
     response = (
         b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-        b"Sec-WebSocket-Accept: " + digest + b"\r\n" + extension + b"\r\n"
+        b"Sec-WebSocket-Accept: "
+        + digest
+        + b"\r\n"
+        + subprotocol_line(request)
+        + extension
+        + b"\r\n"
     )
     socket = WebSocket(host, transport, connection, deflate=deflate)
     transport.set_protocol(socket)
