@@ -46,6 +46,7 @@ Seconds = Annotated[float, Meta(gt=0, le=10 * YEAR), _unit("seconds")]
 _ORIGIN = re.compile(
     r"([a-z][a-z0-9+.-]*)://([a-z0-9._-]+|\[[0-9a-f:.]+\])(?::(\d{1,5}))?/?", re.ASCII
 )
+_HOST_NAME = re.compile(r"[a-z0-9._-]+", re.ASCII)
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
@@ -58,7 +59,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     # -- Where it listens
 
     host: str = "127.0.0.1"
-    """The hub listens on this address. 0.0.0.0 stands for every IPv4 address."""
+    """The hub listens on these IP addresses, comma-separated. A name such as `localhost` stands for
+    all of its addresses, 0.0.0.0 for every IPv4 address, and `::` for every IPv6 and IPv4 address.
+    The option can be given several times."""
 
     port: Annotated[int, Meta(ge=0, le=65535)] = 8000
     """The hub listens on this TCP port. 0 picks a free one."""
@@ -91,6 +94,13 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     replaced by a new one."""
 
     # -- Browsers and proxies
+
+    hosts: str = ""
+    """The hub serves requests for these host names, comma-separated and without ports, or `*` for any.
+    Requests whose `Host` header names another one get HTTP 421: so no foreign web page can reach the
+    hub under a name of its own (DNS rebinding). If the list is empty, a hub that listens on loopback
+    alone serves `localhost`, `127.0.0.1`, `[::1]` and what `HUB_HOST` names, and any other hub serves
+    every name. The `X-Forwarded-Host` of a trusted proxy must be in the list, too."""
 
     cors: str = ""
     """Web pages of these origins may connect: `scheme://host[:port]`, comma-separated, or `*` for
@@ -264,7 +274,21 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         if self.buffer_low >= self.buffer_high:
             raise ValueError(f"buffer_low: it must be below HUB_BUFFER_HIGH ({self.buffer_high})")
-        _ = self.origins, self.proxies  # now, and not when half of the hub has been started
+        # Now, and not when half of the hub has been started.
+        _ = self.listening_names, self.host_names, self.origins, self.proxies
+
+    @property
+    def listening_names(self) -> tuple[str, ...]:
+        """The addresses and names in `host`, without brackets. Raises ValueError."""
+        names = tuple(word.removeprefix("[").removesuffix("]") for word in _words(self.host))
+        if not names:
+            raise ValueError("host: it names no address")
+        return names
+
+    @property
+    def host_names(self) -> tuple[str, ...]:
+        """`hosts` as a `Host` header names them, without ports. Raises ValueError."""
+        return tuple(_host_name(word) for word in _words(self.hosts))
 
     @property
     def origins(self) -> tuple[str, ...]:
@@ -301,6 +325,18 @@ def without_password(url: str) -> str:
 
 def _words(text: str) -> list[str]:
     return [word.strip() for word in text.split(",") if word.strip()]
+
+
+def _host_name(text: str) -> str:
+    if text == "*":
+        return text
+    try:
+        address = ipaddress.ip_address(text.removeprefix("[").removesuffix("]"))
+    except ValueError:
+        if _HOST_NAME.fullmatch(text.lower()):
+            return text.lower()
+        raise ValueError(f"hosts: {text!r} is neither * nor a host name without a port") from None
+    return f"[{address}]" if address.version == 6 else str(address)
 
 
 def _origin(text: str) -> str:

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import errno
 import gc
 import logging
 import os
-import socket
 from typing import Any
 
 import click
@@ -16,14 +14,11 @@ from click.core import ParameterSource
 import hub
 from hub.cli.config import read_settings, unknown_variables
 from hub.cli.serve_options import SERVE_OPTIONS, OptionSpec
-from hub.errors import HubError, Unavailable
+from hub.errors import HubError
 from hub.runtime import logs
 from hub.settings import Settings
 
 log = logging.getLogger("hub.cli")
-
-# Errors of the system if the hub cannot listen on its address.
-LISTEN_ERRORS = (errno.EADDRINUSE, errno.EADDRNOTAVAIL, errno.EACCES)
 
 SERVE_HELP = """Serve the hub until it is stopped (SIGTERM or Ctrl-C).
 
@@ -64,6 +59,7 @@ class ServeOption(click.Option):
             # A text: `read_settings` says what a setting takes, of an option as of a variable.
             type=click.STRING,
             metavar=spec.metavar or spec.setting.unit.upper() or "|".join(spec.setting.choices),
+            multiple=spec.repeated,
         )
         self.spec = spec
 
@@ -77,7 +73,7 @@ def run_hub(**options: Any) -> int:
     """Run the hub with the settings of the options and variables; return the exit status."""
     context = click.get_current_context()
     given = {
-        field: value
+        field: ",".join(value) if isinstance(value, tuple) else value
         for field, value in options.items()
         if context.get_parameter_source(field) is ParameterSource.COMMANDLINE
     }
@@ -103,14 +99,8 @@ def _serve(settings: Settings) -> int:
     """Run the hub; return the exit status. Raises HubError where it cannot run."""
     from hub.runtime import process  # its imports take long, and --help does not need them
 
-    try:
-        with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-            return runner.run(process.serve(settings, announce=print_address))
-    except OSError as error:
-        if error.errno in LISTEN_ERRORS or isinstance(error, socket.gaierror):
-            why = (error.strerror or str(error)).rpartition(": ")[2]
-            raise Unavailable(f"Cannot listen on {settings.host}:{settings.port}: {why}.") from None
-        raise
+    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+        return runner.run(process.serve(settings, announce=print_address))
 
 
 serve_command = ServeCommand(

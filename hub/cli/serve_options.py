@@ -15,6 +15,8 @@ class OptionSpec(NamedTuple):
     metavar: str | None = None
     # The default in words, where its value does not explain itself.
     shown_default: str | None = None
+    # True: it can be given several times; the values are joined by commas.
+    repeated: bool = False
 
     @property
     def setting(self) -> Setting:
@@ -34,12 +36,13 @@ class OptionSpec(NamedTuple):
 
 
 SERVE_OPTIONS = (
-    OptionSpec("host", "ADDRESS"),
+    OptionSpec("host", "ADDRESS", repeated=True),
     OptionSpec("port", "PORT"),
     OptionSpec("redis_url", "URL", "the embedded server"),
     OptionSpec("data_dir", "DIRECTORY"),
     OptionSpec("fsync"),
     OptionSpec("prefix", "WORD"),
+    OptionSpec("hosts", "NAMES", "any; on loopback its own"),
     OptionSpec("cors", "ORIGINS", "the hub's own pages only"),
     OptionSpec("trusted_proxies", "NETWORKS", "none"),
     OptionSpec("ping_interval"),

@@ -71,9 +71,16 @@ def remote_address(request: web.BaseRequest, options: EngineOptions) -> str:
     return _text(nearest)
 
 
-def comes_from_trusted_proxy(request: web.BaseRequest, options: EngineOptions) -> bool:
-    """Return whether the TCP connection of a request comes from a trusted proxy."""
-    return _is_trusted(_address(request.remote or ""), options.trusted_proxies)
+def comes_from_trusted_proxy(request: web.BaseRequest, proxies: tuple[Network, ...]) -> bool:
+    """Return whether the TCP connection of a request comes from one of the trusted proxies."""
+    return _is_trusted(_address(request.remote or ""), proxies)
+
+
+def forwarded_host(request: web.BaseRequest, proxies: tuple[Network, ...]) -> str:
+    """Return the host that the client asked for, as a trusted proxy forwards it; empty: none does."""
+    if not comes_from_trusted_proxy(request, proxies):
+        return ""
+    return request.headers.get("X-Forwarded-Host", "").partition(",")[0].strip()
 
 
 def is_loopback(remote: str) -> bool:

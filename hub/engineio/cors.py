@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from aiohttp import web
 
-from hub.engineio.client_address import comes_from_trusted_proxy
+from hub.engineio.client_address import forwarded_host
 from hub.engineio.options import EngineOptions
 
 
@@ -35,11 +35,9 @@ def preflight_headers(request: web.BaseRequest) -> dict[str, str]:
 
 
 def _same_origin(origin: str, request: web.BaseRequest, options: EngineOptions) -> bool:
-    scheme, _, host = origin.partition("://")
-    hosts = {request.headers.get("Host", "")}
-    if comes_from_trusted_proxy(request, options):
-        hosts.add(request.headers.get("X-Forwarded-Host", "").split(",")[0].strip())
-    hosts.discard("")
+    # Names of hosts have no case; browsers send small letters, other clients what somebody typed.
+    scheme, _, host = origin.lower().partition("://")
+    hosts = (request.headers.get("Host", ""), forwarded_host(request, options.trusted_proxies))
     port = {"http": ":80", "https": ":443"}.get(scheme, "")
     host = host.removesuffix(port)
-    return bool(host) and any(host == known.removesuffix(port) for known in hosts)
+    return bool(host) and any(host == known.lower().removesuffix(port) for known in hosts)

@@ -10,7 +10,9 @@ from collections.abc import AsyncIterator
 from aiohttp import web
 
 from hub.engineio.http_errors import RequestHandler, answer_http_errors
-from hub.runtime.listener import listen
+from hub.engineio.server import EngineServer
+from hub.runtime.host_names import HostCheck, served_hosts
+from hub.runtime.listener import bind, listen
 from hub.settings import Settings
 
 # Seconds that HTTP requests in progress have to end when the server closes.
@@ -25,14 +27,24 @@ MIN_WRITE_TIMEOUT = 30.0
 
 
 @contextlib.asynccontextmanager
-async def http_server(app: web.Application, settings: Settings) -> AsyncIterator[int]:
-    """Serve an application on the host and port of the settings; yield the port. Raises OSError."""
+async def http_server(
+    app: web.Application, settings: Settings, engine: EngineServer
+) -> AsyncIterator[int]:
+    """Serve an application on the addresses and the port of the settings; yield the port. Raises Unavailable.
+
+    Requests for hosts that are not served are refused; `engine` counts and logs them.
+    """
     runner = web.AppRunner(app, handle_signals=False, shutdown_timeout=SHUTDOWN_TIMEOUT)
     await runner.setup()
     async with contextlib.AsyncExitStack() as stack:
         stack.push_async_callback(runner.cleanup)
         assert runner.server is not None
-        runner.server.request_handler = answer_http_errors(runner.server.request_handler)
+        sockets = await bind(settings.listening_names, settings.port)
+        handle = answer_http_errors(runner.server.request_handler)
+        served = served_hosts(settings, (each.getsockname()[0] for each in sockets))
+        if served is not None:
+            handle = HostCheck(served, settings, engine.counters, engine.refusals).checked(handle)
+        runner.server.request_handler = handle
         protocol = functools.partial(
             RequestHandler,
             runner.server,
@@ -43,5 +55,5 @@ async def http_server(app: web.Application, settings: Settings) -> AsyncIterator
             lingering_time=LINGERING_TIME,
         )
         write_timeout = max(settings.ping_interval + settings.ping_timeout, MIN_WRITE_TIMEOUT)
-        address = await listen(stack, protocol, settings.host, settings.port, write_timeout)
-        yield address[1]
+        await listen(stack, protocol, sockets, write_timeout)
+        yield sockets[0].getsockname()[1]

@@ -8,7 +8,7 @@ import dataclasses
 import itertools
 import logging
 import signal
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
 import hub
@@ -42,18 +42,21 @@ FAILED, INTERRUPTED = 1, 130
 
 
 async def serve(settings: Settings, *, announce: Callable[[str], None]) -> int:
-    """Run a hub until SIGTERM or SIGINT; `announce` is called with its URL once it accepts connections.
+    """Run a hub until SIGTERM or SIGINT; `announce` is called with its URLs once it accepts connections.
 
     Return the exit status: 0; FAILED where a vital task failed, which has been logged; INTERRUPTED where SIGINT ended the
-    drain. Raises HubError where the hub cannot start, OSError where it cannot listen.
+    drain. Raises HubError where the hub cannot start or listen.
     """
     signals = StopSignals()
     tasks = BackgroundTasks()
     try:
         async with _redis_url(settings, tasks) as url:
             process = HubProcess(settings, url, tasks)
-            async with process.started(), http_server(process.app, settings) as port:
-                announce(_http_url(settings.host, port))
+            async with (
+                process.started(),
+                http_server(process.app, settings, process.server.eio) as port,
+            ):
+                announce(" and ".join(_http_urls(settings, port)))
                 process.log_start()
                 signals.started = True
                 await process.wait_until(signals.stop_requested)
@@ -208,5 +211,8 @@ class HubProcess:
                 await self.node.store.leases.release()
 
 
-def _http_url(host: str, port: int) -> str:
-    return f"http://[{host}]:{port}/" if ":" in host else f"http://{host}:{port}/"
+def _http_urls(settings: Settings, port: int) -> Iterator[str]:
+    """Yield the page's URL for each address or name that the hub listens on."""
+    for name in settings.listening_names:
+        host = f"[{name}]" if ":" in name else name
+        yield f"http://{host}:{port}/"

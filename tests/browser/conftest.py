@@ -25,6 +25,8 @@ FLAGS = [
     "--disable-background-networking",
     "--disable-component-update",
     "--disable-sync",
+    # A name of somebody else's that leads to this machine.
+    "--host-resolver-rules=MAP evil.example 127.0.0.1",
 ]
 
 
@@ -44,8 +46,9 @@ def start_hub() -> Iterator[Callable[..., Hub]]:
     directory = Path(tempfile.mkdtemp(prefix="hub-page-"))
     hubs: list[Hub] = []
 
-    def start(**settings: Any) -> Hub:
+    def start(port: int = 0, **settings: Any) -> Hub:
         hubs.append(Hub(data_dir=directory / "data", drain=0, **settings))
+        hubs[-1].port = port
         return hubs[-1].start()
 
     yield start

@@ -39,6 +39,21 @@ async def test_health_and_the_stock_client(hub):
         assert await status(hub, path) == 200
 
 
+@pytest.mark.parametrize("host", ["127.0.0.2,::1", "localhost,127.0.0.3", "::"])
+async def test_it_listens_on_several_addresses(own_hub, js, host):
+    """On one port; stock clients connect to each address."""
+    hub = await own_hub(host=host, hosts="*")
+    reached = {
+        "127.0.0.2,::1": ("127.0.0.2", "[::1]"),
+        "localhost,127.0.0.3": ("localhost", "127.0.0.1", "127.0.0.3"),
+        "::": ("127.0.0.1", "127.0.0.2", "[::1]", "localhost"),
+    }
+    for address in reached[host]:
+        await js(f"http://{address}:{hub.port}", transports=["websocket"])
+        await js(f"http://{address}:{hub.port}", transports=["polling"])
+    assert hub.stdout.count("http://") == len(host.split(","))
+
+
 @every_transport
 async def test_sigterm_drains(own_hub, js, raw, room, transports):
     """Exit 0; the clients come back to the next process and get what was published meanwhile."""

@@ -66,7 +66,7 @@ class Hub:
         """Start the process and return when it says where it listens; again on the same port."""
         self.spawn()
         said = self._read_line()
-        found = re.search(r"http://[^ :]+:(\d+)", said)
+        found = re.search(r"http://(?:\[[^]]*\]|[^ :]+):(\d+)", said)
         if found is None:
             self._end(signal.SIGKILL)
             raise AssertionError(f"the hub said {said!r}\n{self.log.read_text()}")

@@ -39,6 +39,18 @@ def test_what_no_browser_sends_as_an_origin_is_refused(cors):
         settings.load({"HUB_CORS": f"https://example.org,{cors}"})
 
 
+@pytest.mark.parametrize(
+    ("hosts", "names"),
+    [
+        ("", ()),
+        ("*", ("*",)),
+        ("Hub.Example, ::1,[2001:DB8::1],10.0.0.1", ("hub.example", "[::1]", "[2001:db8::1]", "10.0.0.1")),
+    ],
+)  # fmt: skip
+def test_host_names_are_as_a_host_header_has_them(hosts, names):
+    assert settings.load({"HUB_HOSTS": hosts}).host_names == names
+
+
 def test_proxies_are_addresses_and_networks():
     chosen = settings.load({"HUB_TRUSTED_PROXIES": "10.1.2.3/8, ::1"})
     assert chosen.proxies == (ip_network("10.0.0.0/8"), ip_network("::1"))

@@ -14,6 +14,7 @@ from tests.unit.engineio.test_client_address import PROXY, request
     [
         ("http://hub.example", {"Host": "hub.example"}, True),
         ("https://hub.example", {"Host": "hub.example"}, True),
+        ("HTTP://Hub.Example", {"Host": "hub.EXAMPLE"}, True),
         ("http://hub.example:80", {"Host": "hub.example:80"}, True),
         ("http://hub.example:8000", {"Host": "hub.example:8000"}, True),
         ("http://hub.example:8000", {"Host": "hub.example"}, False),
