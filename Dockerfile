@@ -20,6 +20,6 @@ ENV HUB_DATA_DIR=/data
 USER hub
 VOLUME /data
 EXPOSE 8000
-HEALTHCHECK --interval=10s --timeout=3s --start-period=30s CMD ["python", "-c", "import os, urllib.request; e = os.environ.get; host = e('HUB_HOSTS', '').split(',')[0].strip(); urllib.request.urlopen(urllib.request.Request(f'http://127.0.0.1:{e(\"HUB_PORT\")}/healthz', headers={'Host': host or 'localhost'}), timeout=2)"]
+HEALTHCHECK --interval=10s --timeout=3s --start-period=30s CMD ["python", "-c", "import os, urllib.request; e = os.environ.get; base = e('HUB_BASE_PATH', '').strip('/'); host = e('HUB_HOSTS', '').split(',')[0].strip(); urllib.request.urlopen(urllib.request.Request(f'http://127.0.0.1:{e(\"HUB_PORT\")}/{base and base + \"/\"}healthz', headers={'Host': host or 'localhost'}), timeout=2)"]
 ENTRYPOINT ["hub"]
 CMD ["serve"]

@@ -46,7 +46,12 @@ Seconds = Annotated[float, Meta(gt=0, le=10 * YEAR), _unit("seconds")]
 _ORIGIN = re.compile(
     r"([a-z][a-z0-9+.-]*)://([a-z0-9._-]+|\[[0-9a-f:.]+\])(?::(\d{1,5}))?/?", re.ASCII
 )
+_PATH_SEGMENT = re.compile(r"(?!\.{1,2}\Z)[A-Za-z0-9._~-]+", re.ASCII)
 _HOST_NAME = re.compile(r"[a-z0-9._-]+", re.ASCII)
+
+
+# Former names of variables, which are still taken, and their fields.
+FORMER_VARIABLES = {"HUB_PREFIX": "redis_prefix"}
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
@@ -66,6 +71,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     port: Annotated[int, Meta(ge=0, le=65535)] = 8000
     """The hub listens on this TCP port. 0 picks a free one."""
 
+    base_path: str = "/"
+    """The path of every URL begins with this one: with `/hub` the page is at `/hub/`, and stock
+    clients connect with the option `path: "/hub/socket.io"`. It is for a reverse proxy that passes
+    on a path of its site unchanged."""
+
     # -- Redis
 
     redis_url: Annotated[str, _rule("it begins with redis://, rediss:// or unix://")] = ""
@@ -80,14 +90,14 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     answer (`always`). With `everysec` a power cut may lose about two seconds of data. With `always`
     it loses nothing, but each publish takes longer."""
 
-    prefix: Annotated[
+    redis_prefix: Annotated[
         str,
         # Braces would name the hash tag.
         Meta(pattern=r"^[^{}\s]{1,64}\Z"),
         _rule("it needs 1 to 64 characters, none of them a brace or a blank"),
     ] = "hub"
     """Every Redis key and channel begins with this word. Hubs with different prefixes can share one
-    Redis."""
+    Redis. The former names `HUB_PREFIX` and `--prefix` are still taken."""
 
     redis_timeout: Seconds = 10.0
     """Redis has this long to answer a command. A connection on which an answer takes longer is
@@ -103,8 +113,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     every name. The `X-Forwarded-Host` of a trusted proxy must be in the list, too."""
 
     cors: str = ""
-    """Web pages of these origins may connect: `scheme://host[:port]`, comma-separated, or `*` for
-    all. If the list is empty, only pages of the hub's own origin may connect."""
+    """Web pages of these origins may connect: `scheme://host[:port]`, comma-separated, `*` for all, or
+    `dev` for those on `localhost`, `127.0.0.1` and `[::1]` with any port. If the list is empty, only
+    pages of the hub's own origin may connect."""
 
     trusted_proxies: str = ""
     """These are IP addresses or networks of proxies, comma-separated. Only from these does the hub
@@ -275,7 +286,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         if self.buffer_low >= self.buffer_high:
             raise ValueError(f"buffer_low: it must be below HUB_BUFFER_HIGH ({self.buffer_high})")
         # Now, and not when half of the hub has been started.
-        _ = self.listening_names, self.host_names, self.origins, self.proxies
+        _ = self.listening_names, self.url_prefix, self.host_names, self.origins, self.proxies
 
     @property
     def listening_names(self) -> tuple[str, ...]:
@@ -284,6 +295,18 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         if not names:
             raise ValueError("host: it names no address")
         return names
+
+    @property
+    def url_prefix(self) -> str:
+        """`base_path` as a path begins with it: empty, or `/` and the segments. Raises ValueError."""
+        segments = self.base_path.strip("/").split("/")
+        if segments == [""]:
+            return ""
+        if not all(map(_PATH_SEGMENT.fullmatch, segments)):
+            raise ValueError(
+                f"base_path: {self.base_path!r} is no path of letters, digits, '.', '_', '~' and '-'"
+            )
+        return "/" + "/".join(segments)
 
     @property
     def host_names(self) -> tuple[str, ...]:
@@ -340,11 +363,11 @@ def _host_name(text: str) -> str:
 
 
 def _origin(text: str) -> str:
-    if text == "*":
+    if text in ("*", "dev"):
         return text
     found = _ORIGIN.fullmatch(text.lower())
     if found is None:
-        raise ValueError(f"cors: {text!r} is neither * nor scheme://host[:port]")
+        raise ValueError(f"cors: {text!r} is neither *, dev nor scheme://host[:port]")
     scheme, host, port = found.groups()
     # Browsers leave out the scheme's own port.
     own = {"http": "80", "https": "443"}.get(scheme)
@@ -371,7 +394,11 @@ def load(environ: Mapping[str, str], **given: Any) -> Settings:
 
     Words that a setting lists as its values are taken in capitals too. Raises BadRequest, naming the setting and the bound that it breaks.
     """
-    values: dict[str, Any] = {}
+    values: dict[str, Any] = {
+        field: environ[variable]
+        for variable, field in FORMER_VARIABLES.items()
+        if variable in environ
+    }
     for name in Settings.__struct_fields__:
         if given.get(name) is not None:
             values[name] = given[name]

@@ -2,6 +2,8 @@
 // other is away. Verbs and events are those of the hub's public contract.
 "use strict";
 
+// The page's directory is the hub's base path, also behind a proxy that adds a prefix.
+const SOCKET_IO = new URL("socket.io/", document.baseURI).pathname;
 const FIRST_ROOM = "lobby";
 const HISTORY = 10; // earlier messages shown on joining
 const PATIENCE = 10_000; // milliseconds for the answer to a verb
@@ -30,7 +32,7 @@ class Pane {
   connect() {
     // A manager of its own: two clients with a connection each. Nothing else is configured;
     // recovery is what the stock client does by itself.
-    this.socket = io({ forceNew: true });
+    this.socket = io({ forceNew: true, path: SOCKET_IO });
     this.socket.on("connect", () => {
       this.complained = false;
       this.show();

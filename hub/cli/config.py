@@ -51,16 +51,16 @@ def read_settings(environ: Mapping[str, str], options: Mapping[str, Any]) -> set
         why = SETTINGS[field].takes if what.startswith(MSGSPEC_WORDS) else what
         if field == "port" and variables.get("HUB_PORT", "").startswith("tcp://"):
             why += KUBERNETES
-        raise click.UsageError(invalid(_given_name(field, given), why)) from None
+        raise click.UsageError(invalid(_given_name(field, given, variables), why)) from None
     if chosen.redis_url and urlsplit(chosen.redis_url).scheme not in SCHEMES:
         why = SETTINGS["redis_url"].rule
-        raise click.UsageError(invalid(_given_name("redis_url", given), why))
+        raise click.UsageError(invalid(_given_name("redis_url", given, variables), why))
     return chosen
 
 
 def unknown_variables(environ: Mapping[str, str]) -> Iterator[str]:
     """Yield a sentence about each variable that looks like a setting and is none."""
-    known = {setting.variable for setting in SETTINGS.values()}
+    known = {setting.variable for setting in SETTINGS.values()} | settings.FORMER_VARIABLES.keys()
     for name in sorted(environ):
         upper = name.upper()
         if name in known or not upper.startswith("HUB_") or upper.startswith(OTHERS_PREFIXES):
@@ -70,9 +70,15 @@ def unknown_variables(environ: Mapping[str, str]) -> Iterator[str]:
         yield f"{name} is no setting of the hub, and is ignored: {hint}"
 
 
-def _given_name(field: str, given: Mapping[str, Any]) -> str:
+def _given_name(field: str, given: Mapping[str, Any], variables: Mapping[str, str]) -> str:
     """Return the name of the option or variable that gave a setting."""
-    return f"--{field.replace('_', '-')}" if field in given else SETTINGS[field].variable
+    if field in given:
+        return f"--{field.replace('_', '-')}"
+    names = (
+        SETTINGS[field].variable,
+        *(n for n, f in settings.FORMER_VARIABLES.items() if f == field),
+    )
+    return next((name for name in names if name in variables), names[0])
 
 
 def invalid(name: str, why: str) -> str:

@@ -55,7 +55,7 @@ class ServeOption(click.Option):
 
     def __init__(self, spec: OptionSpec) -> None:
         super().__init__(
-            [spec.name],
+            [spec.name, *spec.former],
             # A text: `read_settings` says what a setting takes, of an option as of a variable.
             type=click.STRING,
             metavar=spec.metavar or spec.setting.unit.upper() or "|".join(spec.setting.choices),

@@ -15,6 +15,8 @@ class OptionSpec(NamedTuple):
     metavar: str | None = None
     # The default in words, where its value does not explain itself.
     shown_default: str | None = None
+    # Former names, which are still taken, and not shown.
+    former: tuple[str, ...] = ()
     # True: it can be given several times; the values are joined by commas.
     repeated: bool = False
 
@@ -38,10 +40,11 @@ class OptionSpec(NamedTuple):
 SERVE_OPTIONS = (
     OptionSpec("host", "ADDRESS", repeated=True),
     OptionSpec("port", "PORT"),
+    OptionSpec("base_path", "PATH"),
     OptionSpec("redis_url", "URL", "the embedded server"),
     OptionSpec("data_dir", "DIRECTORY"),
     OptionSpec("fsync"),
-    OptionSpec("prefix", "WORD"),
+    OptionSpec("redis_prefix", "WORD", former=("--prefix",)),
     OptionSpec("hosts", "NAMES", "any; on loopback its own"),
     OptionSpec("cors", "ORIGINS", "the hub's own pages only"),
     OptionSpec("trusted_proxies", "NETWORKS", "none"),

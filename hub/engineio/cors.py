@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import re
+
 from aiohttp import web
 
 from hub.engineio.client_address import forwarded_host
 from hub.engineio.options import EngineOptions
+
+# What "dev" allows: the pages of development servers on this machine.
+_LOCAL = re.compile(r"https?://(localhost|127\.0\.0\.1|\[::1\])(:\d{1,5})?", re.ASCII)
 
 
 def cors_headers(request: web.BaseRequest, options: EngineOptions) -> dict[str, str] | None:
@@ -13,7 +18,7 @@ def cors_headers(request: web.BaseRequest, options: EngineOptions) -> dict[str, 
     origin = request.headers.get("Origin")
     if origin is None:
         return {}
-    if origin in options.cors:
+    if _is_listed(origin, options.cors):
         return {
             "Access-Control-Allow-Origin": origin,
             "Access-Control-Allow-Credentials": "true",
@@ -32,6 +37,12 @@ def preflight_headers(request: web.BaseRequest) -> dict[str, str]:
     if asked := request.headers.get("Access-Control-Request-Headers"):
         headers["Access-Control-Allow-Headers"] = asked
     return headers
+
+
+def _is_listed(origin: str, cors: tuple[str, ...]) -> bool:
+    if "dev" in cors and _LOCAL.fullmatch(origin):
+        return True
+    return "://" in origin and origin in cors
 
 
 def _same_origin(origin: str, request: web.BaseRequest, options: EngineOptions) -> bool:

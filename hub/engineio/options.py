@@ -71,7 +71,7 @@ class EngineOptions:
     newcomers_per_address: int = _SETTINGS.newcomers_per_address
 
     # -- origins and proxies
-    # Origins of pages that may connect. "*": any, without credentials. Empty: same origin only.
+    # Origins of pages that may connect. "*": any, without credentials. "dev": any on localhost. Empty: same origin only.
     cors: tuple[str, ...] = ()
     # Proxies whose Forwarded and X-Forwarded-* headers are believed.
     trusted_proxies: tuple[Network, ...] = ()

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 from aiohttp import web
 
 from hub.node.node import Node
 from hub.runtime import static_files
+from hub.settings import Settings
 from hub.socketio.server import SocketIOServer
 
 PAGE_HEADERS = {
@@ -17,16 +19,26 @@ PAGE_HEADERS = {
 }
 
 
-def build_app(node: Node, server: SocketIOServer) -> web.Application:
-    """Return the application of one hub process. Raises NotFound if files of the page are missing."""
+def build_app(settings: Settings, node: Node, server: SocketIOServer) -> web.Application:
+    """Return the application of one hub process; all of its paths begin with the base path.
+
+    Raises NotFound if files of the page are missing.
+    """
     app = web.Application()
-    health = Health(node, server)
-    app.router.add_get("/healthz", health.answer_healthz)
-    app.router.add_get("/readyz", health.answer_readyz)
+    prefix, health = settings.url_prefix, Health(node, server)
+    app.router.add_get(f"{prefix}/healthz", health.answer_healthz)
+    app.router.add_get(f"{prefix}/readyz", health.answer_readyz)
     for path, file in static_files.routes().items():
-        app.router.add_get(path, PageFile(file).serve)
-    server.attach(app)
+        app.router.add_get(prefix + path, PageFile(file).serve)
+    if prefix:
+        # The page's URLs are relative to a path that ends in a slash.
+        app.router.add_get(prefix, partial(_redirect, f"{prefix}/"))
+    server.attach(app, f"{prefix}/socket.io")
     return app
+
+
+async def _redirect(path: str, _: web.Request) -> web.StreamResponse:
+    return web.Response(status=308, headers={"Location": path})
 
 
 class Health:

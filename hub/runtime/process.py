@@ -128,7 +128,7 @@ class HubProcess:
         options = engine_options(settings, allowed_connections(settings.max_connections))
         self.server = SocketIOServer(**dataclasses.asdict(options))
         self.gateway = SocketIOGateway(self.node, self.server)
-        self.app = build_app(self.node, self.server)
+        self.app = build_app(settings, self.node, self.server)
 
     @contextlib.asynccontextmanager
     async def started(self) -> AsyncIterator[None]:
@@ -215,4 +215,4 @@ def _http_urls(settings: Settings, port: int) -> Iterator[str]:
     """Yield the page's URL for each address or name that the hub listens on."""
     for name in settings.listening_names:
         host = f"[{name}]" if ":" in name else name
-        yield f"http://{host}:{port}/"
+        yield f"http://{host}:{port}{settings.url_prefix}/"

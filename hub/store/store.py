@@ -46,7 +46,7 @@ class Store(CommandsListener):
         self, settings: Settings, url: str, listener: StoreListener, node_id: str = ""
     ) -> None:
         self.settings = settings
-        self.keys = keys = Keys(settings.prefix, database=database(url))
+        self.keys = keys = Keys(settings.redis_prefix, database=database(url))
         self.node_id = node_id or secrets.token_hex(8)
         self._listener = listener
         # The server that the command connection led to last.

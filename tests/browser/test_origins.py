@@ -98,3 +98,25 @@ async def test_the_page_may_reach_its_own_hub_alone(foreign, start_hub):
         })"""
     )
     assert blocked.startswith("ws://127.0.0.1:9")
+
+
+@pytest.mark.parametrize("transport", ["polling", "websocket"])
+async def test_pages_of_development_servers_may_connect_with_cors_dev(
+    foreign, start_hub, transport
+):
+    """The stock client in a page on localhost, on another port than the hub's; a page of another name is refused."""
+    hub = start_hub(cors="dev")
+    html = f"<script src='{hub.url}/socket.io/socket.io.min.js'></script>"
+    connect = f"""() => new Promise((done) => {{
+      const socket = io("{hub.url}", {{ transports: ["{transport}"], withCredentials: true }});
+      socket.on("connect", () => done("connected"));
+      socket.on("connect_error", () => done("refused"));
+    }})"""
+    async with serve_page(html) as port:
+        for host, expected in (
+            ("localhost", "connected"),
+            ("127.0.0.1", "connected"),
+            ("evil.example", "refused"),
+        ):
+            await foreign.goto(f"http://{host}:{port}/")
+            assert await foreign.evaluate(connect) == expected

@@ -47,9 +47,9 @@ class Client:
         await expect(self.log).to_contain_text(f"Joined {room}.")
 
 
-async def visit(page: Page, hub: Hub) -> tuple[Client, Client]:
+async def visit(page: Page, hub: Hub, path: str = "") -> tuple[Client, Client]:
     """Open the page; both clients are live in the lobby."""
-    await page.goto(hub.url)
+    await page.goto(hub.url + path)
     clients = Client(page, "Client A"), Client(page, "Client B")
     for client in clients:
         await expect(client.log).to_contain_text("Joined lobby.")
@@ -61,6 +61,13 @@ async def session_ended(hub: Hub) -> None:
     """Wait until only one of the page's two clients has a session left."""
     with redis.Redis(unix_socket_path=str(hub.settings["data_dir"] / "redis.sock")) as store:
         await eventually(lambda: len(store.keys("*:session:*")) == 1, what="the session's end")
+
+
+async def test_it_works_under_a_base_path(page, start_hub):
+    """Its own files, the stock client's and the connection are there, also for an address without the last slash."""
+    a, b = await visit(page, start_hub(base_path="/tools/hub"), "/tools/hub")
+    await a.publish("hello")
+    await expect(b.entries("live")).to_have_text(["hello"])
 
 
 async def test_what_was_missed_arrives_as_replay_once_and_in_order(page, start_hub):

@@ -32,7 +32,7 @@ async def test_what_redis_forgot_is_told_before_anything_else(redis_server, monk
         on_messages=print, on_bus_lost=print, on_bus_back=print,
         on_redis_changed=lambda: changed.append(len(tries)),
     )  # fmt: skip
-    store = Store(Settings(prefix="changed"), redis_server.url, listener)
+    store = Store(Settings(redis_prefix="changed"), redis_server.url, listener)
     tries = []
     detect = store.loss_detector.detect
 

@@ -114,7 +114,7 @@ async def test_the_host_that_a_trusted_proxy_forwards_counts_too(own_hub):
 
 @pytest.mark.parametrize(
     "settings",
-    [{}, {"hosts": "hub.example,other"}, {"hosts": "*"}],
+    [{}, {"hosts": "hub.example,other"}, {"hosts": "*", "base_path": "/tools/hub"}],
     ids=str,
 )
 async def test_the_images_health_check_names_a_host_that_is_served(own_hub, settings):

@@ -77,7 +77,7 @@ class Hub:
         """Start the process and do not wait for it."""
         command = [sys.executable, *self._main, "serve", "--port", str(self.port)]
         if self.redis_url:
-            command += ["--redis-url", self.redis_url, "--prefix", self.prefix]
+            command += ["--redis-url", self.redis_url, "--redis-prefix", self.prefix]
         settings = {"drain": 50 * MS} | self.settings
         given = {f"HUB_{name.upper()}": str(value) for name, value in settings.items()}
         rest = {name: value for name, value in os.environ.items() if not name.startswith("HUB_")}

@@ -15,6 +15,7 @@ from hub.errors import BadRequest
     [
         ("", ()),
         ("*", ("*",)),
+        ("dev,https://a.org", ("dev", "https://a.org")),
         ("https://example.org", ("https://example.org",)),
         ("https://example.org/", ("https://example.org",)),
         ("HTTPS://Example.ORG:8443", ("https://example.org:8443",)),
@@ -35,7 +36,9 @@ def test_origins_are_as_browsers_name_them(cors, origins):
     ],
 )  # fmt: skip
 def test_what_no_browser_sends_as_an_origin_is_refused(cors):
-    with pytest.raises(BadRequest, match=r"^cors: '.*' is neither \* nor scheme://host\[:port\]$"):
+    with pytest.raises(
+        BadRequest, match=r"^cors: '.*' is neither \*, dev nor scheme://host\[:port\]$"
+    ):
         settings.load({"HUB_CORS": f"https://example.org,{cors}"})
 
 
@@ -49,6 +52,16 @@ def test_what_no_browser_sends_as_an_origin_is_refused(cors):
 )  # fmt: skip
 def test_host_names_are_as_a_host_header_has_them(hosts, names):
     assert settings.load({"HUB_HOSTS": hosts}).host_names == names
+
+
+@pytest.mark.parametrize("path", ["/", "", "//"])
+def test_no_base_path_is_no_prefix(path):
+    assert settings.Settings(base_path=path).url_prefix == ""
+
+
+@pytest.mark.parametrize("path", ["/a/b-1", "a/b-1", "/a/b-1/"])
+def test_a_base_path_needs_no_slashes_around_it(path):
+    assert settings.Settings(base_path=path).url_prefix == "/a/b-1"
 
 
 def test_proxies_are_addresses_and_networks():

@@ -406,7 +406,7 @@ class Lab:
         self.admin.call("SET", "now", START)
         self.settings = Settings(
             **{
-                "prefix": "w", "inbox_length": 4, "log_length": 6, "replay_count": 2,
+                "redis_prefix": "w", "inbox_length": 4, "log_length": 6, "replay_count": 2,
                 # What nodes remember hides what the logs and lists are for; walks have it on in every other episode.
                 "replay_memory": 0,
                 "anonymous_life": 3000.0, "named_life": 3000.0, "log_age": 3000.0, **settings,

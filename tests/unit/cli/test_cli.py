@@ -75,10 +75,22 @@ def test_serve_hands_over_the_settings_and_says_in_one_line_where_it_listens(run
 
 def test_an_option_wins_over_its_variable_and_a_variable_over_the_default(run, app, monkeypatch):
     monkeypatch.setenv("HUB_PORT", "9000")
-    monkeypatch.setenv("HUB_PREFIX", "mine")
+    monkeypatch.setenv("HUB_REDIS_PREFIX", "mine")
     monkeypatch.setenv("HUB_LEASE", "3.5")
     run("serve", "--port", "9001")
-    assert app.started == [Settings(port=9001, prefix="mine", lease=3.5)]
+    assert app.started == [Settings(port=9001, redis_prefix="mine", lease=3.5)]
+
+
+def test_the_former_names_of_the_prefix_are_taken(run, app, monkeypatch):
+    """HUB_PREFIX and --prefix, which the new names overrule."""
+    monkeypatch.setenv("HUB_PREFIX", "former")
+    run("serve")
+    run("serve", "--prefix", "option")
+    monkeypatch.setenv("HUB_REDIS_PREFIX", "new")
+    run("serve")
+    assert [each.redis_prefix for each in app.started] == ["former", "option", "new"]
+    assert list(config.unknown_variables(os.environ)) == []
+    assert "--prefix" not in run("serve", "--help")[1].replace("`--prefix`", "")
 
 
 def test_a_host_can_be_given_several_times(run, app, monkeypatch):
@@ -152,7 +164,11 @@ def test_help_fits_the_terminal(run):
             ["serve", "--fsync", "never"],
             "Invalid value for --fsync: it is one of everysec, always.",
         ),
-        (["serve", "--prefix", "a{b"], "Invalid value for --prefix: it needs 1 to 64 characters"),
+        (["serve", "--prefix", "a{b"], "Invalid value for --redis-prefix: it needs 1 to 64 char"),
+        (["serve", "--base-path", "/a b"], "Invalid value for --base-path: '/a b' is no path"),
+        (["serve", "--base-path", "/../a"], "Invalid value for --base-path: '/../a' is no path"),
+        (["serve", "--base-path", "/a//b"], "Invalid value for --base-path: '/a//b' is no path"),
+        (["serve", "--base-path", "/a?b"], "Invalid value for --base-path: '/a?b' is no path"),
         (["serve", "--host", ","], "Invalid value for --host: it names no address."),
         (["serve", "--hosts", "a.org:80"], "Invalid value for --hosts: 'a.org:80' is neither *"),
         (["serve", "--hosts", "http://a"], "Invalid value for --hosts: 'http://a' is neither *"),
@@ -185,6 +201,7 @@ def test_a_mistake_gets_one_sentence_and_status_2(run, app, words, sentence):
         ("HUB_PORT", "x", "Invalid value for HUB_PORT: it takes a whole number, 0 to 65535."),
         ("HUB_LEASE", "0", "Invalid value for HUB_LEASE: it takes a number of seconds, more"),
         ("HUB_PREFIX", "{}", "Invalid value for HUB_PREFIX: it needs 1 to 64 characters"),
+        ("HUB_REDIS_PREFIX", "{}", "Invalid value for HUB_REDIS_PREFIX: it needs 1 to 64 char"),
         ("HUB_PREFIX", "hub\n", "Invalid value for HUB_PREFIX: it needs 1 to 64 characters"),
         ("HUB_FSYNC", "no", "Invalid value for HUB_FSYNC: it is one of everysec, always."),
         ("HUB_REDIS_URL", "http://x", "Invalid value for HUB_REDIS_URL: it begins with redis://"),

@@ -34,5 +34,29 @@ def test_same_origin_behind_a_trusted_proxy() -> None:
     assert cors_headers(asked, PROXY) == {"Vary": "Origin"}
 
 
+@pytest.mark.parametrize(
+    ("origin", "allowed"),
+    [
+        ("http://localhost:5173", True),
+        ("https://localhost", True),
+        ("http://127.0.0.1:3000", True),
+        ("http://[::1]:3000", True),
+        ("http://localhost.evil.example", False),
+        ("http://localhost:5173.evil.example", False),
+        ("http://evil.example:5173", False),
+        ("http://127.0.0.1.evil.example", False),
+        ("capacitor://localhost", False),
+        ("null", False),
+        ("dev", False),
+    ],
+)
+def test_dev_allows_any_origin_on_localhost(origin: str, allowed: bool) -> None:
+    options = EngineOptions(cors=("dev", "https://a.example"))
+    found = cors_headers(request("1.2.3.4", Origin=origin, Host="hub.example"), options)
+    assert (found or {}).get("Access-Control-Allow-Origin") == (origin if allowed else None)
+    listed = cors_headers(request("1.2.3.4", Origin="https://a.example", Host="h"), options)
+    assert listed is not None
+
+
 def test_no_origin_passes() -> None:
     assert cors_headers(request("1.2.3.4"), EngineOptions()) == {}

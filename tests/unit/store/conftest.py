@@ -32,7 +32,7 @@ class Node:
         self.heard: list[tuple[str, str]] = []
         self.events: list[str] = []
         self.store = Store(
-            Settings(prefix="t", **settings),
+            Settings(redis_prefix="t", **settings),
             url,
             self,
         )

@@ -94,7 +94,7 @@ async def test_the_bus_follows_the_commands(start, servers, way):
 async def test_what_only_the_demoted_one_had_is_told(start, servers, way):
     """The replica that it became brings newer messages of a past without it: what was seen before counts."""
     (old, _), (new, port) = servers
-    settings, url = Settings(prefix="t"), f"redis://127.0.0.1:{way.port}"
+    settings, url = Settings(redis_prefix="t"), f"redis://127.0.0.1:{way.port}"
     node = Node(settings, url)
     store, seen = node.store, node.store.loss_detector
     refused: list[Any] = []
