@@ -117,6 +117,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     `dev` for those on `localhost`, `127.0.0.1` and `[::1]` with any port. If the list is empty, only
     pages of the hub's own origin may connect."""
 
+    page: bool = True
+    """If true, the demo page is served at `/`. The stock client's files are served in any case."""
+
     trusted_proxies: str = ""
     """These are IP addresses or networks of proxies, comma-separated. Only from these does the hub
     believe the headers `X-Forwarded-For` (without it `Forwarded`) and `X-Forwarded-Host`."""

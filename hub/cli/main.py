@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 
@@ -28,6 +29,7 @@ cli.add_command(show_settings)
 
 def main(args: Sequence[str] | None = None) -> None:
     """Run the command line and exit. Status: 0 done, 1 the hub cannot run, 2 wrong usage, 130 interrupted."""
+    _open_standard_files()
     try:
         status = cli.main(args, prog_name="hub", standalone_mode=False)
     except click.exceptions.NoArgsIsHelpError as error:
@@ -44,6 +46,19 @@ def main(args: Sequence[str] | None = None) -> None:
     except KeyboardInterrupt:
         sys.exit(130)
     sys.exit(status if isinstance(status, int) else 0)
+
+
+def _open_standard_files() -> None:
+    """Open the null device as standard input, output or error where the hub was started without (`hub serve >&-`).
+
+    The next file or connection that is opened would get its number otherwise, and what is printed.
+    """
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            opened = os.open(os.devnull, os.O_RDWR)  # the lowest free number: this one
+            os.set_inheritable(opened, True)
 
 
 def _fail(sentence: str, status: int) -> None:

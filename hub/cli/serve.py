@@ -6,6 +6,7 @@ import asyncio
 import gc
 import logging
 import os
+import sys
 from typing import Any
 
 import click
@@ -17,6 +18,8 @@ from hub.cli.serve_options import SERVE_OPTIONS, OptionSpec
 from hub.errors import HubError
 from hub.runtime import logs
 from hub.settings import Settings
+
+log = logging.getLogger("hub.cli")
 
 log = logging.getLogger("hub.cli")
 
@@ -113,8 +116,14 @@ serve_command = ServeCommand(
 
 
 def print_address(url: str) -> None:
-    """Print in one line on standard output where the hub listens."""
-    click.echo(f"Socket.IO Hub {hub.__version__} listening on {url}")
+    """Print in one line on standard output where the hub listens; if that is impossible, log it."""
+    line = f"Socket.IO Hub {hub.__version__} listening on {url}"
+    try:
+        click.echo(line)
+    except OSError as error:  # its reader has gone, or its disk is full
+        log.warning("standard output cannot be written", extra={"error": error, "line": line})
+        # Python would try again at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _loop_factory() -> Any:

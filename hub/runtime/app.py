@@ -20,25 +20,28 @@ PAGE_HEADERS = {
 
 
 def build_app(settings: Settings, node: Node, server: SocketIOServer) -> web.Application:
-    """Return the application of one hub process; all of its paths begin with the base path.
-
-    Raises NotFound if files of the page are missing.
-    """
+    """Return the application of one hub process; all of its paths begin with the base path."""
     app = web.Application()
     prefix, health = settings.url_prefix, Health(node, server)
     app.router.add_get(f"{prefix}/healthz", health.answer_healthz)
     app.router.add_get(f"{prefix}/readyz", health.answer_readyz)
-    for path, file in static_files.routes().items():
+    for path, file in static_files.routes(page=settings.page).items():
         app.router.add_get(prefix + path, PageFile(file).serve)
-    if prefix:
+    if prefix and settings.page:
         # The page's URLs are relative to a path that ends in a slash.
         app.router.add_get(prefix, partial(_redirect, f"{prefix}/"))
     server.attach(app, f"{prefix}/socket.io")
+    app.on_response_prepare.append(_hide_versions)
     return app
 
 
 async def _redirect(path: str, _: web.Request) -> web.StreamResponse:
     return web.Response(status=308, headers={"Location": path})
+
+
+async def _hide_versions(_: web.Request, response: web.StreamResponse) -> None:
+    """Remove the header in which aiohttp tells its version and Python's."""
+    response.headers.popall("Server", None)
 
 
 class Health:
@@ -82,6 +85,7 @@ class PageFile:
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        self._headers = PAGE_HEADERS | {"Content-Type": static_files.content_type(path)}
 
     async def serve(self, _: web.Request) -> web.StreamResponse:
-        return web.FileResponse(self._path, headers=PAGE_HEADERS)
+        return web.FileResponse(self._path, headers=self._headers)

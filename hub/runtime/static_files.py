@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
-from hub.errors import NotFound
+log = logging.getLogger("hub.runtime")
 
 _PACKAGE = Path(__file__).resolve().parents[1]
 _INSTALLED = _PACKAGE / "_static"
@@ -19,6 +20,17 @@ CLIENT_FILES = tuple(
 )
 
 
+# By the end of the name. Python would ask the machine's tables, and those of many machines know no source map, or a
+# wrong type of JavaScript, which browsers refuse.
+CONTENT_TYPES = {
+    ".html": "text/html; charset=utf-8",
+    ".js": "text/javascript; charset=utf-8",
+    ".css": "text/css; charset=utf-8",
+    ".map": "application/json; charset=utf-8",
+    ".svg": "image/svg+xml",
+}
+
+
 def static_dir() -> Path:
     """Return the directory of the page's own files: index.html, app.js, style.css."""
     return _INSTALLED if _INSTALLED.is_dir() else _CHECKOUT
@@ -31,16 +43,26 @@ def client_dir() -> Path:
     return _CHECKOUT / "node_modules" / "socket.io-client" / "dist"
 
 
-def routes() -> dict[str, Path]:
-    """Return URL path → file for every file that the hub serves.
+def content_type(file: Path) -> str:
+    """Return the type of a file's content."""
+    return CONTENT_TYPES[file.suffix]
 
-    Other files of the directories are not served. Raises NotFound if a file is missing: in a checkout,
-    `make setup` fetches the libraries.
+
+def routes(*, page: bool) -> dict[str, Path]:
+    """Return URL path → file for every file that the hub serves: the stock client's, and with `page` the page's.
+
+    Other files of the directories are not served. A file that is missing is not either; the log names it.
     """
-    found = {"/": static_dir() / "index.html"}
-    found |= {f"/static/{name}": static_dir() / name for name in PAGE_FILES[1:]}
-    found |= {f"/socket.io/{name}": client_dir() / name for name in CLIENT_FILES}
-    for file in found.values():
-        if not file.is_file():
-            raise NotFound(f"{file} is missing; in a checkout, `make setup` fetches it.")
+    wanted = {f"/socket.io/{name}": client_dir() / name for name in CLIENT_FILES}
+    if page:
+        wanted |= {f"/static/{name}": static_dir() / name for name in PAGE_FILES[1:]}
+        wanted["/"] = static_dir() / "index.html"
+        # Browsers ask for it where they show a response that is no page.
+        wanted["/favicon.ico"] = static_dir() / "icon.svg"
+    found = {path: file for path, file in wanted.items() if file.is_file()}
+    if missing := sorted(wanted.keys() - found.keys()):
+        log.warning(
+            "files are missing, so these paths are not served; in a checkout, `make setup` fetches them",
+            extra={"paths": " ".join(missing)},
+        )
     return found

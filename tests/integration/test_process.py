@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
+import socket
+import sys
 import time
 
 import aiohttp
 import pytest
 
 from tests.support.expect import exactly, flow
-from tests.support.hubs import Hub
+from tests.support.hubs import MAIN, Hub
 from tests.support.proxy import Proxy
 from tests.support.redis import RedisServer
 from tests.support.times import MS, SOON, UNIT, eventually, eventually_true
+from tests.support.tools import ROOT
 
 TRANSPORTS = [["websocket"], ["polling"], ["polling", "websocket"]]
 every_transport = pytest.mark.parametrize("transports", TRANSPORTS, ids="+".join)
@@ -39,6 +43,55 @@ async def test_health_and_the_stock_client(hub):
         assert await status(hub, path) == 200
 
 
+async def test_the_files_that_browsers_ask_for_have_their_types(hub):
+    """Pages are refused to frames, icons are there, and source maps are JSON."""
+    types = {
+        "/": "text/html; charset=utf-8",
+        "/static/app.js": "text/javascript; charset=utf-8",
+        "/static/style.css": "text/css; charset=utf-8",
+        "/favicon.ico": "image/svg+xml",
+        "/socket.io/socket.io.js": "text/javascript; charset=utf-8",
+        "/socket.io/socket.io.min.js.map": "application/json; charset=utf-8",
+    }
+    async with aiohttp.ClientSession() as http:
+        for path, kind in types.items():
+            async with http.get(hub.url + path) as answer:
+                assert (answer.status, answer.headers["Content-Type"]) == (200, kind)
+                policy = answer.headers["Content-Security-Policy"]
+                assert policy == "default-src 'self'; frame-ancestors 'none'"
+
+
+async def test_no_answer_tells_versions(hub):
+    """Of the page, the engine, refusals, and what is no HTTP."""
+    handshake = "/socket.io/?EIO=4&transport=polling"
+    requests = [
+        *(f"GET {path} HTTP/1.1\r\nHost: localhost\r\n" for path in ("/", "/nothing", handshake)),
+        f"POST {handshake} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 10\r\n",
+        "GET / HTTP/1.1\r\nHost: evil.example\r\n",
+        f"GET / HTTP/1.1\r\nHost: localhost\r\nX: {'x' * 40_000}\r\n",
+        "NO HTTP\r\n",
+    ]
+    for request in requests:
+        reader, writer = await asyncio.open_connection("127.0.0.1", hub.port)
+        writer.write(request.encode() + b"\r\n")
+        head = (await reader.readuntil(b"\r\n\r\n")).decode().lower()
+        writer.close()
+        assert head.startswith("http/1.")
+        assert "server:" not in head
+        assert "aiohttp" not in head
+        assert "python" not in head
+
+
+async def test_the_page_can_be_switched_off(own_hub, js):
+    """Its files too; the stock client's files, health and Socket.IO stay."""
+    hub = await own_hub(page="false")
+    for path in ("/", "/static/app.js", "/favicon.ico"):
+        assert await status(hub, path) == 404
+    for path in ("/socket.io/socket.io.min.js", "/healthz", "/readyz"):
+        assert await status(hub, path) == 200
+    await js(hub.url)
+
+
 @pytest.mark.parametrize("host", ["127.0.0.2,::1", "localhost,127.0.0.3", "::"])
 async def test_it_listens_on_several_addresses(own_hub, js, host):
     """On one port; stock clients connect to each address."""
@@ -52,6 +105,39 @@ async def test_it_listens_on_several_addresses(own_hub, js, host):
         await js(f"http://{address}:{hub.port}", transports=["websocket"])
         await js(f"http://{address}:{hub.port}", transports=["polling"])
     assert hub.stdout.count("http://") == len(host.split(","))
+
+
+REDIRECTIONS = (">/dev/full", ">&-", "2>&-", "<&- >&- 2>&-")
+
+
+@pytest.mark.parametrize("redirection", REDIRECTIONS)
+async def test_it_serves_without_standard_files(tmp_path, redirection):
+    """Where standard input, output or error is closed or full; a full output goes to the log."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    log = tmp_path / "log"
+    errors = "" if "2>" in redirection else f"2>{log}"
+    program = [sys.executable, *MAIN, "serve", "--port", str(port), "--data-dir", str(tmp_path)]
+    hub = await asyncio.create_subprocess_exec(
+        "sh", "-c", f'exec "$@" {redirection} {errors}', "sh", *program, cwd=ROOT
+    )
+    url = f"http://127.0.0.1:{port}/readyz"
+
+    async def ready():
+        with contextlib.suppress(aiohttp.ClientError):
+            async with aiohttp.ClientSession() as http, http.get(url) as answer:
+                return answer.status == 200
+        return hub.returncode is not None
+
+    try:
+        await eventually_true(ready)
+        hub.terminate()
+        assert await hub.wait() == 0
+    finally:
+        if hub.returncode is None:
+            hub.kill()
+    if redirection == ">/dev/full":
+        assert "standard output cannot be written" in log.read_text()
 
 
 @every_transport

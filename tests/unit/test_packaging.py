@@ -28,7 +28,6 @@ from packaging.requirements import Requirement
 
 import hub
 from hub import settings
-from hub.errors import NotFound
 from hub.runtime import static_files
 from hub.settings import Settings
 from tests.support.redis import RedisServer
@@ -87,10 +86,11 @@ def short() -> Iterator[Path]:
 
 
 def test_every_file_of_the_page_is_found():
-    found = static_files.routes()
+    found = static_files.routes(page=True)
     assert all(file.is_file() for file in found.values())
     assert {path for path in found if not path.startswith("/socket.io/")} == {
         "/",
+        "/favicon.ico",
         "/static/app.js",
         "/static/style.css",
         "/static/icon.svg",
@@ -100,10 +100,20 @@ def test_every_file_of_the_page_is_found():
     assert found["/socket.io/socket.io.min.js"] == static_files.client_dir() / "socket.io.min.js"
 
 
-def test_a_missing_library_is_told_with_its_remedy(monkeypatch, tmp_path):
+def test_a_hub_serves_without_files_that_are_missing(monkeypatch, tmp_path, caplog):
+    """The log names their paths, and the remedy."""
     monkeypatch.setattr(static_files, "_CHECKOUT", tmp_path)
-    with pytest.raises(NotFound, match="`make setup` fetches it"):
-        static_files.routes()
+    (tmp_path / "index.html").touch()
+    assert static_files.routes(page=True) == {"/": tmp_path / "index.html"}
+    [record] = caplog.records
+    assert "`make setup`" in record.getMessage()
+    assert "/socket.io/socket.io.min.js" in record.paths
+
+
+def test_a_hub_without_the_page_has_the_stock_client():
+    found = static_files.routes(page=False)
+    assert "/socket.io/socket.io.min.js" in found
+    assert all(path.startswith("/socket.io/") for path in found)
 
 
 def test_the_page_names_no_other_host():
