@@ -41,6 +41,8 @@ _chatter.setLevel(logging.WARNING)
 
 # With a gateway, a packet that the gateway does not take counts as so many messages more (of events_per_second).
 SLOW_PATH_COST = 9
+# After so many refused CONNECTs a connection is ended.
+REFUSED_CONNECTS = 5
 
 
 class Gateway(Protocol):
@@ -72,7 +74,7 @@ class Gateway(Protocol):
 class _Client:
     """The Socket.IO state of one Engine.IO session."""
 
-    __slots__ = ("connection", "joined", "left", "pending", "ready")
+    __slots__ = ("connection", "joined", "left", "pending", "ready", "refused")
 
     def __init__(self, connection: Connection) -> None:
         self.connection = connection
@@ -84,6 +86,8 @@ class _Client:
         self.pending: Packet | UndecodedEvent | None = None
         # True: "/" is connected.
         self.ready = False
+        # How many CONNECTs were not accepted, the one in progress included.
+        self.refused = 0
 
 
 class _Environs:
@@ -245,10 +249,11 @@ class SocketIOServer(socketio.AsyncServer):  # type: ignore[misc]
         """Answer a CONNECT: the `connect` handler accepts or refuses it, and may add to the reply."""
         if namespace in client.joined:
             raise ProtocolError("connected already")
+        # Counted before anything is looked up for it: each refusal may cost a script in Redis.
+        client.refused += 1
         connection = client.connection
         if not self._is_known(namespace):
-            self._note_refused(connection, "Invalid namespace", namespace=namespace)
-            self._send(client, sio.CONNECT_ERROR, namespace, {"message": "Invalid namespace"})
+            self._refuse(client, namespace, {"message": "Invalid namespace"}, namespace=namespace)
             return
         sid = await self.manager.pre_connect(connection.sid, namespace)
         accepted = False
@@ -263,8 +268,7 @@ class SocketIOServer(socketio.AsyncServer):  # type: ignore[misc]
             if not accepted:
                 raise Refused
         except Refused as refused:
-            self._note_refused(connection, str(refused.error_args.get("message", "")))
-            self._send(client, sio.CONNECT_ERROR, namespace, refused.error_args)
+            self._refuse(client, namespace, refused.error_args)
         except (RateLimited, Unavailable) as error:
             if not connection.closed:
                 self.eio.refusals.note(
@@ -283,6 +287,7 @@ class SocketIOServer(socketio.AsyncServer):  # type: ignore[misc]
                 await self.manager.disconnect(sid, namespace, ignore_queue=True)
         if not accepted:
             return
+        client.refused -= 1
         client.joined[namespace] = sid
         client.left -= {namespace}
         # The gateway's sid replaces the manager's: it stays the same when a session is continued.
@@ -297,8 +302,9 @@ class SocketIOServer(socketio.AsyncServer):  # type: ignore[misc]
         else:
             self._send(client, sio.CONNECT, namespace, reply)
 
-    def _note_refused(self, connection: Connection, reason: str, **fields: Any) -> None:
-        """Log that a client was refused at its CONNECT; the reason is what the client was sent."""
+    def _refuse(self, client: _Client, to: str, error: dict[str, Any], **fields: Any) -> None:
+        """Answer a CONNECT to the namespace `to` with CONNECT_ERROR, and log it; one too many ends the connection."""
+        reason, connection = str(error.get("message", "")), client.connection
         self.eio.refusals.note(
             "connect",
             reason,
@@ -307,6 +313,10 @@ class SocketIOServer(socketio.AsyncServer):  # type: ignore[misc]
             address=connection.environ.get("REMOTE_ADDR", ""),
             **fields,
         )
+        self._send(client, sio.CONNECT_ERROR, to, error)
+        if client.refused >= REFUSED_CONNECTS:
+            self.counters["refused too often"] += 1
+            connection.close()
 
     async def _handle_disconnect_packet(self, client: _Client, namespace: str) -> None:
         await self._disconnect_from(client, namespace, DisconnectReason.CLIENT_DISCONNECT)

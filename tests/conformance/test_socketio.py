@@ -150,6 +150,37 @@ class TestConnect:
         await until(lambda: not server._clients)
         assert not server.manager.rooms
 
+    @pytest.mark.parametrize("transport", ["websocket", "polling"])
+    async def test_the_fifth_refusal_ends_the_connection(
+        self, server_of: Serve, transport: str
+    ) -> None:
+        """Five are answered, whatever they are refused for; accepted ones between them change nothing."""
+        peer, server = await server_of()
+        asked: list[Any] = []
+
+        @server.on("connect")
+        async def decide(sid: str, environ: dict[str, Any], auth: Any) -> None:
+            asked.append(auth)
+            if not auth:
+                raise Refused("no")
+
+        packets = ["40", "40/random", "40", '40{"a":1}', "41", *["40"] * 10]
+        if transport == "websocket":
+            async with peer.websocket() as socket:
+                await send(socket, *packets)
+                answers = [await text(socket) for _ in range(6)]
+                assert await closed(socket) == 1001
+        else:
+            sid = await peer.open()
+            await peer.post(sid, "\x1e".join(packets))
+            status, body = await peer.poll(sid)
+            answers = body.split("\x1e")
+            assert status == 200
+            assert (await peer.poll(sid))[0] == 400
+        assert [answer[:2] for answer in answers] == ["44", "44", "44", "40", "44", "44"]
+        assert len(asked) == 5
+        await until(lambda: not server._clients and not server.manager.rooms)
+
     async def test_who_should_come_back_gets_no_connect_error(self, server_of: Serve) -> None:
         peer, server = await server_of()
         ends: list[str] = []

@@ -8,6 +8,7 @@ import re
 import pytest
 
 from tests.support.expect import exactly, in_order
+from tests.support.socketio_wire import CONNECT, encode
 from tests.support.times import MS, UNIT, eventually
 
 both = pytest.mark.parametrize("transport", ["websocket", "polling"])
@@ -180,6 +181,21 @@ async def test_bad_connect_auth_is_refused(hub, raw, transport):
         await client.connect(auth)
         assert client.packets[0].startswith("4{"), auth
         assert next(iter(auth)) in client.reply["message"]
+
+
+@both
+async def test_refused_connects_are_bounded(hub, raw, transport):
+    """The fifth refusal ends the connection: none after it costs Redis anything."""
+    somebody = await raw(hub.url)
+    taken = (await somebody.session())[0]["client_id"]
+    client = await raw(hub.url, transport, auth=False)
+    await client.send(*encode(CONNECT, {"client_id": taken}) * 50)
+    await eventually(lambda: client.closed)
+    assert [packet[:1] for packet in client.packets] == ["4"] * 5
+    assert not somebody.closed
+    # A client that was refused can ask again, on another connection.
+    again = await raw(hub.url, transport)
+    assert (await again.session())[0]["client_id"] != taken
 
 
 @both
