@@ -352,7 +352,7 @@ class SocketIOServer(socketio.AsyncServer):  # type: ignore[misc]
 
     async def _ack(self, sid: str, id: int | None, data: list[Any]) -> None:
         callback = self.manager.callbacks.get(sid, {}).get(id) if id else None
-        if callback is None or not self._fits(callback, len(data)):
+        if callback is None or not _takes(_arity(callback), len(data)):
             self.counters["stray acknowledgement"] += 1
             return
         await self.manager.trigger_callback(sid, id, data)
@@ -380,11 +380,11 @@ class SocketIOServer(socketio.AsyncServer):  # type: ignore[misc]
         return await result if inspect.isawaitable(result) else result
 
     def _fits(self, handler: Any, count: int) -> bool:
-        """Return whether a handler can be called with so many arguments."""
+        """Return whether a registered handler can be called with so many arguments. Its bounds are kept."""
         bounds = self._arity.get(handler)
         if bounds is None:
             self._arity[handler] = bounds = _arity(handler)
-        return bounds[0] <= count <= bounds[1]
+        return _takes(bounds, count)
 
     def _is_known(self, namespace: str) -> bool:
         return (
@@ -407,6 +407,11 @@ class SocketIOServer(socketio.AsyncServer):  # type: ignore[misc]
 
     def _prepare(self, kind: int, namespace: str, data: Any) -> PreparedMessage:
         return prepare(self.packet_class(kind, data=data, namespace=namespace))
+
+
+def _takes(bounds: tuple[int, float], count: int) -> bool:
+    """Return whether so many arguments are within an arity."""
+    return bounds[0] <= count <= bounds[1]
 
 
 def _arity(handler: Any) -> tuple[int, float]:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
+import weakref
 from typing import Any
 
 import aiohttp
@@ -482,6 +484,26 @@ class TestMessages:
                 await send(socket, "430[1]", f"43{number}[]", f"43{number}[{answer}]")
                 await until(lambda: len(answers) == number)  # noqa: B023
             assert answers == [5, "b"]
+
+    async def test_a_callback_is_kept_no_longer_than_its_acknowledgement(
+        self, server_of: Serve
+    ) -> None:
+        peer, server = await server_of()
+        async with peer.websocket() as socket:
+            sid = await connect(socket)
+            answers: list[Any] = []
+
+            def callback(value: Any) -> None:
+                answers.append(value)
+
+            kept = weakref.ref(callback)
+            await server.emit("ask", to=sid, callback=callback)
+            del callback
+            assert await text(socket) == '421["ask"]'
+            await send(socket, "431[5]")
+            await until(lambda: answers == [5])
+            gc.collect()
+            assert kept() is None
 
     async def test_a_typeerror_in_a_handler_does_not_call_it_twice(
         self, server_of: Serve, caplog: pytest.LogCaptureFixture
