@@ -130,7 +130,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """The hub pings each connection at this interval."""
 
     ping_timeout: Seconds = 20.0
-    """A client has this long to answer a ping. After that its connection is closed."""
+    """A client has this long to answer a ping. After that its connection is closed. While more than
+    `HUB_BUFFER_HIGH` waits for the client, it has this long again each time that it has read some
+    of it."""
 
     connect_timeout: Seconds = 45.0
     """A new connection has this long until its CONNECT, the first packet of Socket.IO, is accepted.
@@ -156,7 +158,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     buffer_high: Bytes = 256 * KIB
     """The socket buffer of a client holds what the hub has sent and the client has not taken. If it
     is larger than this, its session is parked: further messages wait in Redis until the client has
-    read enough."""
+    read enough. If it is larger than twice this, the hub reads nothing more from the client until
+    then: the answers would make it larger still."""
 
     buffer_low: Annotated[int, Meta(ge=0, le=GIB), _unit("bytes")] = 64 * KIB
     """A session that was parked because of its socket buffer is resumed when no more than this is

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 
+import aiohttp
 import pytest
 
 from tests.support.expect import exactly
+from tests.support.narrow import Narrow
 from tests.support.proxy import Proxy
-from tests.support.times import MS, UNIT, eventually
+from tests.support.socketio_wire import EVENT, encode
+from tests.support.times import MS, SOON, UNIT, eventually, eventually_true
 
 LOG, INBOX = 20, 10
 both = pytest.mark.parametrize("transport", ["websocket", "polling"])
@@ -336,3 +339,140 @@ async def test_a_slow_reader_is_parked_and_misses_nothing(own_hub, raw, room, js
         proxy.flow("down")
         await exactly(slow, [[number, pad] for number in range(600)], within=20 * UNIT)
         assert slow.disconnects == []
+
+
+async def is_upgraded(client):
+    return (await client.state())["transport"] == "websocket"
+
+
+@pytest.fixture
+async def narrow():
+    """Connect clients that read only when told, closed after the test: `await narrow(port)`."""
+    clients: list[Narrow] = []
+
+    async def connect(port: int) -> Narrow:
+        clients.append(Narrow())
+        return await clients[-1].open(port)
+
+    yield connect
+    for client in clients:
+        client.close()
+
+
+async def still(count):
+    """Wait until `count` returns the same number for a while; return that."""
+    before = -1
+    while (now := count()) != before:
+        before = now
+        await asyncio.sleep(300 * MS)
+    return now
+
+
+@both
+async def test_answers_that_nobody_reads_are_bounded(
+    own_hub, raw, narrow, redis_server, room, transport
+):
+    """No verb is carried out while too many answers are unread; afterwards all are, and all are answered in order."""
+    hub = await own_hub(buffer_high=16384, buffer_low=4096)
+    fields, most = {"room": room, "event": "m", "data": 1}, 9000
+    log = f"{hub.prefix}:{{0}}:room:{room}:log"
+
+    def carried_out():
+        return redis_server.client.xlen(log)
+
+    if transport == "websocket":
+        client = await narrow(hub.port)
+        sending = asyncio.create_task(client.ask(0, most, "publish", fields))
+        # The kernel holds some 200 KB of them.
+        assert 100 < await still(carried_out) < 0.8 * most
+        while len(client.answers) < most:
+            assert await client.read(65536)
+        answers = client.answers
+    else:
+        client = await raw(hub.url, transport)
+        client.hold()
+        numbered = [encode(EVENT, ["publish", fields], number)[0] for number in range(most)]
+        # The poll that is waiting may still be answered, with 16 packets.
+        sending = asyncio.create_task(client.send(*numbered))
+        assert 100 < await still(carried_out) < most / 2
+        assert not sending.done()
+        client.go_on()
+        await eventually(lambda: len(client.answers) == most)
+        answers = client.answers
+    await sending
+    assert list(answers) == list(range(most))
+    offsets = [int(answer["offset"]) for answer in answers.values()]
+    assert offsets == sorted(offsets)
+    assert carried_out() == most
+
+
+async def test_a_slow_reader_can_publish(own_hub, raw, narrow, room):
+    """Messages that wait for a client keep none of its own verbs waiting."""
+    hub = await own_hub(buffer_high=16384, buffer_low=4096, replay_bytes=16384)
+    slow = await narrow(hub.port)
+    publisher, other = await raw(hub.url), await raw(hub.url)
+    await other.join(room + "b")
+    await slow.ask(1, 1, "subscribe", {"room": room})
+    while 1 not in slow.answers:
+        await slow.read()
+    for number in range(50):
+        await publisher.publish(room, str(number) + "x" * 8000)
+    await slow.ask(2, 100, "publish", {"room": room + "b", "event": "m", "data": 1})
+    await eventually(lambda: len(other.data()) == 100)
+
+
+async def test_a_client_that_takes_nothing_is_ended_and_a_slow_one_is_not(own_hub, narrow, room):
+    """Both leave answers unread; the first is disconnected, the second is served to the end."""
+    hub = await own_hub(
+        buffer_high=16384, buffer_low=4096, ping_interval=500 * MS, ping_timeout=UNIT
+    )
+    # The kernel holds some 200 KB of answers to each: less than half of them.
+    fields, most = {"room": room, "event": "m", "data": 1}, 12_000
+    deaf, slow = await narrow(hub.port), await narrow(hub.port)
+    lost = asyncio.create_task(deaf.ask(0, most, "publish", fields))
+    served = asyncio.create_task(slow.ask(0, most, "publish", fields))
+    # At this pace, reading takes several times as long as a ping may take.
+    while len(slow.answers) < most:
+        assert await slow.read(10_000)
+        await asyncio.sleep(50 * MS)
+    await served
+    async with asyncio.timeout(2 * UNIT):
+        while await deaf.read(65536):
+            pass
+    assert len(deaf.answers) < most
+    await asyncio.wait([lost])
+    lost.exception()  # where not all of it was taken in
+
+
+async def test_a_flood_from_a_client_that_upgrades_is_answered(own_hub, js, room):
+    """The stock client stops polling for the upgrade, and waits until all that it has posted is handled."""
+    hub = await own_hub(buffer_high=16384, buffer_low=4096)
+    client = await js(hub.url, wait=False)
+    # Sent over polling as soon as it is connected, while it upgrades.
+    fields = {"room": room, "event": "m", "data": 1}
+    answers = await asyncio.gather(*(client.ask("publish", fields) for _ in range(3000)))
+    assert all(answer["ok"] for answer in answers)
+    assert client.disconnects == []
+    await eventually_true(lambda: is_upgraded(client))
+
+
+async def test_an_upgrade_ends_although_answers_are_unread(own_hub, raw, room):
+    """From the answer to its probe on, a client polls no more, and waits for its POST before it upgrades."""
+    hub = await own_hub(buffer_high=16384, buffer_low=4096)
+    client, most = await raw(hub.url, "polling"), 3000
+    client.hold()
+    fields = {"room": room, "event": "m", "data": 1}
+    numbered = [encode(EVENT, ["publish", fields], number)[0] for number in range(most)]
+    posting = asyncio.create_task(client.send(*numbered))
+    url = client.session_url.replace("polling", "websocket")
+    async with aiohttp.ClientSession() as http, http.ws_connect(url) as ws:
+        await asyncio.wait([posting], timeout=300 * MS)
+        assert not posting.done()
+        await ws.send_str("2probe")
+        assert await ws.receive_str() == "3probe"
+        async with asyncio.timeout(SOON):
+            await posting
+        await ws.send_str("5")
+        answered = sum(str(packet).startswith("3") for packet in client.packets)
+        while answered < most:
+            answered += (await ws.receive_str()).startswith("43")

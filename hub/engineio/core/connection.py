@@ -14,7 +14,7 @@ from typing import Any
 from hub.engineio.core import packet as packets
 from hub.engineio.core import ws_frames
 from hub.engineio.core.interfaces import PollReply, Socket
-from hub.engineio.core.lifecycle import CUT_AFTER, Lifecycle
+from hub.engineio.core.lifecycle import ASKED, CHOKED, CUT_AFTER, Lifecycle
 from hub.engineio.core.packet import ProtocolError
 from hub.engineio.core.poll_queue import PollQueue
 from hub.engineio.core.prepared import PreparedMessage
@@ -45,13 +45,6 @@ class Connection(Lifecycle):
         """The handshake request in the form of WSGI. It is made at each access and not kept."""
         return self._environ()
 
-    @property
-    def buffered(self) -> int:
-        """Bytes that were written and that the peer has not taken yet."""
-        if self._socket is not None:
-            return self._socket.buffered
-        return 0 if self._poll_queue is None else self._poll_queue.size
-
     def write(self, data: bytes, messages: Sequence[PreparedMessage]) -> None:
         """Send messages; `data` is the `wire` of all of them, joined. Never blocks. A closed session drops them."""
         write_direct = self.write_direct
@@ -79,21 +72,12 @@ class Connection(Lifecycle):
 
     def pause(self) -> None:
         """Stop reading from this client. It is still pinged, and its pongs are not due while nothing is read."""
-        if not self.paused:
-            self.paused = True
-            if self._socket is not None:
-                self._socket.pause()
+        self._begin_pause(ASKED)
 
     def resume(self) -> None:
         """Read again from this client."""
-        if self.paused:
-            self.paused = False
-            self._heartbeat.extend_deadline(self._host.clock())
-            if self._socket is not None:
-                self._socket.resume()
-            elif (on_resume := self._on_resume) is not None:
-                self._on_resume = None
-                on_resume()
+        if self._pauses & ASKED:
+            self._end_pause(ASKED)
 
     def close(self, code: CloseCode = CloseCode.GOING_AWAY) -> None:
         """End the session once all that was written has left, or close_timeout has passed. Idempotent."""
@@ -268,6 +252,7 @@ class Connection(Lifecycle):
             socket.write(PROBED_FRAME)
             self._noop_at = self._host.clock()
             self._end_poll_for_upgrade()
+            self.on_drained()  # more may be unread now
         elif packet == packets.UPGRADE and self._probed and self._abort_post is None:
             self._complete_upgrade(socket)
         else:
@@ -284,6 +269,7 @@ class Connection(Lifecycle):
             reply(packets.NOOP)
         queue, self._poll_queue = self._poll_queue, None
         assert queue is not None
+        self._pauses &= ~CHOKED  # what the socket does not take at once counts anew
         self._use_socket(socket)
         for entry in queue.drain():
             if isinstance(entry, PreparedMessage):
@@ -291,9 +277,12 @@ class Connection(Lifecycle):
             else:
                 self._heartbeat.unanswered += entry == packets.PING
                 socket.write(ws_frames.frame(ws_frames.TEXT, entry.encode()))
-        # A queue above the high mark: on_low is called by the socket later or, if the socket took all of it, here.
-        if socket.buffered <= self._host.options.buffer_low:
+        # The queue may have been above the high mark: on_low is called now or when the socket reports the low mark.
+        low = self._host.options.buffer_low
+        if socket.buffered <= low:
             self.on_low()
+        elif self._above_high and not self._pauses & CHOKED:
+            socket.set_marks(low, low)
         if self.paused:
             socket.pause()
 
@@ -317,6 +306,7 @@ class Connection(Lifecycle):
         if socket.deflate:
             data = b"".join([each.deflated(options.compression_threshold) for each in messages])
         socket.write(data)
+        self._choke_if_full()
 
     def stop_direct_writes(self) -> None:
         """Note that the TCP connection is lost, while packets that came before are still being handled."""

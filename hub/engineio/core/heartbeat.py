@@ -12,7 +12,15 @@ LATE = 0.25
 class Heartbeat:
     """The deadlines, and the pings that are not answered. Times are those of the clock that the caller reads."""
 
-    __slots__ = ("_interval", "_reported", "_timeout", "ping_at", "pong_by", "unanswered")
+    __slots__ = (
+        "_interval",
+        "_reported",
+        "_taken",
+        "_timeout",
+        "ping_at",
+        "pong_by",
+        "unanswered",
+    )
 
     def __init__(self, now: float, interval: float, timeout: float) -> None:
         self._interval = interval
@@ -23,12 +31,14 @@ class Heartbeat:
         self.unanswered = 0
         # True: the first of them was reported to the listener, so its pong will be reported too.
         self._reported = False
+        # How much output the peer had taken at the last `look`; None: little waited for it then.
+        self._taken: int | None = None
 
     def stop(self) -> None:
         self.ping_at = self.pong_by = inf
 
-    def begin_ping(self, now: float, tick: float) -> bool:
-        """Note that a ping is sent; return whether to report it to the listener.
+    def begin_ping(self, now: float, tick: float, taken: int | None) -> bool:
+        """Note that a ping is sent; return whether to report it to the listener. `taken`: see `look`.
 
         One ping at a time is reported, so that its pong can be recognized.
         """
@@ -37,6 +47,7 @@ class Heartbeat:
         self.ping_at = due + self._interval
         if self.pong_by == inf:
             self.pong_by = due + self._timeout
+            self.look(taken)
         if self._reported or self.unanswered:
             return False
         self._reported = True
@@ -63,11 +74,21 @@ class Heartbeat:
         if self.pong_by != inf:
             self.pong_by = now + self._timeout
 
-    def is_overdue(self, now: float, *, blocked: bool) -> bool:
-        """Return whether the pong is overdue. `blocked`: input is not read now, so it gets its whole time again."""
+    def look(self, taken: int | None) -> None:
+        """Note how much output the peer has taken so far; None: little waits for it."""
+        self._taken = taken
+
+    def is_overdue(self, now: float, *, blocked: bool, taken: int | None) -> bool:
+        """Return whether the pong is overdue. `blocked`: input is not read now. `taken`: see `look`.
+
+        A pong that may lie unread gets its whole time again, and so does one whose ping may still wait in the output. But if
+        the peer has taken nothing in the whole time, although much waits for it, it is gone or reads nothing.
+        """
         if now < self.pong_by:
             return False
-        if blocked:
+        before, self._taken = self._taken, taken
+        stands_still = before is not None and taken == before
+        if not stands_still and (blocked or before is not None or taken is not None):
             self.pong_by = now + self._timeout
             return False
         if now - self.pong_by > LATE:

@@ -27,6 +27,8 @@ CUT_AFTER = 0.5
 # After the probe each poll is ended at once, but not more often than this. The client polls until it has the answer
 # to its probe; if that answer is lost on the way, the client would poll without any pause.
 NOOP_EVERY = 0.1
+# Why nothing is read from a client: the layer above asked for it; the client leaves too much of its output unread.
+ASKED, CHOKED = 1, 2
 
 
 class Lifecycle:
@@ -46,6 +48,7 @@ class Lifecycle:
         "_newest_mark",
         "_noop_at",
         "_on_resume",
+        "_pauses",
         "_poll_queue",
         "_probed",
         "_probing",
@@ -57,7 +60,6 @@ class Lifecycle:
         "failed",
         "listener",
         "message_rate",
-        "paused",
         "remote",
         "sid",
         "slot",
@@ -96,8 +98,8 @@ class Lifecycle:
         # The mark of the newest poll, by which a repeated one is recognized.
         self._newest_mark = ""
         # -- input
-        # True: nothing is read from the client.
-        self.paused = False
+        # Why nothing is read from the client: ASKED, CHOKED, both or neither.
+        self._pauses = 0
         # Wakes the POST that waits for `resume`.
         self._on_resume: Callable[[], None] | None = None
         # True: a packet is being handled. The end of the session is reported after it.
@@ -140,6 +142,27 @@ class Lifecycle:
             # A pong may have waited for its turn.
             self._heartbeat.extend_deadline(self._host.clock())
 
+    # ---------------------------------------------------------------- output
+
+    @property
+    def buffered(self) -> int:
+        """Bytes that were written and that the peer has not taken yet."""
+        if self._socket is not None:
+            return self._socket.buffered
+        return 0 if self._poll_queue is None else self._poll_queue.size
+
+    def _look_at_output(self) -> int | None:
+        """Return how much output the peer has taken so far; None: no more than the high mark waits for it.
+
+        What the kernel holds counts, too. It may be more than `buffered`, and a ping may wait behind it.
+        """
+        if (queue := self._poll_queue) is not None:
+            return queue.taken if self._above_high else None
+        socket = self._socket
+        if socket is None or socket.unacknowledged <= self._host.options.buffer_high:
+            return None
+        return socket.taken
+
     # ---------------------------------------------------------------- answers to polls
 
     def _after_push(self, queue: PollQueue) -> None:
@@ -155,6 +178,7 @@ class Lifecycle:
             self._answer_poll(queue)
         if queue.size > options.buffer_high:
             self.on_high()
+            self._choke_if_full()
 
     def answer_poll(self) -> None:
         """Answer the waiting poll, if there still is one, with what is queued."""
@@ -171,8 +195,7 @@ class Lifecycle:
         reply(encode_payload(taken))
         if not queue and self.listener is not None:
             self.listener.on_poll_answered()
-        if queue.size <= options.buffer_low:
-            self.on_low()
+        self.on_drained()
         if self.state is ConnectionState.CLOSING and not queue:
             self._close_now()
 
@@ -194,15 +217,76 @@ class Lifecycle:
             self.write_direct = None
             if self.listener is not None:
                 self.listener.on_high()
+            self._choke_if_full()
+
+    def on_drained(self) -> None:
+        """Note that output was taken by the peer, and compare what is left of it with the bounds."""
+        options = self._host.options
+        if self._pauses & CHOKED and self.buffered <= self._most_unread:
+            if self._socket is not None:
+                # The socket reports the low mark next.
+                self._socket.set_marks(options.buffer_low, options.buffer_low)
+            self._end_pause(CHOKED)
+        if self.buffered <= options.buffer_low:
+            self.on_low()
 
     def on_low(self) -> None:
         """Note that no more than `buffer_low` bytes wait for the peer."""
         if self._above_high:
             self._above_high = False
-            if self._socket is not None and not self._socket.deflate and not self.closed:
-                self.write_direct = self._socket.write_direct
+            if self._socket is not None and not self.closed:
+                options = self._host.options
+                self._socket.set_marks(options.buffer_high, options.buffer_low)
+                if not self._socket.deflate:
+                    self.write_direct = self._socket.write_direct
             if self.listener is not None:
                 self.listener.on_low()
+
+    def _choke_if_full(self) -> None:
+        """Read nothing more from a client that leaves more than twice the high mark unread, until it has read the rest.
+
+        What it sends would be answered, and the answers would pile up.
+        """
+        most = self._most_unread
+        if self.buffered > most and not self._pauses & CHOKED and not self.closed:
+            self._host.counters["output unread"] += 1
+            if self._socket is not None:
+                self._socket.set_marks(most, most)
+            self._begin_pause(CHOKED)
+
+    @property
+    def _most_unread(self) -> int:
+        """The bytes of output above which nothing is read."""
+        options = self._host.options
+        most = 2 * options.buffer_high
+        if self._probing is not None and self._probed:
+            # The client polls no more, and upgrades once its POSTs are answered. One is being handled, and one may be on the way.
+            most += 2 * options.max_payload
+        return most
+
+    # ---------------------------------------------------------------- reading
+
+    @property
+    def paused(self) -> bool:
+        """True: nothing is read from the client."""
+        return self._pauses != 0
+
+    def _begin_pause(self, why: int) -> None:
+        if not self._pauses and self._socket is not None:
+            self._socket.pause()
+        self._pauses |= why
+
+    def _end_pause(self, why: int) -> None:
+        if self._pauses != why:
+            self._pauses &= ~why
+            return
+        self._pauses = 0
+        self._heartbeat.extend_deadline(self._host.clock())
+        if self._socket is not None:
+            self._socket.resume()
+        elif (on_resume := self._on_resume) is not None:
+            self._on_resume = None
+            on_resume()
 
     # ---------------------------------------------------------------- the end of an upgrade
 
@@ -212,6 +296,7 @@ class Lifecycle:
             self._probing = None
             self._upgrade_by = self._noop_at = inf
             self._move_to(ConnectionState.OPEN)
+            self._choke_if_full()
             socket.close(code)
 
     # ---------------------------------------------------------------- the end
@@ -307,7 +392,9 @@ class Lifecycle:
             return
         if now >= self._close_by:
             self._close_now()
-        elif heartbeat.is_overdue(now, blocked=self.paused or self._handling):
+        elif now >= heartbeat.pong_by and heartbeat.is_overdue(
+            now, blocked=self.paused or self._handling, taken=self._look_at_output()
+        ):
             self._begin_closing(DisconnectReason.PING_TIMEOUT, 1001, CUT_AFTER, flush=False)
         elif now >= self._connect_by:
             self._host.counters["connect timeout"] += 1
@@ -330,7 +417,9 @@ class Lifecycle:
             # The last ping is not answered yet: ping_timeout is longer than ping_interval.
             heartbeat.postpone_ping()
             return
-        if heartbeat.begin_ping(now, self._host.tick) and self.listener is not None:
+        taken = self._look_at_output() if self._above_high else None
+        reported = heartbeat.begin_ping(now, self._host.tick, taken)
+        if reported and self.listener is not None:
             self.listener.on_ping()
         if self._socket is not None:
             heartbeat.unanswered += 1

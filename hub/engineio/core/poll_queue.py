@@ -12,12 +12,14 @@ from hub.engineio.core.prepared import PreparedMessage
 class PollQueue:
     """A queue of messages, and of control packets as str. The connection bounds its `size`."""
 
-    __slots__ = ("_entries", "size")
+    __slots__ = ("_entries", "size", "taken")
 
     def __init__(self) -> None:
         self._entries: deque[PreparedMessage | str] = deque()
         # Bytes that wait, counted as WebSocket frames.
         self.size = 0
+        # How many responses have been taken.
+        self.taken = 0
 
     def __bool__(self) -> bool:
         return bool(self._entries)
@@ -47,6 +49,7 @@ class PollQueue:
 
         A message of several packets is not split, unless it has more than a response may hold.
         """
+        self.taken += 1
         entries = self._entries
         taken: list[str] = []
         room = packets

@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import fcntl
 import logging
+import socket
+import sys
+import termios
 from collections.abc import Awaitable, Callable
 
 from hub.engineio.core import ws_frames
@@ -18,6 +23,8 @@ logger = logging.getLogger("hub.engineio")
 
 # Bytes of input that wait: above this nothing more is read while a message is being handled.
 READ_AHEAD = 64 * 1024
+# Where Linux has the field tcpi_bytes_acked in its struct tcp_info.
+BYTES_ACKED = 120
 # Messages of one connection that are handled before other connections get their turn.
 TURN = 64
 
@@ -73,6 +80,25 @@ class WebSocket(asyncio.Protocol, Socket):
     def buffered(self) -> int:
         return self._transport.get_write_buffer_size()
 
+    @property
+    def unacknowledged(self) -> int:
+        """`buffered`, and what the kernel holds."""
+        queued = bytes(4)
+        with contextlib.suppress(OSError, ValueError):  # some systems do not tell
+            tcp = self._transport.get_extra_info("socket")
+            queued = fcntl.ioctl(tcp.fileno(), termios.TIOCOUTQ, queued)
+        return self.buffered + int.from_bytes(queued, sys.byteorder)
+
+    @property
+    def taken(self) -> int:
+        """How many bytes the peer's kernel has acknowledged; where the system does not tell, a number that changes with it."""
+        with contextlib.suppress(OSError, ValueError, AttributeError):
+            tcp = self._transport.get_extra_info("socket")
+            info = tcp.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, BYTES_ACKED + 8)
+            if len(info) == BYTES_ACKED + 8:
+                return int.from_bytes(info[BYTES_ACKED:], sys.byteorder)
+        return -self.buffered
+
     def write(self, data: bytes) -> None:
         """Write; a TCP connection that is lost or closing drops the data."""
         if self._lost_reason is None and not self._transport.is_closing():
@@ -117,6 +143,11 @@ class WebSocket(asyncio.Protocol, Socket):
         if self._task is None:
             self._pump()
 
+    def set_marks(self, high: int, low: int) -> None:
+        """Report from now on when more than `high` bytes wait, and then when no more than `low` do."""
+        if self._lost_reason is None and not self._transport.is_closing():
+            self._transport.set_write_buffer_limits(high=high, low=low)
+
     def begin_upgrade(self) -> bool:
         """Offer this WebSocket to its session for an upgrade; False: the session does not take it, and it is closed."""
         connection = self._connection
@@ -154,7 +185,7 @@ class WebSocket(asyncio.Protocol, Socket):
 
     def resume_writing(self) -> None:
         if self._connection is not None and not self._upgrading and self._lost_reason is None:
-            self._connection.on_low()
+            self._connection.on_drained()
 
     def eof_received(self) -> bool:
         if self._transport.get_write_buffer_size():

@@ -28,12 +28,22 @@ class FakeSocket:
         self.write_direct = self.write
         self.written = b""
         self.buffered = 0
+        self.in_kernel = 0
+        self.taken = 0
         self.codes: list[int] = []
         self.aborted = False
         self.paused = False
+        self.marks: tuple[int, int] | None = None
 
     def write(self, data: bytes) -> None:
         self.written += data
+
+    @property
+    def unacknowledged(self) -> int:
+        return self.buffered + self.in_kernel
+
+    def set_marks(self, high: int, low: int) -> None:
+        self.marks = high, low
 
     def close(self, code: int) -> None:
         self.codes.append(code)
@@ -224,6 +234,97 @@ class TestOutput:
         assert listener.heard == ["poll", "poll", "answered", "answered", "poll"]
         assert connection.failed
 
+    def test_a_client_that_leaves_its_answers_unread_is_not_read(self) -> None:
+        """Above twice the high mark; and again below it, whether or not the low mark is reached."""
+        host, connection, socket = websocket(buffer_high=1000, buffer_low=100)
+        connection.listener = listener = Listener()
+        connection.on_high()
+        socket.buffered = 2000
+        connection.send(PreparedMessage("x"))
+        assert not socket.paused
+        socket.buffered = 2001
+        connection.send(PreparedMessage("x"))
+        assert socket.paused
+        assert socket.marks == (2000, 2000)
+        assert host.counters["output unread"] == 1
+        connection.pause()
+        connection.resume()
+        assert socket.paused
+        socket.buffered = 2000
+        connection.on_drained()
+        assert not socket.paused
+        assert socket.marks == (100, 100)
+        assert listener.heard == ["high"]
+        socket.buffered = 100
+        connection.on_drained()
+        assert socket.marks == (1000, 100)
+        assert listener.heard == ["high", "low"]
+
+    def test_a_single_long_write_counts_too(self) -> None:
+        _, connection, socket = websocket(buffer_high=1000, buffer_low=100)
+        socket.buffered = 5000
+        connection.on_high()  # as asyncio calls it within the write
+        assert socket.paused
+        connection.pause()
+        socket.buffered = 0
+        connection.on_drained()
+        assert socket.paused
+        connection.resume()
+        assert not socket.paused
+
+    def test_a_client_that_does_not_poll_is_not_read(self) -> None:
+        _, connection, polls = polling(buffer_high=1000, buffer_low=100)
+        for _ in range(30):
+            connection.send(PreparedMessage("x" * 100))
+        resumed: list[bool] = []
+        connection.when_resumed(lambda: resumed.append(True))
+        assert connection.paused
+        polls.poll()
+        assert not connection.paused
+        assert resumed == [True]
+
+    def test_an_upgrade_does_not_wait_for_polls(self) -> None:
+        """Its client polls no more, and waits until its POST is answered."""
+        _, connection, polls = polling(buffer_high=1000, buffer_low=100, max_payload=5000)
+        message = PreparedMessage("x" * 100)
+        for _ in range(30):
+            connection.send(message)
+        assert connection.paused
+        socket = FakeSocket()
+        assert connection.begin_upgrade(socket)
+        assert connection.paused
+        connection.receive_probe(socket, "2probe")
+        assert not connection.paused
+        while connection.buffered <= 12_000:
+            connection.send(message)
+        assert connection.paused
+        while connection.buffered > 12_000:
+            polls.poll()
+        assert not connection.paused
+        connection.abandon_upgrade(socket)
+        assert connection.paused
+
+    @pytest.mark.parametrize(("left", "paused"), [(5000, True), (500, False), (0, False)])
+    def test_an_upgrade_takes_what_is_unread_along(self, left: int, paused: bool) -> None:
+        """The low mark is told in any case, also if the socket is left between the marks."""
+        _, connection, _ = polling(buffer_high=1000, buffer_low=100)
+        connection.listener = listener = Listener()
+        for _ in range(30):
+            connection.send(PreparedMessage("x" * 100))
+        socket = FakeSocket()
+        assert connection.begin_upgrade(socket)
+        connection.receive_probe(socket, "2probe")
+        socket.buffered = left
+        connection.receive_probe(socket, "5")
+        assert connection.paused is socket.paused is paused
+        assert listener.heard == (["high"] if left else ["high", "low"])
+        if left:
+            assert socket.marks == ((2000, 2000) if paused else (100, 100))
+            socket.buffered = 0
+            connection.on_drained()
+        assert listener.heard == ["high", "low"]
+        assert not socket.paused
+
 
 class TestHeartbeat:
     def test_a_ping_can_be_sent_before_it_is_due(self) -> None:
@@ -307,6 +408,78 @@ class TestHeartbeat:
         assert not connection.closed
         host.loop.run(host.clock() + 2)
         assert host.ends == ["ping timeout"]
+
+    @pytest.mark.parametrize("asked", [True, False])
+    def test_a_paused_session_whose_output_stands_still_ends(self, asked: bool) -> None:
+        host, connection, socket = websocket()
+        socket.buffered = 300_000 if asked else 600_000
+        connection.on_high()
+        if asked:
+            connection.pause()
+        assert socket.paused
+        host.loop.run(host.clock() + 44)
+        assert not connection.closed
+        host.loop.run(host.clock() + 1.5)
+        assert host.ends == ["ping timeout"]
+
+    def test_it_has_the_whole_time_to_take_some(self) -> None:
+        """Output that was not there when the ping was sent stands still only from the first look on."""
+        host, connection, socket = websocket()
+        host.loop.run(host.clock() + 44)
+        socket.buffered = 600_000
+        connection.on_high()
+        assert socket.paused
+        host.loop.run(host.clock() + 20)
+        assert not connection.closed
+        host.loop.run(host.clock() + 2)
+        assert host.ends == ["ping timeout"]
+
+    @pytest.mark.parametrize("paused", [True, False])
+    def test_a_slow_reader_lives(self, paused: bool) -> None:
+        """Whatever is written meanwhile: what is taken counts, and not what is left."""
+        host, connection, socket = websocket(buffer_limit=10**8)
+        socket.buffered = 600_000 if paused else 300_000
+        connection.on_high()
+        for _ in range(50):
+            host.loop.run(host.clock() + 10)
+            connection.send(PreparedMessage("x" * 1000))
+            socket.taken += 1
+            assert not connection.closed
+        assert socket.paused is paused
+        host.loop.run(host.clock() + 50)
+        assert host.ends == ["ping timeout"]
+
+    def test_a_reader_that_has_read_all_but_little_lives(self) -> None:
+        """Its pong may be on the way: it gets its whole time again, once."""
+        host, connection, socket = websocket()
+        socket.buffered = 300_000
+        connection.on_high()
+        host.loop.run(host.clock() + 30)
+        socket.buffered = 0
+        connection.on_drained()
+        host.loop.run(host.clock() + 30)
+        assert not connection.closed
+        host.loop.run(host.clock() + 10)
+        assert host.ends == ["ping timeout"]
+
+    def test_a_ping_may_wait_in_the_kernel(self) -> None:
+        """Where that holds much for a slow peer, although the session's own buffer is empty."""
+        host, connection, socket = websocket()
+        socket.in_kernel = 300_000
+        host.loop.run(host.clock() + 60)
+        socket.taken = 1000
+        host.loop.run(host.clock() + 20)
+        assert not connection.closed
+        host.loop.run(host.clock() + 6)
+        assert host.ends == ["ping timeout"]
+
+    def test_a_client_that_posts_and_never_polls_ends(self) -> None:
+        host, connection, _ = polling()
+        while not connection.paused:
+            connection.send(PreparedMessage("x" * 10_000))
+        connection.begin_handling()  # its POST waits for `resume`
+        host.loop.run(host.clock() + 46)
+        assert connection.closed
 
 
 class TestThrottling:
