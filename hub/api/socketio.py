@@ -49,6 +49,7 @@ class SocketIOGateway(Gateway):
             offset=offset,
             data_only=data_only,
             manual_acks=manual_acks,
+            again=former is not None,
         )
         if session is None:
             raise ConnectionRefusedError("refused")

@@ -83,6 +83,7 @@ class Session(ConnectionEvents):
     def __init__(
         self,
         connection: Connection,
+        connection_id: str,
         claim: SessionClaim,
         *,
         named: bool,
@@ -92,8 +93,8 @@ class Session(ConnectionEvents):
         slow_readers: SlowReaders,
     ) -> None:
         self.connection = connection
-        # Names the connection in every script, which refuses any but the owner.
-        self.connection_id = connection.sid
+        # Names the connection in every script, which refuses any but the owner. No two sessions have the same.
+        self.connection_id = connection_id
         self.claim = claim
         self.client_id = claim.client_id
         # True: the client gave its name, so the session is parked and not ended when the client disconnects.

@@ -71,7 +71,10 @@ class Sessions(SlowReaders):
         self._order = itertools.count(1)
         self._arrival_pings = ArrivalPings()
         self._by_client: dict[str, Session] = {}
+        # By `connection_id`.
         self._by_connection: dict[str, Session] = {}
+        # Replaced sessions whose connections are still to be disconnected, with the tasks that do so.
+        self._disconnecting: dict[Session, asyncio.Task[None]] = {}
 
     def __len__(self) -> int:
         return len(self._by_client)
@@ -98,13 +101,15 @@ class Sessions(SlowReaders):
         offset: int | None,
         data_only: bool = False,
         manual_acks: bool = False,
+        again: bool = False,
     ) -> Session | None:
         """Make a connection the owner of a session; None: refused. `start_session` starts it.
 
-        Raises Unavailable.
+        `again`: the connection has owned a session before, and its client has left that one. Raises Unavailable.
         """
         order = next(self._order)
-        connection_id = connection.sid
+        # Each session of a connection has an id of its own: a late message to the owner of the one before is not for it.
+        connection_id = f"{connection.sid}.{order}" if again else connection.sid
         claim = await self._store.sessions.claim(
             connection_id, client_id=client_id, pid=pid, offset=None if manual_acks else offset
         )
@@ -130,6 +135,7 @@ class Sessions(SlowReaders):
             )
             session = self._add(
                 connection,
+                connection_id,
                 claim,
                 data_only=data_only,
                 manual_acks=manual_acks,
@@ -148,6 +154,7 @@ class Sessions(SlowReaders):
     def _add(
         self,
         connection: Connection,
+        connection_id: str,
         claim: SessionClaim,
         *,
         data_only: bool,
@@ -158,6 +165,7 @@ class Sessions(SlowReaders):
             self.on_replaced(older)
         session = Session(
             connection,
+            connection_id,
             claim,
             named=f"@{claim.client_id}" in claim.rooms,
             data_only=data_only,
@@ -295,11 +303,15 @@ class Sessions(SlowReaders):
     # -- the end
 
     async def detach(self, session: Session, *, deliberate: bool) -> None:
-        """Note that its connection is gone: end an anonymous session that was left deliberately, park any other.
+        """Note that its client has left it, or that its connection is gone.
 
-        A deliberate end makes the pid of a named session void: a client that has logged out is to name itself again.
+        An anonymous session that was left deliberately ends. Any other is parked. A deliberate end makes the pid of a
+        named session void: a client that has logged out is to name itself again.
         """
         if session.closed:
+            # Replaced, and perhaps not disconnected yet. The connection may go on with another session.
+            if (task := self._disconnecting.pop(session, None)) is not None:
+                task.cancel()
             return
         self._remove(session)
         if not deliberate or session.named:
@@ -340,7 +352,7 @@ class Sessions(SlowReaders):
         if not session.closed:
             self._remove(session)
             self._observers.on_replaced(session)
-            self._tasks.spawn(self._disconnect_replaced(session))
+            self._disconnecting[session] = self._tasks.spawn(self._disconnect_replaced(session))
 
     async def _disconnect_replaced(self, session: Session) -> None:
         """Disconnect a replaced connection for good, unless the one that replaced it turns out to be gone.
@@ -359,8 +371,7 @@ class Sessions(SlowReaders):
                 replaced = await is_replaced(claim)  # rule: late_admission/2, takes_count
             except Unavailable:
                 replaced = False  # nobody can know; a newer connection will replace it again
-        if session.connection.closed:
-            return
+        self._disconnecting.pop(session, None)
         if replaced:
             client_id = session.client_id
             self.refusals.note(

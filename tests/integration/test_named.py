@@ -153,6 +153,22 @@ async def test_the_newest_wins_on_another_hub(hub, own_hub, raw, room, name):
     assert old.data() == []
 
 
+async def test_a_replaced_connection_goes_on_with_another_session(hub, raw, redis_server, name):
+    """What was due to the session that it had before, late as it may come, does not end the one that it has now."""
+    redis, other = redis_server.client, name + "-2"
+    client = await raw(hub.url, auth={"client_id": name})
+    node, _, owner = redis.hget(f"{hub.prefix}:{{0}}:session:{name}", "owner").partition("/")
+    await raw(hub.url, auth={"client_id": name})
+    client.reply = None
+    await client.send("41")
+    await client.connect({"client_id": other})
+    await asyncio.sleep(1.5)  # a replaced connection is disconnected after a second
+    redis.publish(f"{hub.prefix}:{{0}}:bus:node:{node}", f"fence {owner}")
+    await client.publish("@" + other, "still here")
+    await exactly(client, ["still here"])
+    assert client.named("41") == []
+
+
 async def test_a_replaced_connection_moves_nothing(hub, proxy, raw, room, name):
     """What a replaced connection still sends neither ends nor parks nor moves the session."""
     publisher = await raw(hub.url)

@@ -71,7 +71,7 @@ class Subject:
             "new", "ada", Pid("ada", "1", "0", "s" * 24), "sid", 10, 10, 0, 1, {"A": 10, "B": 10}
         )
 
-        self.session = Session(self.peer, taken, named=True, slow_readers=self, **options)
+        self.session = Session(self.peer, "c", taken, named=True, slow_readers=self, **options)
 
     def park_slow(self, session: Session) -> None:
         self.slow += 1
