@@ -31,9 +31,12 @@ log = logging.getLogger("hub.api")
 
 FAILED = "the hub failed; this was logged"
 
-# Carries a verb out; `hub.api.registry` says which verb has which. A coroutine function is awaited before the connection's next verb begins, and answers by
-# `Call.reply`. A plain function only starts what it has to do, and answers later by `Call.on_published`.
-Handler = Callable[["Call", Any], Awaitable[None] | None]
+# Carries a verb out; `hub.api.registry` says which verb has which. It gets a call and its request, or lists of both
+# (`Verb.together`). A coroutine function is awaited before the connection's next verb begins, and answers by `Call.reply`.
+# A plain function only starts what it has to do, and answers later by `Call.on_published`.
+Handler = Callable[[Any, Any], Awaitable[None] | None]
+# Calls that are carried out together: one script of as many rooms keeps Redis for less than 5 ms.
+TOGETHER = 50
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +47,9 @@ class Verb:
     request: type[VerbRequest]
     handler: Handler
     cost: Cost = Cost.SINGLE
+    # Not None: its handler gets calls that wait one after the other together, if this is true of the request of each of
+    # them; TOGETHER at most. It is called with lists, of one call where there are no others.
+    together: Callable[[Any], bool] | None = None
     # True: it costs Cost.STREAMED.
     streamed: bool = field(init=False)
     # True: verbs that come after it wait until it is done.
@@ -63,7 +69,7 @@ class Call(PublishListener):
         self, pipeline: VerbPipeline, ack: str, attachments: Sequence[bytes], size: int
     ) -> None:
         self.pipeline = pipeline
-        # The id of its packet; empty: the client wants no answer.
+        # The id of its packet; empty: the client wants no answer, or has got it.
         self.ack = ack
         self.attachments = attachments
         # Bytes that it came in.
@@ -82,9 +88,25 @@ class Call(PublishListener):
         return self.pipeline.limits
 
     def reply(self, answer: dict[str, Any], attachments: Sequence[bytes] = ()) -> None:
-        """Write the answer, after those that wait. The placeholders in it count the attachments from 0."""
+        """Write the answer, after those that wait. The placeholders in it count the attachments from 0.
+
+        A second answer to the same call is dropped.
+        """
         if self.ack:
-            self.pipeline.write_answer(self.ack, answer, attachments)
+            ack, self.ack = self.ack, ""
+            self.pipeline.write_answer(ack, answer, attachments)
+
+    def reply_soon(self, answer: dict[str, Any]) -> None:
+        """Write the answer together with others, at the latest at the end of this turn of the loop."""
+        if self.ack:
+            ack, self.ack = self.ack, ""
+            text = b"3%b%b" % (ack.encode(), msgspec.json.encode([answer]))
+            self.pipeline.write_answer_soon(text_message(text))
+
+    def fail(self, verb: str, error: HubError) -> None:
+        """Answer with what went wrong, after the answers that wait."""
+        ack, self.ack = self.ack, ""
+        self.pipeline.write_error(ack, verb, error)
 
     def on_published(self, result: int | HubError, duplicate: bool) -> None:
         """Answer a publish with its offset and whether its idempotency key was known, or with what went wrong."""
@@ -157,28 +179,51 @@ class VerbPipeline:
         try:
             while self._queue:
                 verb, call, request = self._queue.popleft()
-                if verb.waits:
-                    await self._carry_out(verb, call, request)
-                else:
+                if not verb.waits:
                     self._start(verb, call, request)
+                elif verb.together is None:
+                    await self._carry_out(verb, [call], verb.handler(call, request))
+                else:
+                    calls, requests = self._take_together(verb, call, request)
+                    await self._carry_out(verb, calls, verb.handler(calls, requests))
         finally:
             self._worker = None
 
-    async def _carry_out(self, verb: Verb, call: Call, request: VerbRequest) -> None:
-        """Carry out a verb that waits for something."""
+    def _take_together(
+        self, verb: Verb, call: Call, request: VerbRequest
+    ) -> tuple[list[Call], list[VerbRequest]]:
+        """Return a call and those that are to be carried out together with it, taken from the queue, and their requests."""
+        calls, requests, queue = [call], [request], self._queue
+        fits = verb.together
+        assert fits is not None
+        if fits(request):
+            while queue and queue[0][0] is verb and fits(queue[0][2]) and len(calls) < TOGETHER:
+                _, call, request = queue.popleft()
+                calls.append(call)
+                requests.append(request)
+        return calls, requests
+
+    async def _carry_out(
+        self, verb: Verb, calls: list[Call], pending: Awaitable[None] | None
+    ) -> None:
+        """Await a handler, and answer what it leaves unanswered with what went wrong."""
+        assert pending is not None
+        failure: HubError | None = None
         try:
-            pending = verb.handler(call, request)
-            assert pending is not None
             await pending
         except HubError as error:
-            self.write_error(call.ack, verb.name, error)
+            failure = error
         except NotOwner as refusal:
             self.node.sessions.on_not_owner(self.session, refusal)
         except Exception:
             log.exception("a %s failed", verb.name)
-            call.reply(Internal(FAILED).to_answer())
+            failure = Internal(FAILED)
         finally:
-            self.limits.leave(call.size)
+            if failure is not None:
+                for call in calls:
+                    call.fail(verb.name, failure)
+            for call in calls:
+                self.limits.leave(call.size)
 
     # -- answers
 
@@ -199,16 +244,17 @@ class VerbPipeline:
             frame = PreparedMessage(f"6{len(attachments)}-{ack}{body.decode()}", *attachments)
         else:
             frame = PreparedMessage.text(b"3%b%b" % (ack.encode(), body))
-        self._flush()
+        self.flush()
         self._connection.write(frame.wire, [frame])
 
     def write_answer_soon(self, frame: bytes) -> None:
         """Write an answer, a WebSocket frame, together with others at the end of this turn of the loop."""
         if not self._answers:
-            self._loop.call_soon(self._flush)
+            self._loop.call_soon(self.flush)
         self._answers.append(frame)
 
-    def _flush(self) -> None:
+    def flush(self) -> None:
+        """Write the answers that wait."""
         answers, self._answers = self._answers, []
         if answers:
             wire = b"".join(answers)

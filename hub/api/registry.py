@@ -21,7 +21,7 @@ PUBLISH = Verb("publish", PublishRequest, pubsub.publish, Cost.STREAMED)
 VERBS = {
     verb.name: verb
     for verb in (
-        Verb("subscribe", SubscribeRequest, pubsub.subscribe),
+        Verb("subscribe", SubscribeRequest, pubsub.subscribe, together=lambda each: each.is_plain),
         Verb("unsubscribe", UnsubscribeRequest, pubsub.unsubscribe),
         PUBLISH,
         Verb("history", HistoryRequest, pubsub.history),

@@ -67,6 +67,16 @@ class SubscribeRequest(VerbRequest):
     since: Offset | None = None
     """The answer has the messages after this offset. It cannot be combined with `history`."""
 
+    @property
+    def with_history(self) -> bool:
+        """True: the answer has messages."""
+        return self.history is not None or self.since is not None
+
+    @property
+    def is_plain(self) -> bool:
+        """True: it only asks to join a room that anybody may join, so others may be carried out together with it."""
+        return not self.with_history and not self.room.startswith("@")
+
     def check(self) -> None:
         _check_room(self.room)
         if self.history is not None and self.since is not None:

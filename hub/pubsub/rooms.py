@@ -6,7 +6,7 @@ Messages go out as the bus brings them, the node's own publishes too: there is o
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from hub.engineio.core.prepared import PreparedMessage
 from hub.message import StoredMessage
@@ -61,13 +61,20 @@ class Rooms:
 
     def acquire(self, name: str) -> Room:
         """Subscribe a room's channel; each call is owed a `release`."""
-        channel = self._channel(name)
-        room = self._rooms.get(channel)
-        if room is None:
-            room = self._rooms[channel] = Room(name, channel, self.budget)
-            self._store.bus.subscribe(channel)
-        room.references += 1
-        return room
+        return self.acquire_all((name,))[0]
+
+    def acquire_all(self, names: Iterable[str]) -> list[Room]:
+        """Subscribe the channels of rooms, by one command; each room is owed a `release`."""
+        rooms: list[Room] = []
+        for name in names:
+            channel = self._channel(name)
+            room = self._rooms.get(channel)
+            if room is None:
+                room = self._rooms[channel] = Room(name, channel, self.budget)
+            room.references += 1
+            rooms.append(room)
+        self._store.bus.subscribe(*(room.channel for room in rooms))
+        return rooms
 
     def release(self, room: Room) -> None:
         """Need the channel no more; without references the room is forgotten."""

@@ -7,14 +7,15 @@ last offset written to it.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import logging
-from collections.abc import Awaitable, Callable, Iterable, Iterator
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 
 from hub.engineio.core.connection import Connection
 from hub.engineio.core.prepared import PreparedMessage
 from hub.engineio.core.state import CloseCode
-from hub.errors import Unavailable
+from hub.errors import HubError, Unavailable
 from hub.pid import Pid
 from hub.pubsub.arrival_pings import ArrivalPings
 from hub.pubsub.replay import Replayer
@@ -115,7 +116,7 @@ class Sessions(SlowReaders):
         )
         if claim is None:
             return None
-        rooms = [self._rooms.acquire(name) for name in claim.rooms]
+        rooms = self._rooms.acquire_all(claim.rooms)
         try:
             for room in rooms:
                 if connection.closed:
@@ -178,9 +179,8 @@ class Sessions(SlowReaders):
         if offsetless:
             self._arrival_pings.add(session)
         self._store.loss_detector.on_claimed(session)
-        for name, join in claim.rooms.items():
-            room = self._rooms.acquire(name)
-            room.members[session] = join
+        for room in self._rooms.acquire_all(claim.rooms):
+            room.members[session] = claim.rooms[room.name]
         self._observers.on_claimed(session)
         return session
 
@@ -256,44 +256,58 @@ class Sessions(SlowReaders):
 
     # -- rooms
 
-    async def subscribe(
-        self, session: Session, name: str, answer: Callable[[int], Awaitable[None]]
-    ) -> None:
-        """Join a room. `answer` gets the offset to count from and writes the answer, before any newer message comes.
+    @contextlib.asynccontextmanager
+    async def joining(
+        self, session: Session, names: Sequence[str]
+    ) -> AsyncIterator[list[int | HubError]]:
+        """Join rooms together, in this order. Within the context their answers are written, before any newer message comes.
 
-        That offset is the join, or how far the connection has been sent where this is newer: an earlier connection may have
-        joined, and messages of the room have passed since. Raises HubError, NotOwner.
+        The context has for each room the offset to count from, or why it was not joined. That offset is the join, or how far
+        the connection has been sent where this is newer: an earlier connection may have joined, and messages of the room have
+        passed since. Raises HubError, NotOwner.
         """
-        room = self._rooms.acquire(name)
+        rooms = self._rooms.acquire_all(names)
         try:
             timeout = self._timeout
-            await self._store.bus.wait_subscribed(room.channel, timeout)  # rule: sub_bus_first
+            for room in rooms:
+                await self._store.bus.wait_subscribed(room.channel, timeout)  # rule: sub_bus_first
             if session.closed:  # rule: closed_join
                 # The session is in no room any more, as far as this node knows: it would join anew, after messages that its
                 # client has yet to get.
                 raise Unavailable("the connection is gone")
             losses = self._rooms.bus_losses
             session.pause_delivery()
-            # The room's messages are buffered from before the script runs; those up to the join are dropped later.
-            room.members.setdefault(session, NOT_YET)
+            # The rooms' messages are buffered from before the script runs; those up to the join are dropped later.
+            for room in rooms:
+                room.members.setdefault(session, NOT_YET)
             try:
-                join, _ = await self._store.sessions.subscribe(
-                    session.client_id, session.connection_id, name, known=name in session.joins
+                joins = await self._store.sessions.subscribe(
+                    session.client_id,
+                    session.connection_id,
+                    [(name, name in session.joins) for name in names],
                 )
-                # Nothing is written until the answer is, so it stays so.
-                await answer(max(join, session.sent))  # rule: passed_join
+                # Nothing is written until the answers are, so it stays so.
+                sent = session.sent
+                yield [
+                    join if isinstance(join, HubError) else max(join, sent)  # rule: passed_join
+                    for join in joins
+                ]
                 if not session.closed:
-                    self._rooms.add_member(session, name, join)
+                    for name, join in zip(names, joins, strict=True):
+                        if not isinstance(join, HubError):
+                            self._rooms.add_member(session, name, join)
             finally:
-                if room.members.get(session) == NOT_YET:
-                    del room.members[session]
+                for room in rooms:
+                    if room.members.get(session) == NOT_YET:
+                        del room.members[session]
                 if losses != self._rooms.bus_losses:
-                    # A replay in progress did not wait for this room's channel.
+                    # A replay in progress did not wait for these rooms' channels.
                     session.needs_replay = True
                 if not session.resume_delivery():
                     self.catch_up(session)
         finally:
-            self._rooms.release(room)
+            for room in rooms:
+                self._rooms.release(room)
 
     async def unsubscribe(self, session: Session, name: str) -> None:
         """Leave a room: nothing of it is delivered after this. Raises HubError, NotOwner."""

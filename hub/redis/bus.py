@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Sequence
 from itertools import chain
 from typing import Protocol
 
@@ -25,6 +26,9 @@ from hub.redis.connection import (
 from hub.redis.reconnecting import ReconnectingConnection
 
 log = logging.getLogger("hub.redis")
+
+# Channels that one command subscribes.
+TOGETHER = 500
 
 Messages = list[tuple[bytes, bytes]]
 
@@ -59,11 +63,11 @@ class Bus(ReconnectingConnection):
         self._owed: dict[bytes, int] = {}
         self._waiters: dict[bytes, set[asyncio.Future[None]]] = {}
 
-    def subscribe(self, channel: bytes) -> None:
-        """Subscribe a channel; `wait_subscribed` waits for the confirmation."""
-        if channel not in self._channels:
-            self._channels.add(channel)
-            self._command("SUBSCRIBE", channel)
+    def subscribe(self, *channels: bytes) -> None:
+        """Subscribe channels; `wait_subscribed` waits for the confirmation of each."""
+        new = [channel for channel in dict.fromkeys(channels) if channel not in self._channels]
+        self._channels.update(new)
+        self._subscribe(new)
 
     def unsubscribe(self, channel: bytes) -> None:
         """Subscribe a channel no more."""
@@ -101,6 +105,11 @@ class Bus(ReconnectingConnection):
                 if not waiters:
                     del self._waiters[channel]
                 del future  # it may hold an exception, whose traceback holds this frame: a circle
+
+    def _subscribe(self, channels: Sequence[bytes]) -> None:
+        """Send as few commands as do not keep Redis for long."""
+        for start in range(0, len(channels), TOGETHER):
+            self._command("SUBSCRIBE", *channels[start : start + TOGETHER])
 
     def _command(self, verb: str, *channels: bytes) -> None:
         if not self.up or self._connection is None:
@@ -174,9 +183,7 @@ class Bus(ReconnectingConnection):
         self.server = info.get("run_id", "")
         self._owed.clear()
         self.up = not connection.closed
-        channels = sorted(self._channels)
-        for start in range(0, len(channels), 500):
-            self._command("SUBSCRIBE", *channels[start : start + 500])
+        self._subscribe(sorted(self._channels))
 
     def _on_down(self) -> None:
         self._owed.clear()

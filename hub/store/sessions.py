@@ -7,7 +7,7 @@ raises NotOwner if that is not the owner.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from hub.engineio.core.ids import Ids
 from hub.errors import BadRequest
@@ -82,27 +82,23 @@ class StoredSessions:
         )
 
     async def subscribe(
-        self, client: str, connection: str, room: str, *, known: bool
-    ) -> tuple[int, bool]:
-        """Return the offset at which the room was joined, and whether it was joined just now.
+        self, client: str, connection: str, rooms: Iterable[tuple[str, bool]]
+    ) -> list[int | BadRequest]:
+        """Join rooms, and return for each the offset at which it was joined, or why it was not.
 
-        `known`: the connection knows that it is in the room, so the first join counts.
+        With each room goes whether the connection knows that it is in it, so that the first join counts.
         """
-        reply = await self._commands.call_script(
-            "subscribe",
-            (self._keys.clock,),
-            (
-                client, self._owner(connection), room, str(self._settings.rooms_per_session),
-                "1" if known else "0",
-            ),
-        )  # fmt: skip
-        if reply == b"full":
-            raise BadRequest(
-                f"room: at most {self._settings.rooms_per_session} rooms for one session"
-            )
+        args = [client, self._owner(connection), str(self._settings.rooms_per_session)]
+        for room, known in rooms:
+            args += (room, "1" if known else "0")
+        reply = await self._commands.call_script("subscribe", (self._keys.clock,), args)
         if isinstance(reply, bytes):
             raise NotOwner(reply)
-        return int(reply[0]), reply[1] == b"1"
+        most = self._settings.rooms_per_session
+        return [
+            int(join) if join else BadRequest(f"room: at most {most} rooms for one session")
+            for join in reply[::2]
+        ]
 
     async def unsubscribe(self, client: str, connection: str, room: str) -> None:
         await self._run_as_owner("unsubscribe", client, connection, room)

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 import pytest
 
 from tests.integration.walk.rules import RULES
-from tests.integration.walk.scene import play
-from tests.integration.walk.scenes import SCENES
+from tests.integration.walk.scene import Scene, play
+from tests.integration.walk.scenes import SCENES, TOGETHER
 from tests.support.redis import RedisServer
 
 MODEL = {
@@ -50,6 +50,20 @@ def test_the_rule_is_needed(server: RedisServer, rule: str) -> None:
     """With the rule off, the check of the promises says what went wrong."""
     story, settings = SCENES[rule]
     assert play(server, story, RULES[rule], **settings)
+
+
+@pytest.mark.parametrize("rule", TOGETHER)
+def test_the_rule_is_needed_where_rooms_are_joined_together(server: RedisServer, rule: str) -> None:
+    """One script joins two rooms: what holds for one of them holds for both."""
+    played: list[Scene] = []
+
+    def story(scene: Scene) -> None:
+        played.append(scene)
+        TOGETHER[rule](scene)
+
+    assert play(server, story, None) is None
+    assert play(server, story, RULES[rule])
+    assert played[0].stat["joined together"]
 
 
 @pytest.mark.parametrize(

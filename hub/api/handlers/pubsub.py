@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from hub.api.pipeline import Call
@@ -12,7 +13,7 @@ from hub.api.requests import (
     SubscribeRequest,
     UnsubscribeRequest,
 )
-from hub.errors import Forbidden
+from hub.errors import Forbidden, HubError
 from hub.message import encode, meta
 from hub.pubsub import history as room_history
 from hub.pubsub.session import Session
@@ -44,24 +45,38 @@ def publish(call: Call, request: PublishRequest) -> None:
     )
 
 
-async def subscribe(call: Call, request: SubscribeRequest) -> None:
-    """Join a room; what its log holds up to the answer's offset goes with it where that was asked for."""
-    _check_personal(call.session, request.room)
-    if request.history or request.since is not None:
-        await call.session.wait_drained()
+async def subscribe(calls: Sequence[Call], requests: Sequence[SubscribeRequest]) -> None:
+    """Join rooms; what a room's log holds up to the answer's offset goes with it where that was asked for.
 
-    async def answer(offset: int) -> None:
-        found: dict[str, Any] = {}
-        attachments: list[bytes] = []
-        if request.history or request.since is not None:
-            found, attachments = await _read(
-                call, request.room, request.since, offset + 1, request.history
-            )
-        elif request.history == 0:
-            found = {"messages": [], "more": False, "gap": False}
-        call.reply({"ok": True, "room": request.room, "offset": str(offset), **found}, attachments)
+    Requests that come together are plain. One with history, or for a personal room, comes alone.
+    """
+    pipeline, session = calls[0].pipeline, calls[0].session
+    for request in requests:
+        _check_personal(session, request.room)
+    if requests[0].with_history:
+        await session.wait_drained()
+    rooms = [request.room for request in requests]
+    async with pipeline.node.sessions.joining(session, rooms) as offsets:
+        for call, request, offset in zip(calls, requests, offsets, strict=True):
+            if isinstance(offset, HubError):
+                call.fail("subscribe", offset)
+                continue
+            answer = {"ok": True, "room": request.room, "offset": str(offset)}
+            if request.with_history:
+                found, attachments = await _found(call, request, offset)
+                call.reply(answer | found, attachments)
+            else:
+                call.reply_soon(answer)
+        pipeline.flush()
 
-    await call.node.sessions.subscribe(call.session, request.room, answer)
+
+async def _found(
+    call: Call, request: SubscribeRequest, offset: int
+) -> tuple[dict[str, Any], list[bytes]]:
+    """Return what a room's log holds up to the offset of an answer, as it is answered."""
+    if request.history == 0:
+        return {"messages": [], "more": False, "gap": False}, []
+    return await _read(call, request.room, request.since, offset + 1, request.history)
 
 
 async def unsubscribe(call: Call, request: UnsubscribeRequest) -> None:

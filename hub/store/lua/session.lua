@@ -41,10 +41,29 @@ local function load_session(client)
   return session
 end
 
--- The fence: read a session for its owner. Any other connection gets nil and the refusal: 'gone', the session has ended,
--- or 'replaced', another connection owns it.
-local function load_owned(client, owner)
-  local session = load_session(client)
+-- Read of a session only what joining some of its rooms takes: most rooms of a session in many are not of interest then.
+local function load_part(client, rooms)
+  local key = session_key(client)
+  local flat = redis.call('HMGET', key, 'gen', 'owner', 'away', 'life')
+  if not flat[1] then return nil end
+  local session = { client = client, gen = flat[1], owner = flat[2], away = flat[3], life = flat[4], rooms = {}, parked = {} }
+  for _, room in ipairs(rooms) do
+    local pair = redis.call('HMGET', key, 'r:' .. room, 'p:' .. room)
+    if pair[1] then
+      local join, n = split(pair[1])
+      session.rooms[room] = { join = join, n = n }
+    end
+    session.parked[room] = pair[2] or nil
+  end
+  session.inbox = inbox_key(client, session.gen)
+  return session
+end
+
+-- The fence: read a session for its owner, all of it or only these rooms of it. Any other connection gets nil and the
+-- refusal: 'gone', the session has ended, or 'replaced', another connection owns it.
+local function load_owned(client, owner, rooms)
+  local session
+  if rooms then session = load_part(client, rooms) else session = load_session(client) end
   if not session then return nil, 'gone' end
   if session.owner ~= owner then return nil, 'replaced' end  -- rule: fence_all
   return session

@@ -76,6 +76,14 @@ class Scene(World):
         for room in rooms:
             self.say(client, "subscribe", room)
 
+    def join_together(self, client: Client, *rooms: str, kept: tuple[str, ...] = ()) -> None:
+        """Subscribe by verbs that arrive at once: one script joins all the rooms."""
+        connection = client.connection
+        assert connection is not None
+        connection.sent.extend(("subscribe", room) for room in rooms)
+        self.lab.do(lambda: self.receive_all(connection))
+        self.flow(*kept)
+
     def hear(self, *rooms: str, kept: tuple[str, ...] = ()) -> None:
         """Publish into rooms, one message each."""
         for room in rooms:

@@ -577,6 +577,122 @@ def carried_offset(s: Scene) -> None:
     s.come(ada, s.n0)
 
 
+# -- the rules about subscribing once more, with two rooms in one script
+
+
+def two_sub_adds_away(s: Scene) -> None:
+    s.come(s.js1, s.n0)
+    s.join(s.js1, "A")
+    s.js1.slow = True
+    s.hear(*"AAAAAA")
+    s.join_together(s.js1, "B", "C")
+    s.hear("B", "C")
+    s.js1.slow = False
+
+
+def two_resub_keeps_join(s: Scene) -> None:
+    s.come(s.js1, s.n0)
+    s.join(s.js1, "A", "B")
+    s.hear("A", "B", kept=("n0 bus",))
+    s.join_together(s.js1, "A", "B", kept=("n0 bus",))
+
+
+def two_join_filter(s: Scene) -> None:
+    s.come(s.js2, s.n0)
+    s.join(s.js2, "A", "B")
+    s.come(s.js1, s.n0)
+    s.hear("A", "B", kept=("n0 bus",))
+    s.join_together(s.js1, "A", "B", kept=("n0 bus",))
+
+
+def two_sub_bus_first(s: Scene) -> None:
+    """The second of two rooms; the first one is subscribed already."""
+    s.come(s.js2, s.n0)
+    s.join(s.js2, "A")
+    s.come(s.js1, s.n0)
+    s.join_together(s.js1, "A", "B", kept=("n0 subscribe",))
+    s.hear("B", kept=("n0 subscribe",))
+
+
+def two_sub_holds_all(s: Scene) -> None:
+    """A message of the second room does not overtake one of the first, nor one of a third either of them."""
+    s.come(s.js1, s.n0)
+    s.join(s.js1, "C")
+    s.join_together(s.js1, "A", "B", kept=("n0 replies",))
+    s.hear("B", "A", "C", kept=("n0 replies",))
+
+
+def _two_join_unheard(s: Scene) -> None:
+    """Let a client in room C join A and B, lose both answers, and let a message of each room pass."""
+    s.come(s.js1, s.n0)
+    s.join(s.js1, "C")
+    s.join_together(s.js1, "A", "B", kept=("n0 commands",))
+    wire = s.wire(s.n0, "commands")
+    s.lab.do(lambda: wire.cut(1))
+    s.hear("A", "B", "C")
+
+
+def two_lost_join(s: Scene) -> None:
+    _two_join_unheard(s)
+    s.join_together(s.js1, "A", "B")
+
+
+def two_passed_join(s: Scene) -> None:
+    _two_join_unheard(s)
+    s.go(s.js1)
+    s.come(s.js1, s.n0)
+    s.join_together(s.js1, "A", "B")
+
+
+def two_closed_join(s: Scene) -> None:
+    s.come(s.js1, s.n0)
+    s.join_together(s.js1, "A", "B")
+    s.lose_bus(s.n0)
+    s.join_together(s.js1, "A", "B", kept=("n0 subscribe",))
+    s.hear("A", "B", kept=("n0 subscribe",))
+    connection = s.js1.connection
+    assert connection is not None
+    wire = s.wire(s.n0, "commands")
+    s.cut(connection)
+
+    def both_end() -> None:
+        wire.cut(0)
+        s.notice(connection)
+
+    s.lab.do(both_end)
+    s.flow("n0 subscribe")
+    s.flow()
+    for room in "AB":
+        join = s.lab.admin.call("HGET", f"w:{{0}}:session:{s.js1.client_id}", f"r:{room}")
+        if not join.startswith(b"%d:" % s.js1.rooms[room]):
+            raise Bad(f"joined {room} at {s.js1.rooms[room]}, and moved to {join}")
+
+
+def two_unsub_state(s: Scene) -> None:
+    """The second of two rooms was left; the last command for the first one is confirmed before."""
+    s.come(s.js1, s.n0)
+    s.join_together(s.js1, "A", "B")
+    s.say(s.js1, "unsubscribe", "B", kept=("n0 subscribe",))
+    s.join_together(s.js1, "A", "B", kept=("n0 subscribe",))
+    wire = s.wire(s.n0, "bus")
+    s.lab.do(wire.execute)
+    s.flow("n0 subscribe")
+    s.hear("B", kept=("n0 subscribe",))
+
+
+# Scenes in which one script joins two rooms, by the rule that is needed for each.
+TOGETHER: dict[str, Story] = {
+    "sub_adds_away": two_sub_adds_away,
+    "resub_keeps_join": two_resub_keeps_join,
+    "join_filter": two_join_filter,
+    "sub_bus_first": two_sub_bus_first,
+    "sub_holds_all": two_sub_holds_all,
+    "lost_join": two_lost_join,
+    "passed_join": two_passed_join,
+    "closed_join": two_closed_join,
+    "unsub_state": two_unsub_state,
+}
+
 # Each rule's scene; settings that it needs are named beside it.
 SCENES: dict[str, tuple[Story, dict[str, Any]]] = {
     "sub_adds_away": (sub_adds_away, {}),

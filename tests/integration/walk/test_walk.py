@@ -107,6 +107,7 @@ def test_walks_keep_the_promises(server: RedisServer, first: int, options: dict[
         # A walk that meets nothing proves nothing.
         assert counts["events"] > 5 * COUNT
         assert counts["gaps"] > COUNT / 10
+        assert counts["joined together"] > COUNT / 4
         assert counts["exact"] > COUNT / 40
         assert counts["failovers"] > COUNT / 4 or options is not FAILOVER
 

@@ -312,14 +312,20 @@ class Ledger(Lab):
         world.owners[client] = args[8]
 
     def subscribe_ran(self, node: str, args: list[str], reply: Any) -> None:
-        if not isinstance(reply, list) or reply[1] != b"1":
+        if not isinstance(reply, list):
             return
-        rooms = self.rooms(args)
+        self.world.stat["joined together"] += len(reply) > 2
+        for room, join, now in zip(args[3::2], reply[::2], reply[1::2], strict=True):
+            if now == b"1":
+                self.joined(node, args[0], room, int(join))
+
+    def joined(self, node: str, client: str, room: str, join: int) -> None:
+        rooms = self.rooms([client, "", room])
         if rooms and rooms[-1][1] is None:
-            if self.knows(node, args[0], args[2]):
+            if self.knows(node, client, room):
                 return  # the first join counts
-            rooms[-1][1] = int(reply[0])
-        rooms.append([int(reply[0]), None])
+            rooms[-1][1] = join
+        rooms.append([join, None])
         self.world.past = None
 
     def unsubscribe_ran(self, _: str, args: list[str], reply: Any) -> None:
@@ -477,6 +483,8 @@ class World:
             and not connection.connecting
         ):
             may(6, self.receive, connection)
+            if len(connection.sent) > 1:
+                may(3, self.receive_all, connection)
         if connection.cut and not connection.over and not connection.connecting:
             may(1 if self.faults else 9, self.notice, connection)
         if connection.session is not None and not connection.over and not connection.session.closed:
@@ -500,6 +508,7 @@ class World:
             room = self.random.choice(self.ROOMS)
             may(0.5 if len(client.rooms) > 1 else 3, connection.sent.append, ("subscribe", room))
             may(0.12, connection.sent.append, ("unsubscribe", room))
+            may(0.2, connection.sent.extend, [("subscribe", each) for each in self.ROOMS])
             may(0.3, self.client_publish, connection, room)
             may(self.weights["leave"], self.leave, connection)
 
@@ -700,6 +709,11 @@ class World:
                 ack = str(self.asked)
                 connection.asked[ack] = (what, rest[0])
             pipeline.submit(VERBS[what], request, [], ack, 100)
+
+    def receive_all(self, connection: Connection) -> None:
+        """Let what a client has sent arrive at once."""
+        while connection.sent and not connection.over and not connection.connecting:
+            self.receive(connection)
 
     async def connect(
         self, connection: Connection, client_id: str | None, pid: Pid | None, offset: int | None

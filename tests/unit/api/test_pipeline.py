@@ -8,9 +8,11 @@ from typing import Any
 import msgspec
 import pytest
 
+from hub.api import pipeline as pipeline_module
 from hub.api.limits import ConnectionLimits, SharedLoad
 from hub.api.pipeline import Call, Verb, VerbPipeline
 from hub.api.requests import HistoryRequest, PublishRequest
+from hub.errors import NotFound
 from hub.settings import Settings
 from hub.tasks import BackgroundTasks
 from tests.support.times import eventually
@@ -53,6 +55,42 @@ async def answers(call: Call, request: Any) -> None:
 
 PUBLISH = Verb("publish", PublishRequest, fails)
 HISTORY = Verb("history", HistoryRequest, answers)
+
+
+async def test_neighbours_of_one_verb_go_together(monkeypatch):
+    """In the order sent, none past another verb or one that has to go alone; what is left unanswered gets the error."""
+    monkeypatch.setattr(pipeline_module, "TOGETHER", 3)
+    groups: list[list[str]] = []
+
+    async def join(calls: list[Call], requests: list[Any]) -> None:
+        groups.append([request.room for request in requests])
+        await asyncio.sleep(0)
+        calls[0].reply_soon({"ok": True})
+        if len(calls) > 1:
+            raise NotFound("no room")
+
+    async def alone(call: Call, request: Any) -> None:
+        groups.append([f"history {request.room}"])
+
+    joins = Verb("join", HistoryRequest, join, together=lambda request: request.limit is None)
+    history = Verb("history", HistoryRequest, alone)
+    load, peer = SharedLoad(100), Peer()
+    limits = ConnectionLimits(Settings(), peer, asyncio.get_running_loop(), load)
+    node: Any = Node()
+    session: Any = None
+    pipeline = VerbPipeline(node, peer, session, limits)
+    for number, name in enumerate("abcde!fg-hi"):
+        if name == "-":
+            pipeline.submit(history, HistoryRequest(room=name), [], "", 10)
+        else:
+            limit = 1 if name == "!" else None
+            pipeline.submit(joins, HistoryRequest(room=name, limit=limit), [], str(number), 10)
+    await eventually(lambda: not load.in_progress)
+    assert groups == [["a", "b", "c"], ["d", "e"], ["!"], ["f", "g"], ["history -"], ["h", "i"]]
+    told = [frame.wire[2:].decode() for frame in peer.written]
+    assert [text[: text.index("[")] for text in told] == [f"43{n}" for n in range(11) if n != 8]
+    fine = ["43" + number for number in ("0", "3", "5", "6", "9")]
+    assert [text[: text.index("[")] for text in told if '"ok":true' in text] == fine
 
 
 @pytest.mark.parametrize("behind_another", [False, True])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import pytest
@@ -91,8 +92,10 @@ class Store:
 class Rooms:
     """Rooms that nobody listens to."""
 
-    def acquire(self, name: str) -> Any:
-        return type("Room", (), {"members": {}, "channel": b"c"})()
+    def acquire_all(self, names: Iterable[str]) -> list[Any]:
+        return [
+            type("Room", (), {"members": {}, "name": name, "channel": b"c"})() for name in names
+        ]
 
     def release(self, room: Any) -> None: ...
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from hub.errors import BadRequest
 from hub.message import encode, meta
 from hub.redis.bus import Messages
 from hub.settings import Settings
@@ -85,8 +86,12 @@ class Node:
         return await self.store.sessions.claim(connection, **options)
 
     async def join(self, claimed: SessionClaim, connection: str, *rooms: str) -> None:
-        for room in rooms:
-            await self.store.sessions.subscribe(claimed.client_id, connection, room, known=False)
+        """Join rooms that the connection does not know to be in. Raises BadRequest."""
+        for join in await self.store.sessions.subscribe(
+            claimed.client_id, connection, [(room, False) for room in rooms]
+        ):
+            if isinstance(join, BadRequest):
+                raise join
 
     async def all(
         self, client: str, connection: str, after: int, cursor: ReplayCursor | None = None

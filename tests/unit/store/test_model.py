@@ -274,7 +274,7 @@ class Session(RuleBasedStateMachine):
     @rule(room=ROOM)
     def subscribe(self, room: str) -> None:
         known = room in self.joins
-        args = self.client, self.owner, room, 100, "1" if known else "0"
+        args = self.client, self.owner, 100, room, "1" if known else "0"
         join, new = self.run("subscribe", *args)
         assert (new == b"1") == (not known)
         if not known:

@@ -118,9 +118,9 @@ async def test_messages_of_one_turn_are_one_script(node, server):
 async def test_what_comes_between_closes_a_group(node, server):
     """Scripts take effect in the order sent: a join between two publishes lies between them."""
     claimed = await node.claim("c")
-    first, (join, _), second = await asyncio.gather(
+    first, (join,), second = await asyncio.gather(
         node.publish("A"),
-        node.store.sessions.subscribe(claimed.client_id, "c", "A", known=False),
+        node.store.sessions.subscribe(claimed.client_id, "c", [("A", False)]),
         node.publish("A"),
     )
     assert first <= join < second
@@ -255,7 +255,7 @@ async def test_full_inboxes_are_trimmed_out_of_step(start, server):
     node = await start(inbox_length=100)
     clients = [(await node.claim(f"c{i}")).client_id for i in range(8)]
     for i, client in enumerate(clients):
-        await node.store.sessions.subscribe(client, f"c{i}", "A", known=False)
+        await node.store.sessions.subscribe(client, f"c{i}", [("A", False)])
         await node.store.sessions.park(client, f"c{i}", 0, gone=True)
     for _ in range(160):
         await node.publish()
@@ -319,19 +319,30 @@ async def test_the_first_join_counts(node):
     """A room is joined at the clock, once; where the connection knows nothing of it, anew."""
     claimed = await node.claim("c")
     first = await node.publish("B")
-    assert await node.store.sessions.subscribe(claimed.client_id, "c", "A", known=False) == (
-        first,
-        True,
-    )
+    subscribe = node.store.sessions.subscribe
+    assert await subscribe(claimed.client_id, "c", [("A", False)]) == [first]
     second = await node.publish("B")
-    assert await node.store.sessions.subscribe(claimed.client_id, "c", "A", known=True) == (
-        first,
-        False,
+    assert await subscribe(claimed.client_id, "c", [("A", True)]) == [first]
+    assert await subscribe(claimed.client_id, "c", [("A", False)]) == [second]
+
+
+async def test_rooms_are_joined_together(start, server):
+    """Each is joined, known, or one too many by itself; one that is named twice is joined once."""
+    node = await start(rooms_per_session=3)
+    claimed = await node.claim("c")
+    first = await node.publish("B")
+    await node.join(claimed, "c", "A")
+    second = await node.publish("B")
+    joins = await node.store.sessions.subscribe(
+        claimed.client_id,
+        "c",
+        [("B", False), ("A", True), ("B", False), ("C", False), ("D", False), ("A", False)],
     )
-    assert await node.store.sessions.subscribe(claimed.client_id, "c", "A", known=False) == (
-        second,
-        True,
-    )
+    assert joins[:4] == [second, first, second, second]
+    assert isinstance(joins[4], BadRequest)
+    assert joins[5:] == [second]
+    fields = server.client.hgetall(key(f"session:{claimed.client_id}"))
+    assert {field for field in fields if field.startswith("r:")} == {"r:A", "r:B", "r:C"}
 
 
 async def test_rooms_are_bounded(start):
@@ -600,7 +611,7 @@ async def test_the_older_connection_is_told(start, server):
     for refused in (
         one.store.sessions.park(client, "c", 0, gone=True),
         one.store.sessions.end_session(client, "c"),
-        one.store.sessions.subscribe(client, "c", "A", known=False),
+        one.store.sessions.subscribe(client, "c", [("A", False)]),
         one.store.sessions.unsubscribe(client, "c", "A"),
         one.store.sessions.replay(client, "c", 0),
     ):
