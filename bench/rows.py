@@ -129,6 +129,19 @@ ROWS = (
         unit="clients a second",
     ),
     Row(
+        "join",
+        "a client joins 200 and 1,000 rooms, and returns to them",
+        scenarios.joining(rooms=(200, 1000)),
+        [
+            Target("join200_ms", "ms to join 200 rooms", 1.5, "node"),
+            Target("join1000_ms", "ms to join 1,000 rooms", 2.0, "node"),
+            Target("share1000", "time to return to 1,000, against joining", 0.5),
+        ],
+        ["node"],
+        figure="join1000_ms",
+        unit="ms for 1,000 rooms",
+    ),
+    Row(
         "storm",
         "3,000 clients return, 500 missed messages each",
         scenarios.storm(clients=3000, missed=500),

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from bench.generator import Load, loading
@@ -141,6 +141,47 @@ def connecting(*, clients: int) -> Scenario:
             return costs(answer, answer["connected"])
 
     return scenario
+
+
+def joining(*, rooms: Sequence[int], times: int = 5) -> Scenario:
+    """Let a client join many rooms, all subscribes sent at once, lose its connection, and return to what it missed.
+
+    For each number of rooms it is done by so many clients, one after the other, after one that is not counted.
+    """
+
+    def scenario(begin: Begin) -> Figures:
+        figures: Figures = {}
+        for count in rooms:
+            with begin() as bench:
+                found = [_join_and_return(bench, count) for _ in range(times + 1)][1:]
+                join, back = (statistics.median(seconds) for seconds in zip(*found, strict=True))
+                figures |= {
+                    f"join{count}_ms": join * 1000,
+                    f"return{count}_ms": back * 1000,
+                    f"share{count}": back / join,
+                }
+        return figures
+
+    return scenario
+
+
+def _join_and_return(bench: Bench, rooms: int) -> tuple[float, float]:
+    """Return how many seconds joining took, and then returning with one message missed."""
+    with loading(bench.server.port, bench.server.pids) as load:
+        client = replace(bench, load=load)
+        client.connect(1)
+        join = client("join", n=rooms)["seconds"]
+        client("publish", n=5, window=1)
+        client("drop")
+        client.settle()
+        client("publish", n=1)
+        client.settle()
+        back = client("return")
+        if not back["recovered"]:
+            client.faults["failed"] = 1
+        client("drop")
+        client.settle()
+    return join, back["seconds"]
 
 
 def idle(*, clients: int, seconds: float = 25) -> Scenario:

@@ -89,15 +89,19 @@ class Stand(StoreListener):
     async def subscribe(self, number: int) -> None:
         client = self.sessions[number].client_id
         room = f"room-{number % ROOMS}"
-        await self.store.sessions.subscribe(client, str(number), room, known=False)
+        await self.store.sessions.subscribe(client, str(number), [(room, False)])
+
+    async def subscribe_together(self, number: int) -> None:
+        client = self.sessions[number].client_id
+        rooms = [(f"{number}-{each}", False) for each in range(50)]
+        await self.store.sessions.subscribe(client, str(number), rooms)
 
     async def miss(self, rooms: int, messages: int) -> None:
         """Begin a session in so many rooms, and publish so many messages into each of them."""
         number = len(self.sessions)
         await self.claim(number)
         client, names = self.sessions[number].client_id, [f"{rooms}-{n}" for n in range(rooms)]
-        for room in names:
-            await self.store.sessions.subscribe(client, str(number), room, known=False)
+        await self.store.sessions.subscribe(client, str(number), [(room, False) for room in names])
         await asyncio.gather(*(self.say(room) for _ in range(messages) for room in names))
 
     async def catch_up(self, _: int) -> None:
@@ -114,6 +118,7 @@ async def measure(socket: Path, pid: int, count: int) -> None:
     await stand.measure("claim, a new anonymous session", stand.claim, count)
     await stand.measure("replay, a session without rooms", stand.replay, count)
     await stand.measure("subscribe, the first room", stand.subscribe, count)
+    await stand.measure("subscribe, 50 rooms together", stand.subscribe_together, count // 10)
     for rooms in (10, 1000):
         await stand.miss(rooms, 20)
         await stand.measure(f"replay, a batch of 200 out of {rooms} rooms", stand.catch_up, 100, 1)

@@ -244,6 +244,24 @@ static void run_publish(const char *line) {
     print_faults();
 }
 
+/* join n=: the first subscriber sends all at once what brings it into n rooms; how long until all of it is answered */
+static void run_join(const char *line) {
+    int count = (int)argument(line, "n", 1000) - 1;
+    struct cpu from = cpu_read();
+    int64_t began = now_ns(), goal = load.joined + count;
+    for (int i = 1; i <= count; i++) {
+        char verb[96];
+        int n = snprintf(verb, sizeof verb, "42%d[\"subscribe\",{\"room\":\"more-%d\"}]", i, i);
+        client_send(&load.subscribers[0], verb, n);
+    }
+    bool stalled = !await(&load.joined, goal);
+    struct cpu to = cpu_read();
+    printf("{\"seconds\": %.4f, \"stalled\": %s, ", (now_ns() - began) / 1e9, stalled ? "true" : "false");
+    cpu_print(&from, &to);
+    printf(", ");
+    print_faults();
+}
+
 /* ------------------------------------------------------------------------------------------------- waiting */
 
 /* idle ms=: only answers pings */
@@ -274,6 +292,8 @@ bool command_run(const char *line) {
         run_flow(line);
     else if (!strncmp(line, "publish", 7))
         run_publish(line);
+    else if (!strncmp(line, "join", 4))
+        run_join(line);
     else if (!strcmp(line, "drop"))
         run_drop();
     else if (!strncmp(line, "move", 4))

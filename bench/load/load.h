@@ -107,6 +107,7 @@ struct load {
     int64_t complete;  /* those that every reader has and the server has acknowledged */
     int32_t pending[IN_FLIGHT_MOST]; /* of message m, at m % IN_FLIGHT_MOST: deliveries and answer still awaited */
     int64_t acknowledged, refused;
+    int64_t joined;    /* rooms that subscribers have joined beside their first one */
     int64_t deliveries, deaf_deliveries; /* to readers, to deaf ones */
     int64_t lost, repeated;              /* by their numbers, gaps that were told aside */
     int64_t gaps, dropped, unknown;      /* gaps told, messages in them, gaps without a count */

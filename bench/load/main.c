@@ -5,6 +5,7 @@
  *   connect n= rooms= deaf= polling= publishers= together=   subscribers and publishers; once, and first
  *   flow window= rate= size= warm= ms=                        publish steadily and measure
  *   publish n= window= size=                                  publish n messages
+ *   join n=                                                   the first subscriber joins more rooms, until it is in n
  *   drop                                                      cut all subscribers off
  *   move port= pid=                                           clients connect there from now on; its CPU time counts too
  *   return together=                                          they come back for what they missed

@@ -172,6 +172,9 @@ static void on_answer(struct client *c, char *packet, int length, int64_t now) {
         settle(m);
         if (load.measured_from && load.sent_at[m % IN_FLIGHT_MOST] >= load.measured_from)
             histogram_add(&load.answers, now - load.sent_at[m % IN_FLIGHT_MOST]);
+    } else {
+        load.joined++;
+        load.refused += !fine;
     }
 }
 
