@@ -142,9 +142,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """An upgrade from polling to WebSocket may take this long. After that the client stays on
     polling."""
 
-    max_payload: Bytes = 1_000_000
-    """A WebSocket message, or the body of a polling request, that a client sends may have this
-    size. A larger one closes the connection."""
+    max_message: Bytes = 1_000_000
+    """A message that a client sends may have this size, its binary values included. A longer one is
+    answered with `too_large`. A WebSocket message or the body of a polling request that is more
+    than twice as long closes the connection. Stock Python clients close their connection at
+    a message of more than 4 MiB."""
 
     max_packets: Annotated[Count, _unit("packets")] = 10_000
     """The body of one polling request may hold this many packets. A body with more closes the

@@ -1,7 +1,8 @@
 """JSON as stock clients bear it: bounded depth, finite numbers, placeholders that have their attachments.
 
 JavaScript writes half of a surrogate pair as an escape, which JSON allows and msgspec refuses: it is taken here, too.
-Every function raises ValueError with what is wrong; its caller makes an error of its own of that.
+Every function raises ValueError with what is wrong; its caller makes an error of its own of that. It is a RefusedJson where
+stock clients write such a text: Python writes NaN and infinities, and each client nests without a bound.
 """
 
 from __future__ import annotations
@@ -13,6 +14,11 @@ import msgspec
 
 # How deep arrays and objects may nest, unless set otherwise.
 MAX_DEPTH = 100
+OUT_OF_RANGE = "a number out of range"
+
+
+class RefusedJson(ValueError):
+    """JSON in the form of a stock client, with something in it that other stock clients cannot read."""
 
 
 def loads(text: str, max_depth: int = MAX_DEPTH) -> Any:
@@ -20,25 +26,33 @@ def loads(text: str, max_depth: int = MAX_DEPTH) -> Any:
     try:
         data = msgspec.json.decode(text)
     except (msgspec.DecodeError, RecursionError):
-        if "\\u" not in text:
-            raise ValueError("invalid JSON") from None
-        try:
-            data = loads_half_pairs(text, finite=True)
-        except (ValueError, RecursionError):
-            raise ValueError("invalid JSON") from None
+        data = loads_slowly(text, max_depth, finite=True)
     except UnicodeEncodeError:
         raise ValueError("invalid JSON") from None
     if text.count("[") + text.count("{") > max_depth and depth(data) > max_depth:
-        raise ValueError("JSON nested too deep")
+        raise RefusedJson(f"nested deeper than {max_depth}")
     return data
 
 
-def loads_half_pairs(text: str | bytes, *, finite: bool = False) -> Any:
-    """Parse JSON that may hold half surrogate pairs, but no NaN or infinities by name; nor by size where `finite`.
+def loads_slowly(text: str | bytes, max_depth: int = MAX_DEPTH, *, finite: bool = False) -> Any:
+    """Parse what msgspec does not read: JSON with half surrogate pairs, but no NaN or infinities by name; nor by size where `finite`.
 
-    Raises RecursionError, too, for JSON that nests too deep for the parser.
+    Depth is not counted, and `max_depth` is named where JSON nests too deep for the parser.
     """
-    return json.loads(text, parse_constant=_no_constant, parse_float=_finite if finite else None)
+    strange: set[str] = set()
+    try:
+        value = json.loads(
+            text, parse_constant=strange.add, parse_float=_finite if finite else None
+        )
+    except RecursionError:
+        raise RefusedJson(f"nested deeper than {max_depth}") from None
+    except (json.JSONDecodeError, UnicodeError):
+        raise ValueError("invalid JSON") from None
+    except ValueError:  # of `_finite`, and for integers of more than 4,300 digits
+        raise RefusedJson(OUT_OF_RANGE) from None
+    if strange:
+        raise RefusedJson(f"{min(strange)} is no finite number")
+    return value
 
 
 def depth(value: Any) -> int:
@@ -69,7 +83,7 @@ def check_data(text: bytes, attachments: int, max_depth: int = MAX_DEPTH) -> Non
         try:
             value = json.loads(text)
         except ValueError:  # Python refuses integers of more than 4,300 digits
-            raise ValueError("a number out of range") from None
+            raise ValueError(OUT_OF_RANGE) from None
         _check_value(value, attachments)
 
 
@@ -136,11 +150,7 @@ def _check_value(value: Any, attachments: int) -> None:
     elif (isinstance(value, float) and value in (float("inf"), float("-inf"))) or (
         type(value) is int and abs(value) > 10**308
     ):
-        raise ValueError("a number out of range")
-
-
-def _no_constant(name: str) -> Any:
-    raise ValueError(name)
+        raise ValueError(OUT_OF_RANGE)
 
 
 def _finite(text: str) -> float:

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import functools
 import json
+import re
 from typing import Annotated, ClassVar, TypeVar
 
 import msgspec
 from msgspec import Meta, Raw, Struct
 
 from hub import strict_json
-from hub.errors import BadRequest
+from hub.errors import BadRequest, NotFound
 from hub.model import (
     EVENT_LENGTH,
     HISTORY_LIMIT,
@@ -24,7 +25,7 @@ from hub.model import (
     check_id,
     check_room,
 )
-from hub.strict_json import MAX_DEPTH, loads_half_pairs
+from hub.strict_json import MAX_DEPTH, RefusedJson, loads_slowly
 
 AnyRequest = TypeVar("AnyRequest", bound="VerbRequest")
 
@@ -143,23 +144,72 @@ _arguments = msgspec.json.Decoder(list[Raw])
 _name = msgspec.json.Decoder(str)
 
 
-def parse(text: str) -> tuple[str, list[Raw]] | None:
-    """Return the event and the arguments of `[event, arguments...]`, as JSON; None where it is not that."""
+def parse(text: str, depth: int = MAX_DEPTH) -> tuple[str, list[Raw]] | None:
+    """Return the event and the arguments of `[event, arguments...]`, as JSON; None where no stock client writes such a text.
+
+    Raises BadRequest, naming the verb and the field, and NotFound, for what stock clients write and nobody can take.
+    `depth`: how deep raw fields may nest.
+    """
     try:
         event, *arguments = _arguments.decode(text)
         return _name.decode(event), arguments
     except (msgspec.MsgspecError, RecursionError, UnicodeError, ValueError):
-        pass
-    # JavaScript writes half a surrogate pair as an escape, which msgspec refuses and JSON allows.
-    if "\\u" not in text:
-        return None
+        return _parse_slowly(text, depth)
+
+
+def _parse_slowly(text: str, depth: int) -> tuple[str, list[Raw]] | None:
+    """Do the same for what msgspec does not read."""
     try:
-        event, *arguments = loads_half_pairs(text)
-    except (ValueError, TypeError, RecursionError):
+        packet = loads_slowly(text, depth)
+    except RefusedJson as error:
+        raise BadRequest(f"{_place(text)}{error}") from None
+    except ValueError:
         return None
-    if not isinstance(event, str):
+    if not isinstance(packet, list) or not packet:
         return None
-    return event, [Raw(json.dumps(argument).encode()) for argument in arguments]
+    event, *arguments = packet
+    try:
+        if not isinstance(event, str):
+            raise NotFound(f"there is no verb {json.dumps(event)[:64]}")
+        return event, [Raw(json.dumps(argument).encode()) for argument in arguments]
+    except RecursionError:
+        raise BadRequest(f"{_place(text)}nested deeper than {depth}") from None
+
+
+# What a verb's packet begins with, a field's name, and what comes between two fields.
+_VERB = re.compile(r'\s*\[\s*"([^"\\]*)"\s*,\s*\{')
+_FIELD = re.compile(r'\s*"([^"\\]*)"\s*:\s*')
+_COMMA = re.compile(r"\s*,")
+# Fields that are looked through for the one to name.
+_LOOKED_AT = 16
+
+
+def _no_constant(name: str) -> None:
+    raise ValueError(name)
+
+
+_field_value = json.JSONDecoder(parse_constant=_no_constant).raw_decode
+
+
+def _place(text: str) -> str:
+    """Return the verb and the field whose JSON is refused, to begin a sentence with; empty where they are not found."""
+    verb = _VERB.match(text)
+    if verb is None:
+        return ""
+    at = verb.end()
+    for _ in range(_LOOKED_AT):
+        field = _FIELD.match(text, at)
+        if field is None:
+            break
+        try:
+            _, at = _field_value(text, field.end())
+        except (ValueError, RecursionError):
+            return f"{verb[1][:64]}: {field[1][:64]}: "
+        comma = _COMMA.match(text, at)
+        if comma is None:
+            break
+        at = comma.end()
+    return f"{verb[1][:64]}: "
 
 
 _publish_packet = msgspec.json.Decoder(tuple[str, PublishRequest])
@@ -213,7 +263,7 @@ def decode(
 
 def _decode_half_pairs(kind: type[AnyRequest], argument: Raw) -> AnyRequest:
     """Return the request in JSON with half surrogate pairs. Raises ValueError, msgspec.ValidationError."""
-    fields = loads_half_pairs(bytes(argument))
+    fields = loads_slowly(bytes(argument))
     if isinstance(fields, dict):
         for field in kind.raw_fields:
             if field in fields:

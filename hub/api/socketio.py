@@ -15,7 +15,7 @@ from hub.api.requests import VerbRequest, decode, parse, quick_publish
 from hub.engineio.core.connection import Connection
 from hub.engineio.core.prepared import PreparedMessage
 from hub.engineio.core.state import DisconnectReason
-from hub.errors import BadRequest, HubError, NotFound, RateLimited
+from hub.errors import BadRequest, HubError, NotFound, RateLimited, TooLarge
 from hub.model import check_client_id, is_offset
 from hub.node.node import Node
 from hub.pid import Pid
@@ -29,6 +29,8 @@ class SocketIOGateway(Gateway):
         self._node = node
         self._server = server
         self._settings = node.settings
+        # A message of so many characters is short enough, whichever they are: UTF-8 has up to 4 bytes for one.
+        self._surely_short = node.settings.max_message // 4
         self._load = SharedLoad(node.settings.pending_together)
         self._loop = asyncio.get_running_loop()
         server.gateway = self
@@ -81,38 +83,58 @@ class SocketIOGateway(Gateway):
     def on_event(
         self, connection: Connection, ack: str, text: str, attachments: Sequence[bytes] = ()
     ) -> bool:
-        """Take an event, the id of its packet and its JSON; False: it is no verb, and goes python-socketio's way."""
+        """Take an event, the id of its packet and its JSON; False: it is no event at all, and goes python-socketio's way."""
         pipeline: VerbPipeline | None = connection.data.get("pipeline")
         if pipeline is None:
             return False  # python-socketio ends the connection, as the protocol asks
         depth = self._settings.max_depth
         limits = pipeline.limits
         verb, event = PUBLISH, "publish"
+        size = len(text)
+        if attachments:
+            size += sum(map(len, attachments))
         try:
+            if size > self._surely_short:
+                self._check_size(size, text)
             request: VerbRequest | None = quick_publish(text, len(attachments), depth)
             if request is not None:
                 limits.charge("publish", streamed=True)
             else:
-                packet = parse(text)
+                event = ""
+                packet = parse(text, depth)
                 if packet is None:
                     return False  # likewise
                 event, arguments = packet
                 if event not in VERBS:
-                    error = limits.charge_failed(NotFound(f"there is no verb {event[:64]!r}"))
-                    if not ack or event in self._server.handlers.get("/", {}):
-                        return isinstance(error, RateLimited)
-                    raise error
+                    raise NotFound(f"there is no verb {event[:64]!r}")
                 verb = VERBS[event]
                 limits.charge(event, streamed=verb.streamed)
                 request = decode(event, verb.request, arguments, len(attachments), depth)
-        except BadRequest as error:
-            pipeline.write_error(ack, event, limits.charge_failed(error))
+        except RateLimited as error:
+            self._refuse(pipeline, ack, event, error)
         except HubError as error:
-            pipeline.write_error(ack, event, error)
+            self._refuse(pipeline, ack, event, limits.charge_failed(error))
         else:
-            size = len(text) + sum(map(len, attachments)) if attachments else len(text)
             pipeline.submit(verb, request, attachments, ack, size)
         return True
+
+    def on_refused(self, connection: Connection, ack: str, error: HubError) -> None:
+        """Refuse an event that could not be read, the id of whose packet is known."""
+        pipeline: VerbPipeline = connection.data["pipeline"]
+        self._refuse(pipeline, ack, "", pipeline.limits.charge_failed(error))
+
+    def _refuse(self, pipeline: VerbPipeline, ack: str, event: str, error: HubError) -> None:
+        """Answer an event with an error, or count it where nobody waits for the answer. `event`: its name, if known."""
+        pipeline.write_error(ack, event, error)
+        if not ack:
+            self._server.counters[f"{error.code} without an acknowledgement"] += 1
+
+    def _check_size(self, size: int, text: str) -> None:
+        """Raise TooLarge if a message is too long. `size`: its bytes, each character of `text` counted as one."""
+        if not text.isascii():
+            size += len(text.encode()) - len(text)
+        if size > self._settings.max_message:
+            raise TooLarge(f"{size} bytes: a message may have {self._settings.max_message}")
 
 
 def _identify(auth: Any) -> tuple[str | None, Pid | None, int | None, bool, bool]:

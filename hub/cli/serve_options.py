@@ -50,7 +50,7 @@ SERVE_OPTIONS = (
     OptionSpec("trusted_proxies", "NETWORKS", "none"),
     OptionSpec("ping_interval"),
     OptionSpec("ping_timeout"),
-    OptionSpec("max_payload"),
+    OptionSpec("max_message"),
     OptionSpec("max_connections", None, "as many as files may be open"),
     OptionSpec("connections_per_address"),
     OptionSpec("log_length"),

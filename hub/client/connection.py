@@ -96,7 +96,7 @@ class _ClientWebSocket(aiohttp.ClientWebSocketResponse):
 
 
 class _EngineClient(engineio.AsyncClient):  # type: ignore[misc]
-    # Bytes that one WebSocket message or polling body may have; None: the handshake has no bound.
+    # Bytes that one message may have, as the hub counts them; None: the handshake has no bound.
     max_payload: int | None = None
     # Why the handshake failed, as far as the server or the network said it.
     failure: NotConnected | None = None
@@ -139,11 +139,10 @@ class _EngineClient(engineio.AsyncClient):  # type: ignore[misc]
             self.failure = NotConnected(NO_HUB)
 
     def check_size(self, parts: list[str | bytes]) -> None:
-        """Raise TooLarge if the hub would close the connection because of a packet of these parts."""
-        if self.current_transport == "websocket":
-            size = max(_wire_length(part) for part in parts)
-        else:  # one body, binary parts as base64
-            size = sum(_wire_length(part, base64=True) for part in parts) + len(parts) - 1
+        """Raise TooLarge if the hub would refuse a packet of these parts: its JSON, which is ASCII, and its attachments."""
+        [text, *attachments] = parts
+        assert isinstance(text, str)
+        size = len(text) - text.index("[") + sum(map(len, attachments))
         if self.max_payload is not None and size > self.max_payload:
             raise TooLarge(f"{size} bytes: the hub takes {self.max_payload} at once")
 
@@ -353,13 +352,6 @@ class HubConnection(socketio.AsyncClient):  # type: ignore[misc]
         self.connected = False
         self.namespaces.clear()
         self.mark_closed(None)
-
-
-def _wire_length(part: str | bytes, *, base64: bool = False) -> int:
-    """Return the bytes of a message on the wire. A text is ASCII and gets one character in front."""
-    if isinstance(part, str):
-        return 1 + len(part)
-    return 1 + 4 * -(-len(part) // 3) if base64 else len(part)
 
 
 def _unencodable_field(fields: dict[str, Any]) -> str:

@@ -40,8 +40,11 @@ class EngineOptions:
     close_timeout: float = 5.0
 
     # -- input, per connection
-    # The longest WebSocket message, and the longest body of a POST. Clients get it as maxPayload.
-    max_payload: int = _SETTINGS.max_payload
+    # The longest Socket.IO message, its attachments included. Clients get it as maxPayload: no body need be longer.
+    max_message: int = _SETTINGS.max_message
+    # The longest WebSocket message, and the longest body of a POST. It leaves room for messages that are refused with an
+    # answer, and for attachments in base64.
+    max_payload: int = 2 * _SETTINGS.max_message
     # Packets in the body of one POST. The stock client fills bodies up to maxPayload.
     max_packets: int = _SETTINGS.max_packets
     # Attachments of one Socket.IO packet.

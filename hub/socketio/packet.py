@@ -11,9 +11,13 @@ from hub import strict_json
 from hub.engineio.core.packet import ProtocolError
 from hub.engineio.core.prepared import PreparedMessage
 from hub.engineio.options import EngineOptions
+from hub.errors import BadRequest, HubError, TooLarge
 from hub.model import RESERVED_EVENTS
 
 _DEFAULTS = EngineOptions()
+
+# Attachments of one packet that are read; those of a packet with more than max_attachments are dropped.
+ATTACHMENTS_READ = 100
 
 # Digits of the longest acknowledgement id. Stock clients count from 0, and JavaScript numbers are exact up to 15 digits.
 _ID_DIGITS = 15
@@ -30,6 +34,8 @@ class Packet(sio.Packet):  # type: ignore[misc]
 
     max_attachments = _DEFAULTS.max_attachments
     max_depth = _DEFAULTS.max_depth
+    # Why nobody takes the data of a packet that stock clients send; empty: it is fine.
+    fault = ""
 
     def decode(self, encoded_packet: str) -> int:
         """Decode a text packet; return how many attachments follow."""
@@ -45,8 +51,10 @@ class Packet(sio.Packet):  # type: ignore[misc]
             if dash < 0 or not _is_number(text[1:dash]):
                 raise ProtocolError("illegal attachment count")
             count = int(text[1:dash])
-            if count > self.max_attachments:
+            if count > ATTACHMENTS_READ:
                 raise ProtocolError("too many attachments")
+            if count > self.max_attachments:
+                self.fault = too_many_attachments(count, self.max_attachments)
             at = dash + 1
         self.namespace = None
         if text[at : at + 1] == "/":
@@ -60,8 +68,14 @@ class Packet(sio.Packet):  # type: ignore[misc]
             if digits - at > _ID_DIGITS:
                 raise ProtocolError("acknowledgement id too long")
         self.id = int(text[at:digits]) if digits > at else None
-        self.data = parse_json(text[digits:], self.max_depth) if digits < len(text) else None
-        self._check()
+        self.data = None
+        if digits < len(text):
+            try:
+                self.data = parse_json(text[digits:], self.max_depth)
+            except DataRefused as refusal:
+                self.fault = str(refusal)
+        if not self.fault:
+            self._check()
         return count
 
     def _check(self) -> None:
@@ -69,7 +83,9 @@ class Packet(sio.Packet):  # type: ignore[misc]
         kind = self.packet_type
         data: Any = self.data
         if kind == sio.CONNECT:
-            good = data is None or isinstance(data, dict)
+            good = True
+            if self.id is not None or not (data is None or isinstance(data, dict)):
+                self.fault = "an object"
         elif kind == sio.DISCONNECT:
             good = data is None
         elif kind in (sio.EVENT, sio.BINARY_EVENT):
@@ -82,6 +98,14 @@ class Packet(sio.Packet):  # type: ignore[misc]
             good = False
         if not good:
             raise ProtocolError("illegal Socket.IO payload")
+
+    def add_attachment(self, attachment: bytes) -> bool:
+        """Add the next attachment; return whether it was the last one. Those of a refused packet are not kept."""
+        try:
+            return bool(super().add_attachment(b"" if self.fault else attachment))
+        except ProtocolError as error:
+            self.fault = str(error)
+            return True
 
     @classmethod
     def reconstruct_binary(cls, data: Any, attachments: list[bytes]) -> Any:
@@ -106,12 +130,22 @@ def _is_number(text: str) -> bool:
     return text.isascii() and text.isdigit()
 
 
+class DataRefused(ProtocolError):
+    """A packet that stock clients send, with data that nobody takes."""
+
+
 def parse_json(text: str, max_depth: int) -> Any:
-    """Parse JSON strictly. Raises ProtocolError."""
+    """Parse JSON strictly. Raises ProtocolError, DataRefused."""
     try:
         return strict_json.loads(text, max_depth)
+    except strict_json.RefusedJson as error:
+        raise DataRefused(str(error)) from None
     except ValueError as error:
         raise ProtocolError(str(error)) from None
+
+
+def too_many_attachments(count: int, most: int) -> str:
+    return f"at most {most} binary values, not {count}"
 
 
 def prepare(packet: sio.Packet) -> PreparedMessage:
@@ -121,14 +155,42 @@ def prepare(packet: sio.Packet) -> PreparedMessage:
 
 
 class UndecodedEvent:
-    """A binary event of "/" that is not decoded, while its attachments are still coming."""
+    """A binary event of "/" that is not decoded, while its attachments are still coming.
 
-    def __init__(self, found: re.Match[str]) -> None:
+    It holds at most `max_attachments` of them, and `max_size` bytes.
+    """
+
+    __slots__ = (
+        "_bracket",
+        "_max_size",
+        "_missing",
+        "_size",
+        "ack",
+        "attachments",
+        "packet",
+        "refusal",
+    )
+
+    def __init__(self, found: re.Match[str], max_attachments: int, max_size: int) -> None:
+        """Raise ProtocolError for more attachments than are read."""
         self.packet = found.string
-        self.attachment_count = int(found[1])
         self.ack = found[2]
-        self._bracket = found.end() - 1
         self.attachments: list[bytes] = []
+        # Why it is refused. Its attachments are read all the same, and dropped.
+        self.refusal: HubError | None = None
+        self._bracket = found.end() - 1
+        self._missing = count = int(found[1])
+        self._max_size = max_size
+        self._size = 0
+        if count > ATTACHMENTS_READ:
+            raise ProtocolError("too many attachments")
+        if count > max_attachments:
+            self.refusal = BadRequest(f"data: {too_many_attachments(count, max_attachments)}")
+
+    @property
+    def complete(self) -> bool:
+        """True: no attachment is missing."""
+        return not self._missing
 
     @property
     def text(self) -> str:
@@ -136,5 +198,12 @@ class UndecodedEvent:
         return self.packet[self._bracket :]
 
     def add_attachment(self, data: bytes) -> bool:
-        self.attachments.append(data)
-        return len(self.attachments) == self.attachment_count
+        """Add the next attachment; return whether it was the last one."""
+        self._missing -= 1
+        self._size += len(data)
+        if self.refusal is None and self._size > self._max_size:
+            self.refusal = TooLarge(f"data: more than {self._max_size} bytes")
+            self.attachments.clear()
+        if self.refusal is None:
+            self.attachments.append(data)
+        return not self._missing

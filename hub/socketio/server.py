@@ -2,7 +2,8 @@
 
 The methods that are replaced, and why (see docs/engine.md):
 
-    _handle_eio_message   strict packets; a broken binary packet cannot block a session; the fast path of events
+    _handle_eio_message   strict packets; a broken binary packet cannot block a session; the fast path of events;
+                          data that stock clients send and nobody takes is answered
     _connect              the handler may add to the reply; it is not called again after a TypeError
     _trigger_event        events of clients never call `connect` and `disconnect`; a handler is called once,
                           and only with as many arguments as it takes
@@ -29,7 +30,7 @@ from hub.engineio.core.packet import ProtocolError
 from hub.engineio.core.prepared import PreparedMessage
 from hub.engineio.core.state import CloseCode, DisconnectReason
 from hub.engineio.server import EngineServer
-from hub.errors import RateLimited, Unavailable
+from hub.errors import HubError, RateLimited, Unavailable
 from hub.socketio.manager import Manager
 from hub.socketio.packet import Packet, UndecodedEvent, binary_event, plain_event, prepare
 
@@ -69,6 +70,9 @@ class Gateway(Protocol):
 
         False: it is not handled here, and python-socketio's handlers are called.
         """
+
+    def on_refused(self, connection: Connection, ack: str, error: HubError, /) -> None:
+        """Answer an event whose attachments are too many or too long, given the id of its packet (empty: none)."""
 
 
 class _Client:
@@ -169,10 +173,9 @@ class SocketIOServer(socketio.AsyncServer):  # type: ignore[misc]
             if gateway.on_event(client.connection, found[1], data[found.end() - 1 :]):
                 return None
         if gateway is not None and client.ready and (found := binary_event(data)):
-            undecoded = UndecodedEvent(found)
-            if undecoded.attachment_count > self.eio.options.max_attachments:
-                raise ProtocolError("too many attachments")
-            if not undecoded.attachment_count:
+            options = self.eio.options
+            undecoded = UndecodedEvent(found, options.max_attachments, options.max_message)
+            if undecoded.complete:
                 return self._handle_undecoded(client, undecoded)
             client.pending = undecoded
             return None
@@ -184,6 +187,9 @@ class SocketIOServer(socketio.AsyncServer):  # type: ignore[misc]
     def _handle_undecoded(self, client: _Client, packet: UndecodedEvent) -> Awaitable[None] | None:
         """Offer a binary event to the gateway; if that does not handle it, python-socketio does."""
         assert self.gateway is not None
+        if packet.refusal is not None:
+            self.gateway.on_refused(client.connection, packet.ack, packet.refusal)
+            return None
         if self.gateway.on_event(client.connection, packet.ack, packet.text, packet.attachments):
             return None
         decoded = self.packet_class(encoded_packet=packet.packet)
@@ -228,14 +234,19 @@ class SocketIOServer(socketio.AsyncServer):  # type: ignore[misc]
         namespace = packet.namespace or "/"
         data: Any = packet.data
         if kind == sio.CONNECT:
-            return self._connect(client, namespace, data)
+            return self._connect(client, namespace, data, packet.fault)
         sid = client.joined.get(namespace)
         if sid is None:
             if namespace in client.left:
                 return None
             raise ProtocolError("not connected to the namespace")
+        if packet.fault and kind not in (sio.ACK, sio.BINARY_ACK):
+            raise ProtocolError(packet.fault)
         if packet.attachment_count > len(packet.attachments):
             client.pending = packet
+            return None
+        if packet.fault:
+            self.counters["refused acknowledgement"] += 1
             return None
         if kind in (sio.BINARY_EVENT, sio.BINARY_ACK) and not packet.attachment_count:
             data = packet.reconstruct_binary(data, [])
@@ -245,15 +256,19 @@ class SocketIOServer(socketio.AsyncServer):  # type: ignore[misc]
             return self._ack(sid, packet.id, data)
         return self._event(client, namespace, sid, packet.id, data)
 
-    async def _connect(self, client: _Client, namespace: str, auth: Any) -> None:
-        """Answer a CONNECT: the `connect` handler accepts or refuses it, and may add to the reply."""
+    async def _connect(self, client: _Client, namespace: str, auth: Any, fault: str) -> None:
+        """Answer a CONNECT: the `connect` handler accepts or refuses it, and may add to the reply.
+
+        `fault`: why `auth` cannot be read; empty: it can.
+        """
         if namespace in client.joined:
             raise ProtocolError("connected already")
         # Counted before anything is looked up for it: each refusal may cost a script in Redis.
         client.refused += 1
         connection = client.connection
-        if not self._is_known(namespace):
-            self._refuse(client, namespace, {"message": "Invalid namespace"}, namespace=namespace)
+        unreadable = f"auth: {fault}" if fault else ""
+        if reason := unreadable if self._is_known(namespace) else "Invalid namespace":
+            self._refuse(client, namespace, {"message": reason}, namespace=namespace)
             return
         sid = await self.manager.pre_connect(connection.sid, namespace)
         accepted = False

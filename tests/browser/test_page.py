@@ -206,7 +206,7 @@ async def test_rooms_are_joined_with_their_history_and_left(page, start_hub):
 
 
 async def test_a_refusal_is_told_and_the_text_kept(page, start_hub):
-    a, _ = await visit(page, start_hub(max_payload=100_000))
+    a, _ = await visit(page, start_hub(max_message=100_000))
     await a.room.fill("@somebody")
     await a.press("Join")
     await expect(a.entries("error")).to_have_count(1)

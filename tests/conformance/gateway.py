@@ -8,6 +8,7 @@ from typing import Any
 
 from hub.engineio.core.connection import Connection
 from hub.engineio.core.prepared import PreparedMessage
+from hub.errors import HubError
 from hub.socketio.server import SocketIOServer
 
 
@@ -37,6 +38,9 @@ class PlainGateway:
         self, connection: Connection, ack: str, text: str, attachments: Sequence[bytes] = ()
     ) -> bool:
         return False
+
+    def on_refused(self, connection: Connection, ack: str, error: HubError) -> None:
+        pass
 
     async def _call(self, event: str, *arguments: Any) -> Any:
         handler = self.server.handlers.get("/", {}).get(event)

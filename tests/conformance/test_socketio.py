@@ -84,12 +84,35 @@ class TestConnect:
             assert (await text(socket)).startswith("40/custom,")
 
     @pytest.mark.parametrize(
-        "packet", ["4abc", "40[]", '40"x"', "40{", '42["message","early"]', "41", "43[1]"]
+        "packet", ["4abc", "40{", "40[1,]", '42["message","early"]', "41", "43[1]"]
     )
     async def test_anything_else_closes(self, sio_peer: Peer, packet: str) -> None:
         async with sio_peer.websocket() as socket:
             await socket.send_str(packet)
             assert await closed(socket) == 1002
+
+    @pytest.mark.parametrize(
+        ("auth", "why"),
+        [
+            ('"token"', "an object"),
+            ("[]", "an object"),
+            ("5", "an object"),
+            ("true", "an object"),
+            ('{"client_id":NaN}', "NaN is no finite number"),
+            ('{"x":[-Infinity]}', "-Infinity is no finite number"),
+            ('{"x":1e999}', "a number out of range"),
+            ('{"x":' + "[" * 100 + "]" * 100 + "}", "nested deeper than 100"),
+            ('{"x":' + "[" * 50_000 + "]" * 50_000 + "}", "nested deeper than 100"),
+        ],
+    )
+    async def test_what_stock_clients_send_as_auth_and_nobody_takes_is_answered(
+        self, sio_peer: Peer, auth: str, why: str
+    ) -> None:
+        """The next CONNECT of the same connection is taken."""
+        async with sio_peer.websocket() as socket:
+            await socket.send_str(f"40{auth}")
+            assert await text(socket) == f'44{{"message":"auth: {why}"}}'
+            await connect(socket)
 
     async def test_a_second_connect_closes(self, sio_peer: Peer) -> None:
         async with sio_peer.connected() as socket:
@@ -571,6 +594,35 @@ class TestGateway:
             assert await text(socket) == '42/custom,["message-back",2]'
             assert (await text(socket)).startswith("452-")
             assert seen == ['["take"]', '["message",1]']
+
+
+class TestAcknowledgements:
+    """Nobody asked for one: whatever a stock client answers with, it is counted, and nothing else."""
+
+    @pytest.mark.parametrize(
+        "packets",
+        [
+            ["431[NaN]"],
+            ["431[" + "[" * 2000 + "]" * 2001],
+            ["4611-1[0]", *[b"x"] * 11],
+            ["46100-1[0]", *[b"x"] * 100],
+            ['461-1[{"_placeholder":true,"num":7}]', b"x"],
+        ],
+        ids=["NaN", "deep", "eleven", "hundred", "placeholder"],
+    )
+    async def test_one_with_data_that_nobody_takes_is_counted(
+        self, server_of: Serve, packets: list[str | bytes]
+    ) -> None:
+        peer, server = await server_of()
+        async with peer.connected() as socket:
+            await send(socket, *packets, '42["message",1]')
+            assert await text(socket) == '42["message-back",1]'
+        assert server.counters["refused acknowledgement"] == 1
+
+    async def test_one_with_more_attachments_than_are_read_closes(self, sio_peer: Peer) -> None:
+        async with sio_peer.connected() as socket:
+            await socket.send_str("46101-1[0]")
+            assert await closed(socket) == 1002
 
 
 class TestUnder25And20Seconds:

@@ -16,6 +16,8 @@ const unpack = (value) => {
   if (Array.isArray(value)) return value.map(unpack);
   if (value && typeof value === "object") {
     if (typeof value.$bytes === "string") return Buffer.from(value.$bytes, "base64");
+    // Deeper than Python can write JSON.
+    if (typeof value.$deep === "number") return Array.from({ length: value.$deep }).reduce((inner) => [inner], 1);
     return Object.fromEntries(Object.entries(value).map(([k, v]) => [k, unpack(v)]));
   }
   return value;
@@ -36,7 +38,7 @@ const state = () => ({
 
 const commands = {
   connect({ url, options }) {
-    socket = io(url, options);
+    socket = io(url, { ...options, auth: unpack(options.auth) });
     socket.on("connect", () => say({ kind: "connect", ...state() }));
     socket.on("disconnect", (reason) => say({ kind: "disconnect", reason }));
     socket.on("connect_error", (error) =>
@@ -53,6 +55,11 @@ const commands = {
   },
   async ask({ name, args, timeout }) {
     return pack(await socket.timeout(timeout).emitWithAck(name, ...unpack(args)));
+  },
+  // Through the queue of the option `retries`, with its `ackTimeout`.
+  retried({ name, args }) {
+    return new Promise((resolve, reject) =>
+      socket.emit(name, ...unpack(args), (error, answer) => (error ? reject(error) : resolve(pack(answer)))));
   },
   closeEngine() { socket.io.engine.close(); },
   // As a lost network looks to the client; the hub's side may not notice.

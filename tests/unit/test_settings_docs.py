@@ -51,7 +51,7 @@ def test_settings_and_options_are_listed_in_the_order_of_the_struct() -> None:
         ("drain", "5", "0 to 3600 (1 h)"),
         ("log_age", "86400 (24 h)", "more than 0, at most 315360000 (10 years)"),
         ("anonymous_life", "600 (10 min)", "more than 0, at most 315360000 (10 years)"),
-        ("max_payload", "1000000 (1 MB)", "1024 (1 KiB) to 1073741824 (1 GiB)"),
+        ("max_message", "1000000 (1 MB)", "1024 (1 KiB) to 1073741824 (1 GiB)"),
         ("buffer_high", "262144 (256 KiB)", "1024 (1 KiB) to 1073741824 (1 GiB)"),
         ("replay_memory", "33554432 (32 MiB)", "0 to 1099511627776 (1 TiB)"),
     ],

@@ -95,7 +95,7 @@ class Connection(Lifecycle):
             f'0{{"sid":"{self.sid}","upgrades":{"[]" if socket is not None else _UPGRADES},'
             f'"pingInterval":{round(options.ping_interval * 1000)},'
             f'"pingTimeout":{round(options.ping_timeout * 1000)},'
-            f'"maxPayload":{options.max_payload}}}'
+            f'"maxPayload":{min(options.max_message, options.max_payload)}}}'
         )
         if socket is None:
             self._poll_queue = PollQueue()

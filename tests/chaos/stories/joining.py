@@ -152,7 +152,7 @@ async def count_from_join(d: Drill) -> None:
     m.rooms.add("A")
 
 
-_SLOW = {"max_payload": 1_000_000, "ping_timeout": 20 * UNIT, "log_length": 1000}
+_SLOW = {"ping_timeout": 20 * UNIT, "log_length": 1000}
 
 SCENES = {
     "sub_adds_away": Scene(sub_adds_away, _SLOW),

@@ -228,9 +228,9 @@ def test_a_mistake_gets_one_sentence_and_status_2(run, app, words, sentence):
             "Invalid value for HUB_HTTP_COMPRESSION: it takes true or f",
         ),
         (
-            "HUB_MAX_PAYLOAD",
+            "HUB_MAX_MESSAGE",
             "1MB",
-            "Invalid value for HUB_MAX_PAYLOAD: it takes a whole number of bytes, 1",
+            "Invalid value for HUB_MAX_MESSAGE: it takes a whole number of bytes, 1",
         ),
         (
             "HUB_LOG_LEVEL",

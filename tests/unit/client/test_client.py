@@ -347,11 +347,11 @@ async def test_what_no_hub_can_take_is_refused_at_once(fake, connect, data):
 
 
 async def test_what_is_too_large_is_refused_at_once(fake, connect):
-    """The bound is the handshake's `maxPayload`, for each part by itself."""
+    """The bound is the handshake's `maxPayload`, for the message with its attachments."""
     fake.max_payload = 200
     client = connect()
     await client.connect()
-    for data in ("x" * 200, b"x" * 201):
+    for data in ("x" * 200, b"x" * 201, [b"x" * 50] * 3):
         with pytest.raises(errors.TooLarge, match="the hub takes 200"):
             await client.publish("r", "m", data)
     assert fake.verbs == []
