@@ -31,7 +31,7 @@ CLIENT_ID = rf"[A-Za-z0-9._-]{{1,{CLIENT_ID_LENGTH}}}"
 
 # They end in \Z, because `$` also matches before a line feed at the end. They exclude surrogates, because UTF-8 has none.
 ROOM_PATTERN = rf"^[^\x00-\x1f\x7f-\x9f\ud800-\udfff]{{1,{ROOM_LENGTH}}}\Z"
-EVENT_PATTERN = rf"^[^\ud800-\udfff]{{1,{EVENT_LENGTH}}}\Z"
+EVENT_PATTERN = rf"^[^\x00-\x1f\x7f-\x9f\ud800-\udfff]{{1,{EVENT_LENGTH}}}\Z"
 ID_PATTERN = rf"^[^\ud800-\udfff]{{1,{ID_LENGTH}}}\Z"
 CLIENT_ID_PATTERN = rf"^{CLIENT_ID}\Z"
 OFFSET_PATTERN = rf"^[0-9]{{1,{OFFSET_DIGITS}}}\Z"
@@ -42,9 +42,12 @@ RESERVED_EVENTS = frozenset({
     "newListener", "removeListener", "__disconnect_final",
 })  # fmt: skip
 RESERVED_PREFIX = "hub:"  # of the hub's own events
+# Python clients register a handler of all events under this name. An event of this name would be called with its data in
+# place of its name.
+CATCH_ALL = "*"
 
 _ROOM = re.compile(ROOM_PATTERN)
-_EVENT = re.compile(EVENT_PATTERN, re.DOTALL)
+_EVENT = re.compile(EVENT_PATTERN)
 _ID = re.compile(ID_PATTERN, re.DOTALL)
 _CLIENT_ID = re.compile(CLIENT_ID_PATTERN)
 _OFFSET = re.compile(OFFSET_PATTERN, re.ASCII)
@@ -60,10 +63,19 @@ def check_room(room: object) -> str:
 def check_event(event: object) -> str:
     """Return `event` if it can be the event of a message. Raises BadRequest."""
     if not isinstance(event, str) or not _EVENT.match(event):
-        raise BadRequest(f"event: 1 to {EVENT_LENGTH} characters")
-    if event in RESERVED_EVENTS or event.startswith(RESERVED_PREFIX):
+        raise BadRequest(f"event: 1 to {EVENT_LENGTH} characters without control characters")
+    if not is_event(event):
         raise BadRequest(f"event: {event!r} is reserved")
     return event
+
+
+def is_event(event: str) -> bool:
+    """Return whether stock clients deliver an event of this name as any other."""
+    return (
+        event not in RESERVED_EVENTS
+        and event != CATCH_ALL
+        and not event.startswith(RESERVED_PREFIX)
+    )
 
 
 def check_id(id: str) -> str:

@@ -152,8 +152,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """The body of one polling request may hold this many packets. A body with more closes the
     connection."""
 
-    # Stock Python clients fail at some 900 levels.
-    max_depth: Annotated[int, Meta(ge=1, le=500), _unit("levels")] = 100
+    # Stock Python clients fail at 500 levels of a message with binary values.
+    max_depth: Annotated[int, Meta(ge=1, le=400), _unit("levels")] = 100
     """Arrays and objects in a client's JSON may be nested this deep. A verb with deeper nesting is
     answered with `bad_request`."""
 

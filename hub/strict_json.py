@@ -14,6 +14,8 @@ import msgspec
 
 # How deep arrays and objects may nest, unless set otherwise.
 MAX_DEPTH = 100
+# Digits of the longest integer: stock Python clients drop a message with one of more than 100 characters.
+INTEGER_DIGITS = 99
 OUT_OF_RANGE = "a number out of range"
 
 
@@ -101,21 +103,33 @@ def renumber(data: bytes, first: int) -> bytes:
 # Makes every digit a 0 and every E an e, so that numbers that may be infinite are found by plain searches: patterns
 # take up to five times as long.
 _FLAT = bytes.maketrans(b"123456789E", b"000000000e")
-_LONG_NUMBER = b"0" * 300
-# How each escape begins that a letter of `_placeholder` can be spelt as.
-_SPELT = (b"\\u005", b"\\u006", b"\\u007")
+_LONG_NUMBER = b"0" * (INTEGER_DIGITS + 1)
+# A key that breaks JavaScript clients before 4.4, in messages and in answers with attachments.
+_BREAKING_KEY = "hasOwnProperty"
+_BREAKING = _BREAKING_KEY.encode()
 
 
 def _is_suspicious(text: bytes) -> bool:
-    """Tell what needs a second look: placeholders, also spelt with escapes, and numbers that may be infinite."""
+    """Tell what needs a second look: two keys, also spelt with escapes, and numbers that may be too large."""
     flat = text.translate(_FLAT)
     # `in` takes twice as long.
     return (
         text.find(b"_placeholder") >= 0
-        or any(text.find(spelt) >= 0 for spelt in _SPELT)
+        or text.find(_BREAKING) >= 0
+        or (text.find(b"\\u00") >= 0 and _has_escaped_letter(text))
         or flat.find(b"e000") >= 0
         or flat.find(b"e+000") >= 0
         or flat.find(_LONG_NUMBER) >= 0
+    )
+
+
+def _has_escaped_letter(text: bytes) -> bool:
+    """Tell whether a letter of one of these keys may be written as an escape."""
+    return (
+        text.find(b"\\u006") >= 0
+        or text.find(b"\\u007") >= 0
+        or text.find(b"\\u005") >= 0
+        or text.find(b"\\u004") >= 0
     )
 
 
@@ -137,18 +151,21 @@ def _is_deeper(text: bytes, max_depth: int) -> bool:
 
 def _check_value(value: Any, attachments: int) -> None:
     if isinstance(value, dict):
-        # Stock JavaScript clients take `true` for a placeholder, stock Python clients whatever is true and has a num.
-        if (mark := value.get("_placeholder")) is True or (mark and "num" in value):
+        # Stock clients differ in what they take for a placeholder: `true` alone, what is true in Python and has a `num`, or
+        # what is true in JavaScript, such as an empty list.
+        if (mark := value.get("_placeholder")) or type(mark) in (list, dict):
             number = value.get("num")
             if mark is not True or type(number) is not int or not 0 <= number < attachments:
                 raise ValueError("a _placeholder without its attachment")
+        if _BREAKING_KEY in value:
+            raise ValueError(f"the key {_BREAKING_KEY}")
         for item in value.values():
             _check_value(item, attachments)
     elif isinstance(value, list):
         for item in value:
             _check_value(item, attachments)
     elif (isinstance(value, float) and value in (float("inf"), float("-inf"))) or (
-        type(value) is int and abs(value) > 10**308
+        type(value) is int and abs(value) >= 10**INTEGER_DIGITS
     ):
         raise ValueError(OUT_OF_RANGE)
 

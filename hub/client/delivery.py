@@ -22,7 +22,7 @@ import msgspec
 
 from hub.client.position import Position
 from hub.errors import HubError, Unavailable
-from hub.model import RESERVED_PREFIX, Gap, Meta, SessionInfo, is_offset, offset_int
+from hub.model import RESERVED_PREFIX, Gap, Meta, SessionInfo, is_event, is_offset, offset_int
 
 HARD_BOUND_FACTOR = 10  # hard bound of the queue / its bound
 MAX_GAPS = 1000  # gaps that `HubClient.gaps` keeps
@@ -175,7 +175,11 @@ class Delivery:
         if offset_int(offset) <= self._newest_handled:
             return
         meta = Meta(wire_meta["room"], wire_meta.get("from"), offset)
-        if handler := self.handlers.get(event):
+        if not is_event(event):
+            log.warning(
+                "skipping a message of room %r: its event is named %r", meta.room, event[:64]
+            )
+        elif handler := self.handlers.get(event):
             await self._call_handler(handler, data, meta)
         elif handler := self.handlers.get("*"):
             await self._call_handler(handler, event, data, meta)

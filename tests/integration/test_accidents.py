@@ -25,7 +25,7 @@ FROM_PYTHON = {
     "NaN in a list": ({"prices": [1.5, math.nan]}, "bad_request", "data: NaN"),
     "infinity": (-math.inf, "bad_request", "data: -Infinity"),
     "deep": (DEEP, "bad_request", "data: nested deeper than 100"),
-    "a large integer": (10**400, "bad_request", "data: a number out of range"),
+    "a large integer": (10**150, "bad_request", "data: a number out of range"),
     "eleven binary values": ([b"x"] * 11, "bad_request", "at most 10 binary values"),
     "a hundred binary values": ([b"x"] * 100, "bad_request", "at most 10 binary values"),
     "a long text": ("x" * LIMIT, "too_large", "a message may have 1000000"),

@@ -24,14 +24,32 @@ def test_no_rooms(room):
         model.check_room(room)
 
 
-@pytest.mark.parametrize("event", ["m", "x" * 128, "Connect", "hubs:x", "message", "a\nb"])
+@pytest.mark.parametrize(
+    "event", ["m", "x" * 128, "Connect", "hubs:x", "message", "a b", "**", "error"]
+)
 def test_events(event):
     """1 to 128 characters; reserved names are case-sensitive."""
     assert model.check_event(event) == event
 
 
 @pytest.mark.parametrize(
-    "event", ["", "x" * 129, "hub:", "hub:task", "\udfff", None, 1, *sorted(model.RESERVED_EVENTS)]
+    "event",
+    [
+        "",
+        "x" * 129,
+        "hub:",
+        "hub:task",
+        "*",
+        "a\nb",
+        "a\n",
+        "\x00",
+        "\x7f",
+        "\x85",
+        "\udfff",
+        None,
+        1,
+        *sorted(model.RESERVED_EVENTS),
+    ],
 )
 def test_no_events(event):
     """Stock clients break on reserved names."""

@@ -153,6 +153,9 @@ def test_data_stays_as_it_came(value: Any) -> None:
     "data",
     [
         b"NaN", b"Infinity", b"-Infinity", b"1e999", b"-1e999", b"[1E+400]", b"1E400", b"1e+309", b'{"a":[1e309]}', b"1" + b"0" * 400,
+        b"1" + b"0" * 99, b"[-1" + b"0" * 99 + b"]", b"9" * 250 + b"e99",
+        b'{"hasOwnProperty":1}', b'[{"a":{"hasOwnPropert\\u0079":1}}]', b'{"has\\u004fwnProperty":null}',
+        b'{"_placeholder":1}', b'{"_placeholder":[]}', b'{"_placeholder":{}}', b'{"_placeholder":"x"}',
         b'{"_placeholder":true,"num":0}', b'[[{"num":0,"_placeholder":true}]]', b'{"_placeholder":true}',
         b'{"\\u005fplaceholder":true,"num":0}', b'{"_pl\\u0061ceholder":true,"num":0}',
         b"", b"{", b'"', b"'a'", b"[1,]", b"undefined",
@@ -169,6 +172,7 @@ def test_data_that_breaks_clients_is_refused(data: bytes) -> None:
     [
         b'"_placeholder"', b'{"_placeholder":false}', b'{"_placeholder":0,"num":0}', b'{"_placeholder":""}', b'{"_placeholder":null}',
         b"1e308", b"-1.5E+307", b"1e-999", b"9" * 99, b"-" + b"9" * 99, b"0." + b"1" * 400, b'"' + b"9" * 400 + b'"',
+        b'"hasOwnProperty"', b'{"hasOwn":1}', b'{"toString":1,"__proto__":2,"constructor":3}', b'{"\\u004a":1}',
         b'"1e999"', b'"NaN"', b'{"a":"\\u0041"}', b"[]", b"null", b'" \\ud83d\\ude00 "',
     ],
 )  # fmt: skip

@@ -40,6 +40,7 @@ async def connection(gateway: SocketIOGateway) -> Any:
 
 REFUSED = [
     ('["publish",{"room":"r","event":"m","data":NaN}]', "bad_request"),
+    ('["publish",{"room":"r","event":"*","data":1}]', "bad_request"),
     ('["publish",{"room":"r","event":"m","data":"%s"}]' % ("x" * 1024), "too_large"),
     ('["publish",{"room":"r","event":"m","data":"%s"}]' % ("€" * 340), "too_large"),
     ('["connect",{}]', "not_found"),

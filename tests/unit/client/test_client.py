@@ -359,6 +359,23 @@ async def test_what_is_too_large_is_refused_at_once(fake, connect):
     assert len(fake.peers) == 1
 
 
+async def test_events_of_names_with_another_meaning_are_skipped(fake, connect, caplog):
+    """Rooms may hold them from before the hub refused them. A catch-all handler would fail at each attempt."""
+    client = connect()
+    got: list[Any] = []
+    client.on("*")(lambda event, data, meta: got.append((event, data)))
+    await client.connect()
+    for offset, name in enumerate(("*", "connect", "disconnect", "newListener", "m"), 100):
+        await fake.peers[0].message(offset, "hub:session", name)
+    await eventually(lambda: got)
+    assert got == [("m", "hub:session")]
+    warnings = [record.message for record in caplog.records if record.name == "hub.client"]
+    assert warnings[0] == "skipping a message of room 'r': its event is named '*'"
+    assert len(warnings) == 4
+    assert client._delivery.position.offset == "104"
+    assert len(fake.peers) == 1
+
+
 async def test_volatile_is_not_retried(fake, connect):
     """A message that may be lost is not sent twice either."""
     client = connect(answer_timeout=200 * MS)
