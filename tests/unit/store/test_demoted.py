@@ -11,8 +11,7 @@ import pytest
 from hub.errors import Unavailable
 from hub.message import encode, meta
 from hub.node.node import Node
-from hub.redis.commands import _unwrapped
-from hub.redis.connection import pack
+from hub.redis.connection import ReplyError, own_words, pack
 from hub.settings import Settings
 from tests.support.proxy import Proxy
 from tests.support.publishing import OnPublished
@@ -138,4 +137,4 @@ async def test_what_only_the_demoted_one_had_is_told(start, servers, way):
     ],
 )
 def test_redis_6_wraps_what_a_script_ended_with(said, meant):
-    assert _unwrapped(said).split(" ")[0] == meant
+    assert own_words(ReplyError(said)).split(" ")[0] == meant
