@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 
 import aiohttp
 import pytest
 
 from tests.support.expect import exactly
-from tests.support.narrow import Narrow
+from tests.support.narrow import BUFFER, Narrow
 from tests.support.proxy import Proxy
-from tests.support.socketio_wire import EVENT, encode
+from tests.support.socketio_wire import CONNECT, EVENT, encode, join_payload, split_payload
 from tests.support.times import MS, SOON, UNIT, eventually, eventually_true
 
 LOG, INBOX = 20, 10
@@ -476,3 +477,43 @@ async def test_an_upgrade_ends_although_answers_are_unread(own_hub, raw, room):
         answered = sum(str(packet).startswith("3") for packet in client.packets)
         while answered < most:
             answered += (await ws.receive_str()).startswith("43")
+
+
+async def test_a_poll_whose_response_is_read_slowly_does_not_end_the_session(start_hub, raw, room):
+    """The ping cannot arrive before the rest of the response has, which takes longer than the ping timeout."""
+    hub = start_hub(ping_interval=0.3 * UNIT, ping_timeout=1.0 * UNIT)
+    narrow_socket = socket.socket()
+    narrow_socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, BUFFER)
+    narrow_socket.connect(("127.0.0.1", hub.port))
+    reader, writer = await asyncio.open_connection(sock=narrow_socket, limit=BUFFER)
+    path = "/socket.io/?EIO=4&transport=polling"
+
+    async def poll(pause: float = 0.0) -> list[str | bytes]:
+        writer.write(f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n".encode())
+        head = await reader.readuntil(b"\r\n\r\n")
+        assert head.startswith(b"HTTP/1.1 200"), head
+        size = int(head.lower().partition(b"content-length: ")[2].partition(b"\r\n")[0])
+        body = b""
+        while len(body) < size:
+            body += await reader.read(min(size - len(body), BUFFER // 2))
+            await asyncio.sleep(pause)
+        return split_payload(body.decode())
+
+    async def post(*packets: str | bytes) -> None:
+        async with http.post(f"{hub.url}{path}", data=join_payload(packets)) as response:
+            assert response.status == 200
+
+    async with aiohttp.ClientSession() as http:
+        (handshake,) = await poll()
+        path += f"&sid={str(handshake).split(chr(34))[3]}"
+        await post(*encode(CONNECT), *encode(EVENT, ["subscribe", {"room": room}], 1))
+        while not any(packet.startswith('431[{"ok":true') for packet in await poll()):
+            pass
+        await (await raw(hub.url)).publish(room, "x" * 900_000)
+        began = asyncio.get_running_loop().time()
+        while max(map(len, await poll(0.01 * UNIT))) < 900_000:
+            await post("3")
+        assert asyncio.get_running_loop().time() - began > 1.3 * UNIT
+        await post("3")
+        assert await poll()
+    writer.close()

@@ -13,7 +13,7 @@ from typing import Any
 
 from hub.engineio.core import packet as packets
 from hub.engineio.core import ws_frames
-from hub.engineio.core.interfaces import PollReply, Socket
+from hub.engineio.core.interfaces import Carrier, PollReply, Socket
 from hub.engineio.core.lifecycle import ASKED, CHOKED, CUT_AFTER, Lifecycle
 from hub.engineio.core.packet import ProtocolError
 from hub.engineio.core.poll_queue import PollQueue
@@ -170,8 +170,8 @@ class Connection(Lifecycle):
 
     # ---------------------------------------------------------------- polling
 
-    def poll(self, reply: PollReply, mark: str = "") -> None:
-        """Answer a poll through `reply`, now or later. Two polls at once end the session, and so does a repeated one.
+    def poll(self, reply: PollReply, mark: str = "", carrier: Carrier | None = None) -> None:
+        """Answer a poll through `reply`, which writes to `carrier`, now or later. Two polls at once end the session, and so does a repeated one.
 
         HTTP clients repeat a GET by themselves if its connection breaks. The response to the first one is lost then,
         and the code above their HTTP library never learns of it. `mark`, where it is not empty, is unique to each poll.
@@ -196,7 +196,7 @@ class Connection(Lifecycle):
         if queue is None or self.state is ConnectionState.CLOSED:
             reply(None)
             return
-        self._waiting_poll = reply
+        self._waiting_poll, self._carrier = reply, carrier
         if queue:
             self._answer_poll(queue)
         elif self.state is ConnectionState.UPGRADING and self._probed:
@@ -287,7 +287,7 @@ class Connection(Lifecycle):
             socket.pause()
 
     def _use_socket(self, socket: Socket) -> None:
-        self._socket = socket
+        self._socket, self._carrier = socket, None
         if not socket.deflate and not self._above_high:
             self.write_direct = socket.write_direct
 

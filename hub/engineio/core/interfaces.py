@@ -13,7 +13,21 @@ from hub.engineio.options import EngineOptions
 PollReply = Callable[[str | None], None]
 
 
-class Socket(Protocol):
+class Carrier(Protocol):
+    """A TCP connection that carries output: a WebSocket's, or that of a response to a poll."""
+
+    __slots__ = ()
+
+    @property
+    def unacknowledged(self) -> int:
+        """How many bytes wait for the peer, those in the kernel included."""
+
+    @property
+    def taken(self) -> int:
+        """How many bytes the peer has taken, or a number that changes with it."""
+
+
+class Socket(Carrier, Protocol):
     """A WebSocket, as its connection uses it: `hub.engineio.transports.websocket.WebSocket`."""
 
     __slots__ = ()
@@ -25,10 +39,6 @@ class Socket(Protocol):
 
     @property
     def buffered(self) -> int: ...
-    @property
-    def unacknowledged(self) -> int: ...
-    @property
-    def taken(self) -> int: ...
     def write(self, data: bytes) -> None: ...
     def close(self, code: int) -> None: ...
     def abort(self) -> None: ...

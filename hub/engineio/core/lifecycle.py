@@ -13,7 +13,7 @@ from typing import Any
 from hub.engineio.core import packet as packets
 from hub.engineio.core import ws_frames
 from hub.engineio.core.heartbeat import Heartbeat
-from hub.engineio.core.interfaces import ConnectionEvents, Host, PollReply, Socket
+from hub.engineio.core.interfaces import Carrier, ConnectionEvents, Host, PollReply, Socket
 from hub.engineio.core.packet import encode_payload
 from hub.engineio.core.poll_queue import PollQueue
 from hub.engineio.core.state import MOVES, ConnectionState, DisconnectReason
@@ -38,6 +38,7 @@ class Lifecycle:
         "__weakref__",
         "_abort_post",
         "_above_high",
+        "_carrier",
         "_close_by",
         "_connect_by",
         "_end_reason",
@@ -95,6 +96,8 @@ class Lifecycle:
         self._above_high = False
         # Answers the waiting poll.
         self._waiting_poll: PollReply | None = None
+        # The TCP connection of the newest poll, which carries the response to it.
+        self._carrier: Carrier | None = None
         # The mark of the newest poll, by which a repeated one is recognized.
         self._newest_mark = ""
         # -- input
@@ -156,12 +159,12 @@ class Lifecycle:
 
         What the kernel holds counts, too. It may be more than `buffered`, and a ping may wait behind it.
         """
-        if (queue := self._poll_queue) is not None:
-            return queue.taken if self._above_high else None
-        socket = self._socket
-        if socket is None or socket.unacknowledged <= self._host.options.buffer_high:
-            return None
-        return socket.taken
+        carrier = self._carrier if self._socket is None else self._socket
+        if carrier is not None and carrier.unacknowledged > self._host.options.buffer_high:
+            return carrier.taken
+        if (queue := self._poll_queue) is not None and self._above_high:
+            return queue.taken
+        return None
 
     # ---------------------------------------------------------------- answers to polls
 
@@ -348,7 +351,7 @@ class Lifecycle:
     def _clean_up(self) -> None:
         """Release all that the session holds. This is the one place where a session is cleaned up."""
         self._host.timers.drop(self)
-        self.write_direct = self._poll_queue = None
+        self.write_direct = self._poll_queue = self._carrier = None
         socket, self._socket = self._socket, None
         probing, self._probing = self._probing, None
         reply, self._waiting_poll = self._waiting_poll, None

@@ -13,7 +13,9 @@ import re
 from aiohttp import web
 
 from hub.engineio.core.connection import Connection
+from hub.engineio.core.interfaces import Carrier
 from hub.engineio.options import EngineOptions
+from hub.engineio.transports import tcp_output
 from hub.engineio.transports.http_responses import poll_response, refusal_response
 
 # Longer request heads are left to aiohttp.
@@ -91,7 +93,7 @@ class ParsedPoll:
         return self.zip_from is not None and len(text) > ZIP_INLINE
 
 
-class PollFastPath(asyncio.Protocol):
+class PollFastPath(asyncio.Protocol, Carrier):
     """One TCP connection. It uses private parts of aiohttp's handler.
 
     So do `websocket_handshake.take_over` and `http_errors.RequestHandler`, and nothing else.
@@ -171,6 +173,16 @@ class PollFastPath(asyncio.Protocol):
         self._poll_future = self._loop.create_future()
         return self._poll_future
 
+    # ---------------------------------------------------------------- what the connection reads (Carrier)
+
+    @property
+    def unacknowledged(self) -> int:
+        return tcp_output.unacknowledged(self._transport)
+
+    @property
+    def taken(self) -> int:
+        return tcp_output.taken(self._transport)
+
     # ---------------------------------------------------------------- what asyncio calls
 
     def data_received(self, data: bytes) -> None:
@@ -220,7 +232,7 @@ class PollFastPath(asyncio.Protocol):
         # Else aiohttp's timer would close the connection as idle.
         handler._next_keepalive_close_time = self._loop.time() + handler.keepalive_timeout
         self._answering = True
-        known.connection.poll(self._write_response, stamp)
+        known.connection.poll(self._write_response, stamp, self)
 
     def _write_response(self, text: str | None) -> None:
         known = self._known

@@ -43,7 +43,7 @@ async def poll(
     parsed = ParsedPoll(request, connection, host.options, header_lines(headers, keep=keep))
     if keep:
         fast_path.learn(parsed, request)
-    connection.poll(reply, parsed.mark)
+    connection.poll(reply, parsed.mark, fast_path)
     try:
         text = await future
     except asyncio.CancelledError:

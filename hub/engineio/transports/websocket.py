@@ -3,12 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import fcntl
 import logging
-import socket
-import sys
-import termios
 from collections.abc import Awaitable, Callable
 
 from hub.engineio.core import ws_frames
@@ -18,13 +13,12 @@ from hub.engineio.core.lifecycle import CUT_AFTER
 from hub.engineio.core.packet import ProtocolError, decode_text
 from hub.engineio.core.state import DisconnectReason
 from hub.engineio.core.ws_parser import CLOSE, PING, FrameParser, WebSocketError, WebSocketMessage
+from hub.engineio.transports import tcp_output
 
 logger = logging.getLogger("hub.engineio")
 
 # Bytes of input that wait: above this nothing more is read while a message is being handled.
 READ_AHEAD = 64 * 1024
-# Where Linux has the field tcpi_bytes_acked in its struct tcp_info.
-BYTES_ACKED = 120
 # Messages of one connection that are handled before other connections get their turn.
 TURN = 64
 
@@ -83,21 +77,11 @@ class WebSocket(asyncio.Protocol, Socket):
     @property
     def unacknowledged(self) -> int:
         """`buffered`, and what the kernel holds."""
-        queued = bytes(4)
-        with contextlib.suppress(OSError, ValueError):  # some systems do not tell
-            tcp = self._transport.get_extra_info("socket")
-            queued = fcntl.ioctl(tcp.fileno(), termios.TIOCOUTQ, queued)
-        return self.buffered + int.from_bytes(queued, sys.byteorder)
+        return tcp_output.unacknowledged(self._transport)
 
     @property
     def taken(self) -> int:
-        """How many bytes the peer's kernel has acknowledged; where the system does not tell, a number that changes with it."""
-        with contextlib.suppress(OSError, ValueError, AttributeError):
-            tcp = self._transport.get_extra_info("socket")
-            info = tcp.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, BYTES_ACKED + 8)
-            if len(info) == BYTES_ACKED + 8:
-                return int.from_bytes(info[BYTES_ACKED:], sys.byteorder)
-        return -self.buffered
+        return tcp_output.taken(self._transport)
 
     def write(self, data: bytes) -> None:
         """Write; a TCP connection that is lost or closing drops the data."""

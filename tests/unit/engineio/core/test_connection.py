@@ -473,6 +473,20 @@ class TestHeartbeat:
         host.loop.run(host.clock() + 6)
         assert host.ends == ["ping timeout"]
 
+    def test_a_slow_reader_of_a_long_response_lives(self) -> None:
+        """It cannot get its ping before it has read the whole response."""
+        host, connection, _ = polling()
+        carrier = FakeSocket()
+        connection.send(PreparedMessage("x" * 1_000_000))
+        connection.poll(lambda text: None, carrier=carrier)
+        carrier.in_kernel = 1_000_000
+        for _ in range(20):
+            host.loop.run(host.clock() + 10)
+            carrier.taken += 1
+            assert not connection.closed
+        host.loop.run(host.clock() + 50)
+        assert host.ends == ["ping timeout"]
+
     def test_a_client_that_posts_and_never_polls_ends(self) -> None:
         host, connection, _ = polling()
         while not connection.paused:
