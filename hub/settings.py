@@ -376,9 +376,12 @@ def _origin(text: str) -> str:
     found = _ORIGIN.fullmatch(text.lower())
     if found is None:
         raise ValueError(f"cors: {text!r} is neither *, dev nor scheme://host[:port]")
-    scheme, host, port = found.groups()
+    scheme, host = found[1], found[2]
+    port = int(found[3] or 0)
+    if found[3] and not 0 < port < 65536:
+        raise ValueError(f"cors: {text!r} has no port of 1 to 65535")
     # Browsers leave out the scheme's own port.
-    own = {"http": "80", "https": "443"}.get(scheme)
+    own = {"http": 80, "https": 443}.get(scheme)
     return f"{scheme}://{host}" + (f":{port}" if port and port != own else "")
 
 

@@ -42,6 +42,16 @@ def test_what_no_browser_sends_as_an_origin_is_refused(cors):
         settings.load({"HUB_CORS": f"https://example.org,{cors}"})
 
 
+def test_the_port_of_an_origin_is_a_number_as_browsers_write_it():
+    assert settings.load({"HUB_CORS": "http://a.org:08080,http://a.org:0080"}).origins == (
+        "http://a.org:8080",
+        "http://a.org",
+    )
+    for port in ("0", "65536", "99999"):
+        with pytest.raises(BadRequest, match=r"^cors: '.*' has no port of 1 to 65535$"):
+            settings.load({"HUB_CORS": f"http://a.org:{port}"})
+
+
 @pytest.mark.parametrize(
     ("hosts", "names"),
     [
