@@ -71,6 +71,7 @@ async def serve(settings: Settings, *, announce: Callable[[str], None]) -> int:
         if signals.started:
             log.warning("stopped before the drain was done")
             return INTERRUPTED
+    signals.end()
     log.info("stopped")
     return 0 if tasks.failure is None else FAILED
 
@@ -92,6 +93,12 @@ class StopSignals:
         self._loop = asyncio.get_running_loop()
         for kind in STOP_SIGNALS:
             self._loop.add_signal_handler(kind, self._on_signal, kind)
+
+    def end(self) -> None:
+        """Ignore SIGTERM from now on, unless a signal has ended the task: the interpreter takes a moment to end, and the status stays 0."""
+        if self.obeyed is None:
+            self._loop.remove_signal_handler(signal.SIGTERM)
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
     def _on_signal(self, kind: signal.Signals) -> None:
         if self.started and not self.stop_requested.is_set():

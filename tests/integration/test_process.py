@@ -234,6 +234,14 @@ async def test_a_sigterm_does_not_shorten_a_drain(own_hub, raw):
     assert await asyncio.to_thread(hub._end, signal.SIGINT) == 130
 
 
+async def test_a_sigterm_after_the_drain_leaves_the_status_0(start_hub):
+    """The interpreter takes a moment to end, in which Python's own handler would be back."""
+    hub = await asyncio.to_thread(start_hub)
+    hub.send_signal(signal.SIGTERM)
+    await eventually(lambda: "hub.runtime stopped" in hub.log.read_text())
+    assert await asyncio.to_thread(hub.terminate) == 0
+
+
 async def failed(hub: Hub, fault: str) -> list[str]:
     """Wait until a hub has ended by a fault of its own; return the lines of its log with the fault in them."""
     await eventually(lambda: not hub.running, 2 * SOON)
