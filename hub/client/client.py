@@ -188,7 +188,9 @@ class HubClient:
             self._end(None, delete_position_file=end and self._client_id is None)
         tasks = [task for task in self._tasks if task is not asyncio.current_task()]
         for task in tasks:
-            task.cancel()
+            # A second cancellation would interrupt what the first one has started, such as closing the socket.
+            if not task.cancelling():
+                task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
     async def wait(self) -> None:
