@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import inspect
 import json
 import os
@@ -14,6 +15,7 @@ import time
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
+import aiohttp
 import pytest
 
 from hub import errors
@@ -168,6 +170,23 @@ async def test_a_handler_that_goes_on_failing_ends_the_client(fake, connect):
     assert client.offset == "10"
     with pytest.raises(HandlerFailed):
         await client.publish("r", "m", 1)
+
+
+async def test_a_failed_client_closes_its_http_session(fake, connect):
+    """`close` waits until the connection is closed, also if the client has ended by itself."""
+    client = connect(attempts=1)
+
+    @client.on("m")
+    def handle(data: Any, meta: Meta) -> None:
+        raise RuntimeError("never")
+
+    await client.connect()
+    await fake.peers[0].message(100)
+    with pytest.raises(HandlerFailed):
+        await asyncio.wait_for(client.wait(), 5 * UNIT)
+    await client.close()
+    sessions = [found for found in gc.get_objects() if isinstance(found, aiohttp.ClientSession)]
+    assert all(session.closed for session in sessions)
 
 
 async def test_a_cancellation_inside_a_handler_is_its_failure(fake, connect):
