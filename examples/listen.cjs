@@ -11,7 +11,7 @@ socket.on("connect", async () => {
   console.log(`listening to ${room}`);
 });
 socket.on("disconnect", () => console.log("connection lost"));
-socket.on("headline", (data, meta, offset) => console.log("headline", data));
+socket.on("headline", (data, meta, offset) => console.log("headline", data.text));
 socket.on("hub:gap", (gap) => console.log("gap", gap));
 
 process.stdin.on("data", () => socket.io.engine.close());

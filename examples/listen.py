@@ -40,7 +40,7 @@ async def disconnect():
 
 @client.on("headline")
 async def headline(data, meta, offset):
-    print("headline", data, flush=True)
+    print("headline", data["text"], flush=True)
 
 
 async def main():

@@ -15,4 +15,4 @@ given = parser.parse_args()
 
 with Publisher(given.url) as hub:
     for headline in given.headlines:
-        print(headline, hub.publish(given.room, "headline", headline).offset)
+        print(headline, hub.publish(given.room, "headline", {"text": headline}).offset)
