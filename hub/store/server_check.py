@@ -18,7 +18,7 @@ COMMANDS = (
     "select", "ping", "info", "script|load", "evalsha", "get", "hmget", "publish", "subscribe", "unsubscribe",
 )  # fmt: skip
 SCRIPT_COMMANDS = (
-    "del", "exists", "get", "hdel", "hget", "hgetall", "hincrby", "hmget", "hset", "lindex", "lrange", "ltrim", "pexpire",
+    "del", "exists", "get", "hdel", "hget", "hgetall", "hincrby", "hkeys", "hlen", "hmget", "hset", "lindex", "lrange", "ltrim", "pexpire",
     "pttl", "publish", "rpush", "rpushx", "sadd", "set", "smembers", "spop", "srem", "time", "xadd", "xrange",
     "xrevrange", "xtrim",
 )  # fmt: skip

@@ -138,7 +138,7 @@ def upgrade_request(path: str, sid: str = "") -> bytes:
     """Return the bytes of a WebSocket handshake."""
     return (
         f"GET /{path}/?EIO=4&transport=websocket{'&sid=' + sid if sid else ''} HTTP/1.1\r\n"
-        "Host: x\r\nUpgrade: websocket\r\nConnection: keep-alive, Upgrade\r\n"
+        "Host: localhost\r\nUpgrade: websocket\r\nConnection: keep-alive, Upgrade\r\n"
         "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"
     ).encode()
 

@@ -40,8 +40,13 @@ async def way(servers: Any) -> AsyncIterator[Proxy]:
         yield proxy
 
 
+def connections(server: RedisServer) -> int:
+    """Return how many connections a server has received."""
+    return int(server.client.info("stats")["total_connections_received"])
+
+
 @pytest.mark.parametrize("stale", ["yes", "no"])
-async def test_a_replica_is_left_until_it_is_promoted(start, own_redis, caplog, stale):
+async def test_a_replica_is_left_until_it_is_promoted(start, own_redis, stale):
     """Its refusal ends the connection; it is asked again and again what it is, and nobody is ready meanwhile."""
     node = await start(own_redis.url)
     await node.publish("A")
@@ -49,12 +54,10 @@ async def test_a_replica_is_left_until_it_is_promoted(start, own_redis, caplog, 
     own_redis.client.replicaof("127.0.0.1", 1)
     with pytest.raises(Unavailable, match="READONLY" if stale == "yes" else "MASTERDOWN"):
         await node.publish("A")
-    refused = 0
-    while refused < 3:
-        await eventually(lambda: not node.store.ready)
-        await eventually(lambda: sum("replica" in getattr(r, "error", "") for r in caplog.records))
-        refused += 1
-        caplog.clear()
+    await eventually(lambda: not node.store.ready)
+    asked = connections(own_redis)
+    await eventually(lambda: connections(own_redis) >= asked + 3)
+    assert not node.store.ready
     own_redis.client.replicaof("NO", "ONE")
     await eventually(lambda: node.store.ready)
     assert node.events.index("lost") < node.events.index("changed")
@@ -71,7 +74,8 @@ async def test_those_who_were_refused_together_are_told_the_same(start, own_redi
         packed = pack(("EVALSHA", commands.scripts["renew"].sha, 1, clock, "n", 1, 1, 1, "2"))
         commands.send(packed, told.append)
     await eventually(lambda: len(told) == 3)
-    assert [error.message for error in told] == ["Redis refuses: READONLY"] * 3
+    [message] = {error.message for error in told}
+    assert message.startswith("Redis refuses: READONLY")
 
 
 async def test_the_bus_follows_the_commands(start, servers, way):
