@@ -16,7 +16,8 @@ class BackgroundTasks:
     def __init__(self) -> None:
         # Kept: up to Python 3.11 asking for the running loop asks the kernel for the process id each time.
         self._loop = asyncio.get_running_loop()
-        self._running: set[asyncio.Task[Any]] = set()
+        # In the order in which they were spawned; the values mean nothing.
+        self._running: dict[asyncio.Task[Any], None] = {}
         self.failure: BaseException | None = None
         self._failed = asyncio.Event()
 
@@ -26,7 +27,7 @@ class BackgroundTasks:
     def spawn(self, work: Coroutine[Any, Any, None], *, vital: bool = False) -> asyncio.Task[None]:
         """Run a coroutine in the background. An unexpected failure is logged; of a vital one it becomes `failure`."""
         task = self._loop.create_task(work)
-        self._running.add(task)
+        self._running[task] = None
         task.add_done_callback(self._vital_ended if vital else self._ended)
         return task
 
@@ -42,7 +43,7 @@ class BackgroundTasks:
             await asyncio.wait(self._running)
 
     def _ended(self, task: asyncio.Task[Any]) -> None:
-        self._running.discard(task)
+        self._running.pop(task, None)
         if not task.cancelled() and (error := task.exception()) is not None:
             log.error("a background task failed", exc_info=error)
 
@@ -50,7 +51,7 @@ class BackgroundTasks:
         if self.failure is not None or task.cancelled() or task.exception() is None:
             self._ended(task)
             return
-        self._running.discard(task)
+        self._running.pop(task, None)
         self.failure = error = task.exception()
         self._failed.set()
         log.error("a background task failed; the hub ends", exc_info=error)

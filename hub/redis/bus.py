@@ -61,7 +61,7 @@ class Bus(ReconnectingConnection):
         self.server = ""
         # How many confirmations Redis still owes for a channel; none, and it is in `_channels`: it is subscribed.
         self._owed: dict[bytes, int] = {}
-        self._waiters: dict[bytes, set[asyncio.Future[None]]] = {}
+        self._waiters: dict[bytes, dict[asyncio.Future[None], None]] = {}
 
     def subscribe(self, *channels: bytes) -> None:
         """Subscribe channels; `wait_subscribed` waits for the confirmation of each."""
@@ -90,8 +90,8 @@ class Bus(ReconnectingConnection):
         ):
             loop = self._loop or asyncio.get_running_loop()
             future: asyncio.Future[None] = loop.create_future()
-            waiters = self._waiters.setdefault(channel, set())
-            waiters.add(future)
+            waiters = self._waiters.setdefault(channel, {})
+            waiters[future] = None
             # Not asyncio.timeout: that asks for the running loop, see `ReconnectingConnection`.
             timer = None
             if within is not None:
@@ -101,7 +101,7 @@ class Bus(ReconnectingConnection):
             finally:
                 if timer is not None:
                     timer.cancel()
-                waiters.remove(future)
+                del waiters[future]
                 if not waiters:
                     del self._waiters[channel]
                 del future  # it may hold an exception, whose traceback holds this frame: a circle

@@ -25,7 +25,7 @@ from hypothesis.stateful import (
 )
 
 from hub.store.scripts import read_all
-from tests.integration.walk.lab import START, Raw, fake_time
+from tests.integration.walk.lab import START, Raw, predictable
 from tests.support.redis import RedisServer
 from tests.support.switches import Mutation
 
@@ -35,7 +35,7 @@ SELDOM = st.sampled_from([False, False, False, True])
 # Of the bounds in bytes so little is left that they are met all the time: a run of `replay` sees two rooms.
 FEW = Mutation(LONG_BODY=0, MOST_PEEKED=7)
 SCRIPTS = {
-    few: {name: fake_time(script) for name, script in mutation.apply(read_all()).items()}
+    few: {name: predictable(script) for name, script in mutation.apply(read_all()).items()}
     for few, mutation in ((False, Mutation()), (True, FEW))
 }
 LIFE, AGE = 1000, 2000  # seconds
