@@ -92,21 +92,23 @@ class Call(PublishListener):
 
         A second answer to the same call is dropped.
         """
-        if self.ack:
-            ack, self.ack = self.ack, ""
+        if ack := self._take_ack():
             self.pipeline.write_answer(ack, answer, attachments)
 
     def reply_soon(self, answer: dict[str, Any]) -> None:
         """Write the answer together with others, at the latest at the end of this turn of the loop."""
-        if self.ack:
-            ack, self.ack = self.ack, ""
+        if ack := self._take_ack():
             text = b"3%b%b" % (ack.encode(), msgspec.json.encode([answer]))
             self.pipeline.write_answer_soon(text_message(text))
 
     def fail(self, verb: str, error: HubError) -> None:
         """Answer with what went wrong, after the answers that wait."""
+        self.pipeline.write_error(self._take_ack(), verb, error)
+
+    def _take_ack(self) -> str:
+        """Return the id of its packet, once; empty: no answer is wanted any more."""
         ack, self.ack = self.ack, ""
-        self.pipeline.write_error(ack, verb, error)
+        return ack
 
     def on_published(self, result: int | HubError, duplicate: bool) -> None:
         """Answer a publish with its offset and whether its idempotency key was known, or with what went wrong."""
@@ -208,22 +210,24 @@ class VerbPipeline:
     ) -> None:
         """Await a handler, and answer what it leaves unanswered with what went wrong."""
         assert pending is not None
-        failure: HubError | None = None
         try:
             await pending
         except HubError as error:
-            failure = error
+            # Not kept in a variable: its traceback holds this frame, which would be a circle.
+            self._fail(verb, calls, error)
         except NotOwner as refusal:
             self.node.sessions.on_not_owner(self.session, refusal)
         except Exception:
             log.exception("a %s failed", verb.name)
-            failure = Internal(FAILED)
+            self._fail(verb, calls, Internal(FAILED))
         finally:
-            if failure is not None:
-                for call in calls:
-                    call.fail(verb.name, failure)
             for call in calls:
                 self.limits.leave(call.size)
+
+    def _fail(self, verb: Verb, calls: list[Call], error: HubError) -> None:
+        """Answer calls with what went wrong, those that have no answer yet."""
+        for call in calls:
+            call.fail(verb.name, error)
 
     # -- answers
 

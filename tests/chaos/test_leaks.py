@@ -114,9 +114,6 @@ async def test_who_goes_is_let_go_of_at_once(hub, going):
     assert await circles() < count / 10
 
 
-@pytest.mark.xfail(
-    strict=False, reason="open: a subscribe that fails leaves 26 objects to the collector"
-)
 async def test_who_waits_in_vain_leaves_nothing(impatient_hub, own_redis):
     """While Redis is away: nothing that gave up waiting for the channel of a room that others are in."""
     member = await (await Light.open("127.0.0.1", impatient_hub.port)).connect()
