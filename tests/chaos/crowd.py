@@ -58,10 +58,7 @@ class Crowd:
 
     def hub_client(self, *, named: bool, manual: bool = False) -> Python:
         name = self._name("hubclient")
-        # A named one without a position file acknowledges what it has handled, about once a second: what it got since can be
-        # repeated, and can be within a gap.
-        returns = not manual and not named
-        record = self.history.record(name, "HubClient", returns=returns, manual=manual)
+        record = self.history.record(name, "HubClient", returns=not manual, manual=manual)
         return Python(self._door(), record, name if named else None)
 
     def stock_python(self, *transports: str) -> StockPython:

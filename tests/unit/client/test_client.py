@@ -788,6 +788,21 @@ async def test_a_refusal_that_a_retry_can_mend_is_retried(fake, connect):
     await client.wait_connected()
 
 
+async def test_a_gap_holds_nothing_that_was_handled(fake, connect):
+    """A named client without a file acknowledges now and then, and the hub counts gaps from the newest of that."""
+    client, told = connect(client_id="ada"), []
+    client.on_gap(told.append)
+    client.on("m")(lambda data, meta: None)
+    await client.connect()
+    await fake.peers[0].message(25)
+    await eventually(lambda: client.offset == "25")
+    for after, before in ((10, 20), (10, 26), (10, 30), (25, 31)):
+        gap = {"room": "r", "reason": "overflow", "after": str(after), "before": str(before)}
+        await fake.peers[0].send("hub:gap", gap | {"dropped": 3}, str(after))
+    await eventually(lambda: len(told) == 2)
+    assert told == [Gap("r", "overflow", "25", "30", None), Gap("r", "overflow", "25", "31", 3)]
+
+
 async def test_gaps_are_told_once(fake, connect):
     """A gap told again is not told again; a larger one takes the place of the smaller."""
     client, told = connect(), []
