@@ -13,10 +13,9 @@ import re
 from aiohttp import web
 
 from hub.engineio.core.connection import Connection
-from hub.engineio.core.interfaces import Carrier
 from hub.engineio.options import EngineOptions
-from hub.engineio.transports import tcp_output
 from hub.engineio.transports.http_responses import poll_response, refusal_response
+from hub.engineio.transports.tcp_output import TcpCarrier
 
 # Longer request heads are left to aiohttp.
 _LONGEST = 8 * 1024
@@ -93,7 +92,7 @@ class ParsedPoll:
         return self.zip_from is not None and len(text) > ZIP_INLINE
 
 
-class PollFastPath(asyncio.Protocol, Carrier):
+class PollFastPath(asyncio.Protocol, TcpCarrier):
     """One TCP connection. It uses private parts of aiohttp's handler.
 
     So do `websocket_handshake.take_over` and `http_errors.RequestHandler`, and nothing else.
@@ -172,16 +171,6 @@ class PollFastPath(asyncio.Protocol, Carrier):
         """
         self._poll_future = self._loop.create_future()
         return self._poll_future
-
-    # ---------------------------------------------------------------- what the connection reads (Carrier)
-
-    @property
-    def unacknowledged(self) -> int:
-        return tcp_output.unacknowledged(self._transport)
-
-    @property
-    def taken(self) -> int:
-        return tcp_output.taken(self._transport)
 
     # ---------------------------------------------------------------- what asyncio calls
 

@@ -1,4 +1,4 @@
-"""How far the peer of a TCP connection has taken what was written to it, as the kernel knows."""
+"""Tells how much of the output of a TCP connection its peer has acknowledged."""
 
 from __future__ import annotations
 
@@ -9,24 +9,37 @@ import socket
 import sys
 import termios
 
+from hub.engineio.core.interfaces import Carrier
+
 # Where Linux has the field tcpi_bytes_acked in its struct tcp_info.
 BYTES_ACKED = 120
 
 
-def unacknowledged(transport: asyncio.Transport) -> int:
-    """Return how many bytes wait for the peer: in the transport's buffer, and in the kernel."""
-    queued = bytes(4)
-    with contextlib.suppress(OSError, ValueError):  # some systems do not tell
-        tcp = transport.get_extra_info("socket")
-        queued = fcntl.ioctl(tcp.fileno(), termios.TIOCOUTQ, queued)
-    return transport.get_write_buffer_size() + int.from_bytes(queued, sys.byteorder)
+class TcpCarrier(Carrier):
+    """A carrier that has its TCP connection in `_transport`."""
 
+    __slots__ = ()
 
-def taken(transport: asyncio.Transport) -> int:
-    """Return how many bytes the peer's kernel has acknowledged; where the system does not tell, a number that changes with it."""
-    with contextlib.suppress(OSError, ValueError, AttributeError):
-        tcp = transport.get_extra_info("socket")
-        info = tcp.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, BYTES_ACKED + 8)
-        if len(info) == BYTES_ACKED + 8:
-            return int.from_bytes(info[BYTES_ACKED:], sys.byteorder)
-    return -transport.get_write_buffer_size()
+    _transport: asyncio.Transport
+
+    @property
+    def unacknowledged(self) -> int:
+        """Return how many bytes wait for the peer: in the transport's buffer, and in the kernel."""
+        queued = bytes(4)
+        with contextlib.suppress(OSError, ValueError):  # some systems do not tell
+            tcp = self._transport.get_extra_info("socket")
+            queued = fcntl.ioctl(tcp.fileno(), termios.TIOCOUTQ, queued)
+        return self._transport.get_write_buffer_size() + int.from_bytes(queued, sys.byteorder)
+
+    @property
+    def taken(self) -> int:
+        """Return how many bytes the peer's kernel has acknowledged.
+
+        Where the system does not tell, it is a number that changes with that.
+        """
+        with contextlib.suppress(OSError, ValueError, AttributeError):
+            tcp = self._transport.get_extra_info("socket")
+            info = tcp.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, BYTES_ACKED + 8)
+            if len(info) == BYTES_ACKED + 8:
+                return int.from_bytes(info[BYTES_ACKED:], sys.byteorder)
+        return -self._transport.get_write_buffer_size()

@@ -13,7 +13,7 @@ from hub.engineio.core.lifecycle import CUT_AFTER
 from hub.engineio.core.packet import ProtocolError, decode_text
 from hub.engineio.core.state import DisconnectReason
 from hub.engineio.core.ws_parser import CLOSE, PING, FrameParser, WebSocketError, WebSocketMessage
-from hub.engineio.transports import tcp_output
+from hub.engineio.transports.tcp_output import TcpCarrier
 
 logger = logging.getLogger("hub.engineio")
 
@@ -23,7 +23,7 @@ READ_AHEAD = 64 * 1024
 TURN = 64
 
 
-class WebSocket(asyncio.Protocol, Socket):
+class WebSocket(asyncio.Protocol, TcpCarrier, Socket):
     """One WebSocket. It carries a session or, while `_upgrading` is true, is being probed for one."""
 
     __slots__ = (
@@ -73,15 +73,6 @@ class WebSocket(asyncio.Protocol, Socket):
     @property
     def buffered(self) -> int:
         return self._transport.get_write_buffer_size()
-
-    @property
-    def unacknowledged(self) -> int:
-        """`buffered`, and what the kernel holds."""
-        return tcp_output.unacknowledged(self._transport)
-
-    @property
-    def taken(self) -> int:
-        return tcp_output.taken(self._transport)
 
     def write(self, data: bytes) -> None:
         """Write; a TCP connection that is lost or closing drops the data."""
