@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import random
-import socket
 import time
 import weakref
 from collections.abc import AsyncIterator, Sequence
@@ -15,6 +13,7 @@ import aiohttp
 
 from tests.chaos.history import Forgotten, History
 from tests.support.hubs import MAIN, Hub
+from tests.support.ports import free_port
 from tests.support.proxy import Proxy, _Pair, _reset
 from tests.support.redis import RedisServer
 from tests.support.times import MS, UNIT, eventually, eventually_true
@@ -90,15 +89,6 @@ class FrontDoor(Proxy):
 def _far_port(pair: _Pair) -> int:
     name = pair.writers[1].get_extra_info("sockname")
     return int(name[1]) if name else 0
-
-
-def free_port() -> int:
-    """Return a port that nobody has, and that the system gives to nobody who asks for any."""
-    while True:
-        port = random.SystemRandom().randrange(10_000, 32_000)
-        with socket.socket() as probe, contextlib.suppress(OSError):
-            probe.bind(("127.0.0.1", port))
-            return port
 
 
 class Gate:

@@ -5,10 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import os
-import shutil
 import signal
-import socket
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -17,6 +14,7 @@ import pytest
 
 from tests.support.hubs import Hub
 from tests.support.redis import RedisServer
+from tests.support.reverse_proxies import NGINX_MAIN, ProxyProgram
 from tests.support.times import SOON, UNIT, eventually, eventually_true
 
 HANDSHAKE = "/socket.io/?EIO=4&transport=polling"
@@ -66,20 +64,15 @@ async def test_an_origin_that_is_not_listed(own_hub, js):
     assert "times=" in lines(hub, "refused a page of an origin")[-1]
 
 
-NGINX = """
-daemon off; pid {folder}/pid; error_log {folder}/log;
-events {{}}
-http {{
-  access_log off;
-  server {{
-    listen 127.0.0.1:{port};
-    location / {{
-      proxy_pass http://127.0.0.1:{hub};
-      proxy_http_version 1.1;
-      proxy_set_header Upgrade $http_upgrade;
-      proxy_set_header Connection upgrade;
-      {more}
-    }}
+NGINX_SERVER = """
+server {{
+  listen 127.0.0.1:{port};
+  location / {{
+    proxy_pass http://127.0.0.1:{hub};
+    proxy_http_version 1.1;
+    proxy_set_header Upgrade $http_upgrade;
+    proxy_set_header Connection upgrade;
+    {more}
   }}
 }}
 """
@@ -87,29 +80,14 @@ http {{
 
 @contextlib.asynccontextmanager
 async def nginx(hub: Hub, folder: Path, more: str = "") -> AsyncIterator[str]:
-    """Run nginx in front of a hub; yields its URL. Without nginx the test is skipped, or fails where CI runs it."""
-    binary = shutil.which("nginx", path=f"{os.environ['PATH']}:/usr/sbin")
-    if binary is None:
-        (pytest.fail if os.environ.get("HUB_REQUIRE_ALL") else pytest.skip)("no nginx")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    config = folder / "nginx.conf"
-    config.write_text(NGINX.format(folder=folder, port=port, hub=hub.port, more=more))
-    process = await asyncio.create_subprocess_exec(binary, "-c", str(config))
-    url = f"http://127.0.0.1:{port}"
-
-    async def answers() -> bool:
-        with contextlib.suppress(aiohttp.ClientError):
-            return await get(url + "/healthz") == 200
-        return False
-
+    """Run nginx in front of a hub; yields its URL."""
+    proxy = ProxyProgram("nginx", folder)
+    server = NGINX_SERVER.format(port=proxy.port, hub=hub.port, more=more)
+    await asyncio.to_thread(proxy.run, NGINX_MAIN.format(directory=folder, server=server))
     try:
-        await eventually_true(answers)
-        yield url
+        yield f"http://127.0.0.1:{proxy.port}"
     finally:
-        process.terminate()
-        await process.wait()
+        proxy.stop()
 
 
 async def test_a_proxy_that_does_not_pass_the_host_on(own_hub, js, tmp_path):

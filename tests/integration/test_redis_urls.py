@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import re
-import socket
 import ssl
 from collections.abc import AsyncIterator
 
@@ -16,14 +15,9 @@ from hub.store.scripts import read_all
 from hub.store.server_check import COMMANDS, OPTIONAL_COMMANDS, SCRIPT_COMMANDS
 from tests.support.expect import exactly
 from tests.support.hubs import Hub
+from tests.support.ports import free_port
 from tests.support.redis import RedisServer
 from tests.support.tools import ROOT
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @pytest.fixture

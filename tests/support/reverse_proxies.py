@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import time
@@ -13,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.pages import Section, sections
+from tests.support.ports import free_port
 from tests.support.times import SOON, STEP
 from tests.support.tools import ROOT
 
@@ -60,36 +62,18 @@ def replace(text: str, **by_name: tuple[str, str]) -> str:
     return text
 
 
-def free_port() -> int:
-    """Return a port that nobody listens to at the moment."""
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return int(one.getsockname()[1])
+class ProxyProgram:
+    """One of the three programs, on a port of its own, with a configuration that names this port."""
 
-
-class ReverseProxy:
-    """One of the three programs in front of hubs, with TLS, as the page configures it.
-
-    `path` is the base path that the hubs have, or nothing; `balance` a line of the page that
-    spreads clients over several hubs.
-    """
-
-    def __init__(self, name: str, directory: Path, certificate: Path, hubs: list[int]) -> None:
+    def __init__(self, name: str, directory: Path) -> None:
         self.name = name
         self.port = free_port()
         self._directory = directory
-        self._certificate = certificate
-        self._hubs = hubs
         self._process: subprocess.Popen[bytes] | None = None
 
-    @property
-    def url(self) -> str:
-        return f"https://localhost:{self.port}"
-
-    def start(self, *, below_a_path: bool) -> None:
-        """Start the program, and return when it listens."""
+    def run(self, text: str) -> None:
+        """Start the program with a configuration, and return when it listens."""
         binary = program(self.name)
-        text = getattr(self, f"_{self.name}")(below_a_path)
         file = self._directory / ("Caddyfile" if self.name == "caddy" else f"{self.name}.conf")
         file.write_text(text)
         command = {
@@ -113,9 +97,27 @@ class ReverseProxy:
     def stop(self) -> None:
         """End the program."""
         if self._process is not None:
-            # Asked to end, Caddy waits for its WebSockets.
-            self._process.kill()
+            # Killed, nginx would leave its worker behind; asked to end, Caddy waits for its WebSockets.
+            end = signal.SIGTERM if self.name == "nginx" else signal.SIGKILL
+            self._process.send_signal(end)
             self._process.wait(SOON)
+
+
+class ReverseProxy(ProxyProgram):
+    """One of the three programs in front of hubs, with TLS, as docs/deployment.md configures it."""
+
+    def __init__(self, name: str, directory: Path, certificate: Path, hubs: list[int]) -> None:
+        super().__init__(name, directory)
+        self._certificate = certificate
+        self._hubs = hubs
+
+    @property
+    def url(self) -> str:
+        return f"https://localhost:{self.port}"
+
+    def start(self, *, below_a_path: bool) -> None:
+        """Start the program, and return when it listens. `below_a_path`: the hubs have the page's base path."""
+        self.run(getattr(self, f"_{self.name}")(below_a_path))
 
     def _nginx(self, below_a_path: bool) -> str:
         text = deployment()["Behind nginx"].blocks[0].text

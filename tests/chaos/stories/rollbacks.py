@@ -8,9 +8,9 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 from tests.chaos.bare import Bare
-from tests.chaos.cluster import free_port
 from tests.chaos.drill import LATE, Drill, Scene, Story
 from tests.chaos.history import Got
+from tests.support.ports import free_port
 from tests.support.raw import Raw
 from tests.support.times import UNIT
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
@@ -13,6 +12,7 @@ from hub.message import encode, meta
 from hub.node.node import Node
 from hub.redis.connection import ReplyError, own_words, pack
 from hub.settings import Settings
+from tests.support.ports import free_port
 from tests.support.proxy import Proxy
 from tests.support.publishing import OnPublished
 from tests.support.redis import RedisServer
@@ -22,10 +22,7 @@ from tests.support.times import SOON, eventually
 @pytest.fixture
 def servers() -> Iterator[list[tuple[RedisServer, int]]]:
     """Two servers, each with its TCP port."""
-    with socket.socket() as one, socket.socket() as two:
-        for free in (one, two):
-            free.bind(("127.0.0.1", 0))
-        ports = [one.getsockname()[1], two.getsockname()[1]]
+    ports = [free_port(), free_port()]
     options = ("--bind", "127.0.0.1", "--repl-diskless-sync-delay", "0")
     servers = [(RedisServer("--port", str(port), *options), port) for port in ports]
     yield servers
