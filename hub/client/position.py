@@ -12,6 +12,7 @@ file that its successor has replaced, so it does no harm.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import zlib
@@ -34,10 +35,6 @@ class _SavedPosition(msgspec.Struct):
     offset: str
     client_id: str | None
     checksum: int
-
-    def is_complete(self) -> bool:
-        """Return whether the record is one record, not the parts of two."""
-        return self.checksum == checksum(self.pid, self.offset, self.client_id)
 
 
 def checksum(pid: str, offset: str, client_id: str | None) -> int:
@@ -179,11 +176,16 @@ def _check_path(path: Path) -> None:
 
 def _read_record(path: Path) -> _SavedPosition:
     """Return the content of the file. Raises ValueError if it is not a position, and OSError."""
-    for _ in range(READ_ATTEMPTS):
-        saved = msgspec.json.decode(path.read_bytes(), type=_SavedPosition)
-        if saved.is_complete():
-            break
-    else:
+    for _ in range(READ_ATTEMPTS - 1):
+        with contextlib.suppress(ValueError):
+            return _decode_record(path.read_bytes())
+    return _decode_record(path.read_bytes())
+
+
+def _decode_record(record: bytes) -> _SavedPosition:
+    """Return a record. Raises ValueError if it is none, or the parts of two."""
+    saved = msgspec.json.decode(record, type=_SavedPosition)
+    if saved.checksum != checksum(saved.pid, saved.offset, saved.client_id):
         raise ValueError("its checksum is wrong")
     if not is_offset(saved.offset):
         raise ValueError("its offset is not an offset")

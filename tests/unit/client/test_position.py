@@ -158,3 +158,14 @@ def test_a_path_that_cannot_be_written_is_refused_at_once(tmp_path, monkeypatch,
         monkeypatch.setattr(position.os, "access", lambda *_: False)
     with pytest.raises(ValueError, match=f"^position_file: .*{sentence}"):
         Position("c", tmp_path / place)
+
+
+def test_a_record_that_is_read_while_it_is_written_is_read_again(tmp_path, monkeypatch):
+    """The parts of two records may be no JSON, or have a wrong checksum."""
+    path = tmp_path / "position"
+    started(path, offset="1099")
+    whole = path.read_bytes()
+    reads = [whole[:20] + whole[25:], whole.replace(b"1099", b"1199"), whole]
+    monkeypatch.setattr(Path, "read_bytes", lambda _: reads.pop(0))
+    assert Position("c", path).offset == "1099"
+    assert reads == []
