@@ -15,7 +15,7 @@ TEXT = 200
 
 
 class CountedRefusal:
-    """What was refused: the latest of its kind and subject, and how many were not logged yet."""
+    """The latest refusal of a kind and subject, and how many of them were not logged yet."""
 
     __slots__ = ("count", "fields", "level", "message", "timer")
 
@@ -30,7 +30,7 @@ class CountedRefusal:
 class RefusalLog:
     """Logs the first refusal of a kind and subject at once, and counts the others: one line a minute says how many.
 
-    A subject is who or what was refused: an origin, an address, a client_id. To be used in a running event loop.
+    A subject is the origin, the address or the client_id that was refused. It needs a running event loop.
     """
 
     def __init__(self, log: logging.Logger) -> None:
@@ -40,7 +40,7 @@ class RefusalLog:
     def note(
         self, kind: str, subject: str, message: str, *, level: int = logging.WARNING, **fields: Any
     ) -> None:
-        """Log or count a refusal. `message` says what was refused and what would admit it, `fields` the details."""
+        """Log or count a refusal. `message` names the refused thing and the way to have it admitted; `fields` are details."""
         if not self._log.isEnabledFor(level):
             return
         key = kind, subject[:TEXT]
@@ -61,7 +61,7 @@ class RefusalLog:
             refusal.count += 1
 
     def close(self) -> None:
-        """Log what was only counted so far, and forget all."""
+        """Log the refusals that were only counted so far, and forget all."""
         known, self._known = self._known, {}
         for refusal in known.values():
             if refusal.timer is not None:
@@ -80,7 +80,7 @@ class RefusalLog:
         self._log.log(refusal.level, refusal.message, extra=refusal.fields | times)
 
     def _after_interval(self, key: tuple[str, str], refusal: CountedRefusal) -> None:
-        """Log what was counted; forget a refusal that has not come again."""
+        """Log how many were counted; forget a refusal that has not occurred again."""
         if refusal.count:
             self._write(key, refusal)
         else:

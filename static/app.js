@@ -2,7 +2,7 @@
 // other is away. Verbs and events are those of the hub's public contract.
 "use strict";
 
-// The page's directory is the hub's base path, also behind a proxy that adds a prefix.
+// The page's directory is the hub's base path, also where a proxy adds a prefix.
 const SOCKET_IO = new URL("socket.io/", document.baseURI).pathname;
 const FIRST_ROOM = "lobby";
 const HISTORY = 10; // earlier messages shown on joining

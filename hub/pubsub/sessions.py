@@ -36,7 +36,7 @@ NOT_YET = 10**17
 ABANDONED = 1.0
 # Socket.IO's packet DISCONNECT.
 DISCONNECT = "1"
-# What the operator reads in the log, and what the client of the replaced connection is told for its developer.
+# Of a replaced connection: the operator's line in the log, and the sentence of `hub:closing` for the client's developer.
 REPLACED = (
     "disconnected a client for good because a newer connection has its client_id: give each tab, device and process a "
     "client_id of its own"

@@ -94,7 +94,7 @@ async def test_from_a_synchronous_python_producer(hub, raw, room, transport, acc
     ids=["deep", "eleven binary values", "a hundred binary values", "long text", "long binary"],
 )
 async def test_from_a_javascript_producer(hub, js, raw, room, transport, data, code, words):
-    """It is not sent again, though the client retries what is not answered; what is queued behind it goes on."""
+    """The client does not send it again, though it retries events without an answer, and sends the events queued after it."""
     reader = await raw(hub.url)
     await reader.join(room)
     producer = await js(hub.url, transports=[transport], retries=3, ackTimeout=int(SOON * 1000))

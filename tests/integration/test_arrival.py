@@ -86,7 +86,7 @@ async def test_who_is_pinged(hub, raw, room, name, transport):
 
 
 class Stamped(Raw):
-    """A polling client whose requests are told apart, as those of the stock clients are."""
+    """A polling client that marks each of its requests, as the stock clients do."""
 
     @property
     def session_url(self) -> str:

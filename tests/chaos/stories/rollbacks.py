@@ -154,7 +154,7 @@ async def takes_count(d: Drill) -> None:
 
 
 async def serials_are_times(d: Drill) -> None:
-    """Its pid is one that the promoted replica has not heard of; then another one comes by its name."""
+    """The promoted replica does not know its pid; then another connection claims the session by its name."""
 
     async def other() -> None:
         raw = await Raw(d.cluster.hubs[1].url).open()
