@@ -8,13 +8,16 @@ when it has arrived, and not when it has been handled.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 
 from hub.client.connection import HubConnection
 from hub.client.position import Position
 from hub.client.reconnecting import ReconnectingHubConnection
+from hub.errors import HubError
 
 # Seconds between two acknowledgements, and before the first: a process that ends soon after each start makes progress.
 INTERVAL, FIRST_INTERVAL = 1.0, 0.1
+FINISH_TIMEOUT = 2.0  # seconds for the last one to be stored
 
 
 class Acknowledger:
@@ -42,3 +45,14 @@ class Acknowledger:
         if current is not None and self._position.offset and newest != self._sent:
             self._sent = newest
             await current.send_verb("ack", {"offset": self._position.offset})
+
+    async def finish(self) -> None:
+        """Acknowledge for the last time, and wait until the hub has stored it, for FINISH_TIMEOUT at most; raises nothing.
+
+        Without that the end of the connection could overtake it: the hub carries out one `ack` after the other.
+        """
+        current = self._connection.current
+        if current is not None and self._position.offset:
+            with contextlib.suppress(HubError, TimeoutError):
+                async with asyncio.timeout(FINISH_TIMEOUT):
+                    await current.call_verb("ack", {"offset": self._position.offset})

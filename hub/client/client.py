@@ -181,7 +181,7 @@ class HubClient:
             end = self._client_id is None and not self._position.has_file
         try:
             if self._acknowledger is not None:
-                await self._acknowledger.acknowledge()
+                await self._acknowledger.finish()
             if self._connection.current is not None:
                 await self._connection.current.close(end_session=end)
         finally:

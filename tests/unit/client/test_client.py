@@ -1044,6 +1044,25 @@ async def test_a_named_client_reports_what_it_has_handled(fake, connect, monkeyp
     await eventually(lambda: fake.asked("ack")[-1] == {"offset": "101"})
 
 
+async def test_a_named_client_closes_after_its_last_report_is_stored(fake, connect, monkeypatch):
+    """The end of the connection could overtake it. A hub that does not answer delays the close for a bounded time."""
+    monkeypatch.setattr(acknowledger, "FINISH_TIMEOUT", 100 * UNIT)
+    fake.answer = lambda _peer, verb, _fields: None if verb == "ack" else {"ok": True}
+    client = connect(client_id="c")
+    await client.connect()
+    await fake.peers[0].message(100)
+    await eventually(lambda: client.offset == "100")
+    closing = asyncio.create_task(client.close())
+    await eventually(lambda: {"offset": "100"} in fake.asked("ack"))
+    assert await asyncio.wait([closing], timeout=300 * MS) == (set(), {closing})
+    await fake.peers[0].ws.close()
+    await asyncio.wait_for(closing, 5 * UNIT)
+    monkeypatch.setattr(acknowledger, "FINISH_TIMEOUT", 100 * MS)
+    other = connect(client_id="c")
+    await other.connect()
+    await asyncio.wait_for(other.close(), 5 * UNIT)
+
+
 @pytest.mark.parametrize("options", [{}, {"client_id": "c", "position_file": True}])
 async def test_other_clients_report_nothing(fake, connect, monkeypatch, tmp_path, options):
     """Without a name there is no next process, and with a file it knows by itself."""
