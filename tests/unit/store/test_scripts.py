@@ -1122,6 +1122,20 @@ async def test_touching_keeps_alive_what_is_owned(start, server):
     assert server.client.smembers(key(f"node:{one.store.node_id}:sessions")) == {mine.client_id}
 
 
+async def test_an_away_set_outlives_the_inboxes_that_it_names(start, server):
+    """A return does not renew it, unless the session lives longer from then on."""
+    node, longer = await start(anonymous_life=600), await start(anonymous_life=6000)
+    mine = await node.claim("a")
+    await node.join(mine, "a", "A")
+    await node.store.sessions.park(mine.client_id, "a", 0, gone=True)
+    away, inbox = key("room:A:away"), key(f"inbox:{mine.client_id}:{mine.pid.generation}")
+    assert server.client.pttl(inbox) <= 600_000 < 1_200_000 < server.client.pttl(away)
+    await node.claim("b", pid=mine.pid)
+    assert 1_200_000 < server.client.pttl(inbox) <= server.client.pttl(away) + 100
+    await longer.claim("c", pid=mine.pid)
+    assert 12_000_000 < server.client.pttl(inbox) <= server.client.pttl(away) + 100
+
+
 async def test_a_rollback_is_told_to_everybody(start):
     """Where the clock is behind what a node has seen: a reset for all rooms joined before."""
     node = await start()
