@@ -248,6 +248,8 @@ class _Walk:
         self._reasons = reasons
         # What the rooms owe: everything behind these offsets, its own messages without echo aside.
         self._joined: dict[str, int] = {}
+        # Rooms that were answered over a later connection than the first one that asked: they were joined before these offsets.
+        self._joined_before: dict[str, int] = {}
         # What arrived of rooms while they were being joined: the client cannot know yet what is due. And the number of the
         # connection over which it asked first.
         self._early: dict[str, list[int]] = {}
@@ -284,6 +286,7 @@ class _Walk:
                     yield from self._answered(room, offset)
                 case Leaving(room):
                     self._joined.pop(room, None)
+                    self._joined_before.pop(room, None)
                     self._asked_over.pop(room, None)
                 case Left(room):
                     self._open.discard(room)
@@ -295,6 +298,10 @@ class _Walk:
 
     def _began(self, event: Began) -> Iterator[Violation]:
         self._connections += 1
+        for room, offset in self._joined_before.items():
+            # What it has received may come again now.
+            self._joined[room] = min(self._joined[room], offset - 1)
+        self._joined_before.clear()
         self._told_before = len(self._gaps)
         # Of two that ask at the same time one begins the session, and the other may be told of it first.
         together = 0 < event.asked <= self._told_at
@@ -347,6 +354,8 @@ class _Walk:
         if self._asked_over.get(room) == self._connections:
             for earlier in early:
                 yield from self._before_join(room, earlier)
+        elif early:
+            self._joined_before[room] = early[0]
 
     def _before_join(self, room: str, offset: int) -> Iterator[Violation]:
         if offset <= self._joined.get(room, 0):

@@ -114,6 +114,16 @@ def test_a_join_that_was_not_heard_of_is_answered_how_far_the_next_connection_ha
     assert rules(history) == {"before the join"}
 
 
+def test_what_came_before_such_an_answer_may_come_again_over_a_later_connection():
+    """To a client that returns no offset; nothing that is older than the first of it."""
+    history, record = story(returns=False, stayed=False)
+    resumed = Began(100, True, resumed=True)
+    record.events[2:] = [resumed, *got(2, 3), Joined("a", 103), resumed, *got(2, 3, 4)]
+    assert check(history) == []
+    record.events[2:] = [resumed, *got(2, 3), Joined("a", 103), resumed, *got(1, 2, 3, 4)]
+    assert rules(history) == {"before the join"}
+
+
 def test_what_was_not_acknowledged_is_not_due():
     """An unknown outcome obliges to nothing; if it was stored it arrives."""
     history, record = story(*got(*range(1, 10)))
