@@ -152,7 +152,8 @@ async def count_from_join(d: Drill) -> None:
     m.rooms.add("A")
 
 
-_SLOW = {"ping_timeout": 20 * UNIT, "log_length": 1000}
+# So much output may be unread before a verb of its client is not carried out: twice this.
+_SLOW = {"ping_timeout": 20 * UNIT, "log_length": 1000, "buffer_high": 1024 * 1024}
 
 SCENES = {
     "sub_adds_away": Scene(sub_adds_away, _SLOW),
