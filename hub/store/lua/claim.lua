@@ -80,7 +80,6 @@ if how then
   end
 end
 session.anon = session.anon or (by_name and '0' or '1')
-local life_before = tonumber(session.life or '0')
 session.life = session.anon == '1' and ARGV[12] or ARGV[13]
 if how then
   redis.call('HSET', key, 'owner', owner, 'anon', session.anon, 'life', session.life)
@@ -94,9 +93,7 @@ expire_not_before(served, life)
 redis.call('PEXPIRE', key, text(life))  -- rule: ttl_connected
 if session.away == '1' then
   redis.call('PEXPIRE', inbox_key(client, session.gen), text(life))
-  if tonumber(session.life) > life_before then  -- a setting has changed since the park
-    for room in pairs(session.rooms) do expire_not_before(away_key(room), life) end
-  end
+  for room in pairs(session.rooms) do expire_not_before(away_key(room), life) end
 end
 
 local epoch = how and text(redis.call('HINCRBY', key, 'takes', 1)) or '1'

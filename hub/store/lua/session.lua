@@ -95,6 +95,5 @@ local function park(session, disconnected)
   end
   redis.call('PEXPIRE', key, text(life))
   redis.call('PEXPIRE', session.inbox, text(life))
-  -- The away sets are still there after a claim, which need not renew them: a session may have many rooms.
-  for room in pairs(session.rooms) do expire_not_before(away_key(room), owned_life(session)) end
+  for room in pairs(session.rooms) do expire_not_before(away_key(room), life) end
 end
