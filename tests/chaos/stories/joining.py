@@ -152,7 +152,7 @@ async def count_from_join(d: Drill) -> None:
     m.rooms.add("A")
 
 
-# So much output may be unread before a verb of its client is not carried out: twice this.
+# A hub carries out no verb of a client that leaves more than twice `buffer_high` bytes unread.
 _SLOW = {"ping_timeout": 20 * UNIT, "log_length": 1000, "buffer_high": 1024 * 1024}
 
 SCENES = {
