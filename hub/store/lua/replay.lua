@@ -36,9 +36,7 @@ end
 -- away -> live, from exactly this value of the clock on.
 local function go_live()
   if session.away == '1' then
-    local fields = { 'mark' }
-    for room in pairs(session.parked) do fields[#fields + 1] = 'p:' .. room end
-    for i = 1, #fields, 100 do redis.call('HDEL', key, unpack(fields, i, math.min(i + 99, #fields))) end
+    redis.call('HDEL', key, 'mark', 'parked')
     redis.call('DEL', session.inbox)  -- rule: park_from_live/1
     for room in pairs(session.rooms) do redis.call('SREM', away_key(room), session.inbox) end
     redis.call('HSET', key, 'away', '0')
@@ -131,8 +129,8 @@ local function number_at(room, joined, position, n, p)
   if p and p <= position then return n - 1 end
   local before = redis.call('XREVRANGE', log_key(room), text(position), '-', 'COUNT', 1)[1]
   if before then return tonumber(before[2][2]) end
-  local parked = session.parked[room]
-  if parked and parked.last <= position and session.mark and position <= tonumber(session.mark) then return parked.n end
+  local parked = parked_in(session, room)
+  if parked and parked.last <= position and position <= tonumber(session.mark) then return parked.n end
   return nil
 end
 
@@ -142,9 +140,10 @@ local gaps, read_after, conditional, now, source, peeked = {}, {}, {}, microseco
 local function find_first(room)
   local joined = session.rooms[room]
   local from = math.max(after, joined.join)
-  local meta = redis.call('HMGET', meta_key(room), 'n', 'last', 'base', 'odd')
-  if not meta[2] or tonumber(meta[2]) <= from then return nil end
-  conditional[room] = meta[4] and tonumber(meta[4]) > from
+  local last = redis.call('HGET', meta_key(room), 'last')
+  if not last or tonumber(last) <= from then return nil end
+  local numbers, base_number, odd = unpack(redis.call('HMGET', meta_key(room), 'n', 'base', 'odd'))
+  conditional[room] = odd and tonumber(odd) > from
   local known = counted[room]
   if known and known[4] then
     read_after[room] = from
@@ -157,13 +156,13 @@ local function find_first(room)
   end
   local n = number_at(room, joined, from, number, p)
   -- If the room was forgotten in between, the count began anew: numbers from before say nothing about those after.
-  if n and n < tonumber(meta[3]) then n = tonumber(meta[3]) end
-  local n_before = first and number - 1 or tonumber(meta[1])
+  if n and n < tonumber(base_number) then n = tonumber(base_number) end
+  local n_before = first and number - 1 or tonumber(numbers)
   local reported_to = known and known[3] or 0
   if n ~= n_before then  -- rule: heal_gap, final_gap
     local start = math.max(from, reported_to)
     local before = first or head + 1
-    local cut_up_to = p or tonumber(meta[2])
+    local cut_up_to = p or tonumber(last)
     local reason = cut_up_to < now - tonumber(ARGV[6]) and 'expired' or 'overflow'
     local dropped = n and not conditional[room] and text(n_before - n) or ''  -- rule: n_gap
     gaps[#gaps + 1] = { room, reason, text(start), text(before), dropped }

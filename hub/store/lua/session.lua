@@ -9,7 +9,7 @@
 --   away, mark             '1': it is away; the clock when it was parked
 --   pos                    its position: everything up to this offset has arrived
 --   r:<room>               '<join offset>:<the room's number then>'
---   p:<room>               from a park on: '<the room's newest offset>:<its number>' at the park
+--   parked                 from a park on, a line for each room: '<its newest offset at the park> <its number then> <room>'
 --   reset, told            the offsets between which its client has seen more than Redis has; the end of the gaps that
 --                          were reported
 --   foreign                an offset of another session, which came with its last claim
@@ -19,20 +19,17 @@
 -- Milliseconds after which an owned session expires if nobody renews it, because every node has died.
 local function owned_life(session) return 3 * tonumber(session.life) end
 
--- Read a session; nil: there is none. `rooms`: {join, n} of each room; `parked`: {last, n} of each room at the park.
+-- Read a session; nil: there is none. `rooms`: {join, n} of each room.
 local function load_session(client)
   local flat = redis.call('HGETALL', session_key(client))
   if #flat == 0 then return nil end
-  local session = { client = client, rooms = {}, parked = {} }
+  local session = { client = client, rooms = {} }
   for i = 1, #flat, 2 do
     local field, value = flat[i], flat[i + 1]
     local kind = string.sub(field, 1, 2)
     if kind == 'r:' then
       local join, n = split(value)
       session.rooms[string.sub(field, 3)] = { join = join, n = n }
-    elseif kind == 'p:' then
-      local last, n = split(value)
-      session.parked[string.sub(field, 3)] = { last = last, n = n }
     else
       session[field] = value
     end
@@ -41,19 +38,32 @@ local function load_session(client)
   return session
 end
 
+-- Return {last, n}, where a room was when the session was parked: its newest offset, and its number. Nil: the session was
+-- not parked, or has joined the room since. Few returns ask for it, so the field is taken apart when one does.
+local function parked_in(session, room)
+  if not session.parked then return nil end
+  if type(session.parked) == 'string' then
+    local parked = {}
+    for last, n, name in string.gmatch(session.parked, '(%d+) (%d+) ([^\n]*)\n') do
+      parked[name] = { last = tonumber(last), n = tonumber(n) }
+    end
+    session.parked = parked
+  end
+  return session.rooms[room].join <= tonumber(session.mark) and session.parked[room] or nil
+end
+
 -- Read of a session only what joining some of its rooms takes: most rooms of a session in many are not of interest then.
 local function load_part(client, rooms)
   local key = session_key(client)
   local flat = redis.call('HMGET', key, 'gen', 'owner', 'away', 'life')
   if not flat[1] then return nil end
-  local session = { client = client, gen = flat[1], owner = flat[2], away = flat[3], life = flat[4], rooms = {}, parked = {} }
+  local session = { client = client, gen = flat[1], owner = flat[2], away = flat[3], life = flat[4], rooms = {} }
   for _, room in ipairs(rooms) do
-    local pair = redis.call('HMGET', key, 'r:' .. room, 'p:' .. room)
-    if pair[1] then
-      local join, n = split(pair[1])
+    local joined = redis.call('HGET', key, 'r:' .. room)
+    if joined then
+      local join, n = split(joined)
       session.rooms[room] = { join = join, n = n }
     end
-    session.parked[room] = pair[2] or nil
   end
   session.inbox = inbox_key(client, session.gen)
   return session
@@ -80,13 +90,14 @@ local function park(session, disconnected)
     local mark = text(clock())
     redis.call('DEL', session.inbox)  -- rule: park_from_live/1
     redis.call('RPUSH', session.inbox, mark)  -- rule: park_from_live/2
-    redis.call('HSET', key, 'away', '1', 'mark', mark)
-    session.away = '1'
+    local parked = {}
     for room in pairs(session.rooms) do
       local meta = redis.call('HMGET', meta_key(room), 'last', 'n')
-      redis.call('HSET', key, 'p:' .. room, (meta[1] or '0') .. ':' .. (meta[2] or '0'))
+      parked[#parked + 1] = (meta[1] or '0') .. ' ' .. (meta[2] or '0') .. ' ' .. room .. '\n'  -- no room has a line feed
       redis.call('SADD', away_key(room), session.inbox)
     end
+    redis.call('HSET', key, 'away', '1', 'mark', mark, 'parked', table.concat(parked))
+    session.away = '1'
   end
   local life = owned_life(session)
   if disconnected then

@@ -38,7 +38,6 @@ for at = 4, #ARGV, 2 do
     if not joined then count = count + 1 end
     local n = redis.call('HGET', meta_key(room), 'n') or '0'
     redis.call('HSET', key, 'r:' .. room, text(offset) .. ':' .. n)
-    if session.parked[room] then redis.call('HDEL', key, 'p:' .. room) end
     if session.away == '1' then  -- rule: sub_adds_away
       redis.call('SADD', away_key(room), session.inbox)
       expire_not_before(away_key(room), owned_life(session))

@@ -7,6 +7,6 @@
 local session, refusal = load_owned(ARGV[1], ARGV[2])
 if not session then return refusal end
 local room = ARGV[3]
-redis.call('HDEL', session_key(session.client), 'r:' .. room, 'p:' .. room)
+redis.call('HDEL', session_key(session.client), 'r:' .. room)
 redis.call('SREM', away_key(room), session.inbox)
 return 'ok'
