@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 
 # The version of what is stored. Raised with each change that an older node would read wrongly.
-SCHEMA = "2"
+SCHEMA = "3"
 
 
 class Keys:

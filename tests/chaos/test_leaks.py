@@ -17,7 +17,7 @@ from tests.support.light import Light
 from tests.support.raw import Raw
 from tests.support.times import MS, SOON, STEP, eventually_true
 
-WARM_UP, CYCLES = 1500, 3000
+WARM_UP, CYCLES = 1500, 2000
 # Libraries keep what they have seen, up to some hundreds.
 CACHED = 1000
 

@@ -299,6 +299,7 @@ def test_the_build_context_is_what_the_build_needs(tmp_path):
 
 
 @pytest.mark.timeout(600 * UNIT)
+@pytest.mark.long
 @pytest.mark.slow
 def test_the_image_is_built_and_runs_as_the_dockerfile_says(tmp_path, short):
     """Its build's commands in its build context, on a machine without Node.js; then the hub that came of it.

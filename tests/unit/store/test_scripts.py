@@ -1063,7 +1063,7 @@ async def test_a_lease(node, server):
     server.client.delete(key(f"node:{node.store.node_id}"))
     assert not await node.store.leases.renew()
     assert await node.store.leases.renew()
-    assert server.client.get(key("schema")) == "2"
+    assert server.client.get(key("schema")) == "3"
 
 
 async def test_the_sweeper_parks_what_the_dead_served(start, server):
