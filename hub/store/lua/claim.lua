@@ -107,25 +107,23 @@ for room, joined in pairs(session.rooms) do
   answer[#answer + 1] = text(joined.join)
   if how then
     local after = math.max(tonumber(session.pos), joined.join)
-    local last = redis.call('HGET', meta_key(room), 'last')
-    if last and tonumber(last) > after then
-      local n, odd, base_n = unpack(redis.call('HMGET', meta_key(room), 'n', 'odd', 'base'))
+    local state = room_after(room, after)
+    if state then
       local entry, counted
       if peeked <= MOST_PEEKED then
         entry = redis.call('XRANGE', log_key(room), '(' .. text(after), '+', 'COUNT', 1)[1]
-        counted = entry and entry[2][2] - 1 or tonumber(n)
+        counted = entry and entry[2][2] - 1 or state.n
         peeked = peeked + (entry and #entry[2][8] or 0)
       else
-        counted = math.max((parked_in(session, room) or joined).n, tonumber(base_n))
+        counted = math.max((room_at_park(session, room) or joined).n, state.base)
       end
-      local conditional = odd and tonumber(odd) > after
-      while conditional and entry and may_read > 0 do
+      while state.conditional and entry and may_read > 0 do
         if meant_for(client, entry, now) then missed = missed + 1 end
         counted = tonumber(entry[2][2])
         may_read = may_read - cost(entry[2][8])
         entry = redis.call('XRANGE', log_key(room), '(' .. entry[1], '+', 'COUNT', 1)[1]
       end
-      missed = missed + n - counted
+      missed = missed + state.n - counted
     end
   end
 end

@@ -129,7 +129,7 @@ local function number_at(room, joined, position, n, p)
   if p and p <= position then return n - 1 end
   local before = redis.call('XREVRANGE', log_key(room), text(position), '-', 'COUNT', 1)[1]
   if before then return tonumber(before[2][2]) end
-  local parked = parked_in(session, room)
+  local parked = room_at_park(session, room)
   if parked and parked.last <= position and position <= tonumber(session.mark) then return parked.n end
   return nil
 end
@@ -140,10 +140,9 @@ local gaps, read_after, conditional, now, source, peeked = {}, {}, {}, microseco
 local function find_first(room)
   local joined = session.rooms[room]
   local from = math.max(after, joined.join)
-  local last = redis.call('HGET', meta_key(room), 'last')
-  if not last or tonumber(last) <= from then return nil end
-  local numbers, base_number, odd = unpack(redis.call('HMGET', meta_key(room), 'n', 'base', 'odd'))
-  conditional[room] = odd and tonumber(odd) > from
+  local state = room_after(room, from)
+  if not state then return nil end
+  conditional[room] = state.conditional
   local known = counted[room]
   if known and known[4] then
     read_after[room] = from
@@ -156,13 +155,13 @@ local function find_first(room)
   end
   local n = number_at(room, joined, from, number, p)
   -- If the room was forgotten in between, the count began anew: numbers from before say nothing about those after.
-  if n and n < tonumber(base_number) then n = tonumber(base_number) end
-  local n_before = first and number - 1 or tonumber(numbers)
+  if n and n < state.base then n = state.base end
+  local n_before = first and number - 1 or state.n
   local reported_to = known and known[3] or 0
   if n ~= n_before then  -- rule: heal_gap, final_gap
     local start = math.max(from, reported_to)
     local before = first or head + 1
-    local cut_up_to = p or tonumber(last)
+    local cut_up_to = p or state.last
     local reason = cut_up_to < now - tonumber(ARGV[6]) and 'expired' or 'overflow'
     local dropped = n and not conditional[room] and text(n_before - n) or ''  -- rule: n_gap
     gaps[#gaps + 1] = { room, reason, text(start), text(before), dropped }

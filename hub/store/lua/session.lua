@@ -40,16 +40,25 @@ end
 
 -- Return {last, n}, where a room was when the session was parked: its newest offset, and its number. Nil: the session was
 -- not parked, or has joined the room since. Few returns ask for it, so the field is taken apart when one does.
-local function parked_in(session, room)
-  if not session.parked then return nil end
-  if type(session.parked) == 'string' then
-    local parked = {}
+local function room_at_park(session, room)
+  if not session.parked or session.rooms[room].join > tonumber(session.mark) then return nil end
+  if not session.rooms_at_park then
+    session.rooms_at_park = {}
     for last, n, name in string.gmatch(session.parked, '(%d+) (%d+) ([^\n]*)\n') do
-      parked[name] = { last = tonumber(last), n = tonumber(n) }
+      session.rooms_at_park[name] = { last = tonumber(last), n = tonumber(n) }
     end
-    session.parked = parked
   end
-  return session.rooms[room].join <= tonumber(session.mark) and session.parked[room] or nil
+  return session.rooms_at_park[room]
+end
+
+-- Return where a room is that has messages after an offset: {n, last, base, conditional}; nil: it has none. Of most rooms of
+-- a session nothing came, so a room is asked for its newest offset first, and for the rest only then. `base`: the number
+-- where its count began; `conditional`: a message after the offset is not for everybody.
+local function room_after(room, offset)
+  local last = redis.call('HGET', meta_key(room), 'last')
+  if not last or tonumber(last) <= offset then return nil end
+  local n, base_n, odd = unpack(redis.call('HMGET', meta_key(room), 'n', 'base', 'odd'))
+  return { n = tonumber(n), last = tonumber(last), base = tonumber(base_n), conditional = odd and tonumber(odd) > offset }
 end
 
 -- Read of a session only what joining some of its rooms takes: most rooms of a session in many are not of interest then.
