@@ -13,9 +13,11 @@ import pytest
 from hub.errors import BadRequest, Unavailable
 from hub.message import StoredMessage
 from hub.pid import Pid
+from hub.store import store
 from hub.store.results import NotOwner
 from hub.store.scripts import NAMES, Script, read_all
 from tests.support.redis import RedisServer
+from tests.support.switches import Mutation
 from tests.support.times import MS, UNIT, eventually
 from tests.support.tools import ROOT
 
@@ -719,9 +721,27 @@ async def test_going_live_leaves_nothing_behind(node, server, parked):
     await node.all(claimed.client_id, "c", claimed.position)
     session = server.client.hgetall(key(f"session:{claimed.client_id}"))
     assert session["away"] == "0"
-    assert not {"progress", "mark", "p:A", "p:B"} & set(session)
+    assert not {"progress", "mark", "parked"} & set(session)
     assert not server.client.keys(key("inbox:*"))
     assert not server.client.exists(key("room:A:away"), key("room:B:away"))
+
+
+async def test_what_was_missed_of_rooms_that_are_not_read(start, monkeypatch):
+    """It is counted from the park on, and in a room that was joined again since, from that join on."""
+    scripts = Mutation(MOST_PEEKED=-1).apply(read_all())
+    monkeypatch.setattr(store, "read_all", lambda: scripts)
+    node = await start()
+    claimed = await node.claim("c")
+    rooms = ["A", "1 2 three"]
+    await node.join(claimed, "c", *rooms)
+    await node.publish_all([(room, 0) for room in rooms])
+    await node.store.sessions.park(claimed.client_id, "c", 0, gone=False)
+    await node.publish_all([(room, 1) for room in rooms for _ in range(3)])
+    await node.store.sessions.unsubscribe(claimed.client_id, "c", "A")
+    await node.join(claimed, "c", "A")
+    await node.publish_all([("A", 2)] * 2)
+    back = await node.claim("d", pid=claimed.pid)
+    assert back.missed == 2 + 3
 
 
 @pytest.mark.parametrize("parked", [False, True])
