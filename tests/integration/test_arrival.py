@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import collections
+import contextlib
 import time
 
 import pytest
@@ -13,15 +14,10 @@ from tests.support.raw import Raw
 from tests.support.times import UNIT, eventually
 
 both_transports = pytest.mark.parametrize("transport", ["websocket", "polling"])
-# Over polling the stock client was seen not to be connected again after ten seconds, about once in fifteen times.
-RETURN = 60 * UNIT
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(5 * RETURN)
-@pytest.mark.parametrize(
-    "transport", ["websocket", pytest.param("polling", marks=pytest.mark.long)]
-)
+@both_transports
 async def test_repeats_are_the_last_seconds(hub, proxy, stock, raw, room, name, transport):
     """The stock Python client is cut every two seconds: what is older than about a second does not come again."""
     publisher = await raw(hub.url)
@@ -39,8 +35,12 @@ async def test_repeats_are_the_last_seconds(hub, proxy, stock, raw, room, name, 
     publishing = asyncio.create_task(publish())
     for turn in range(1, 5):
         await asyncio.sleep(2)
-        proxy.cut()
-        await eventually(lambda turn=turn: len(client.sessions) == turn + 1, within=RETURN)
+        # Where the answer to a poll had not begun, aiohttp sends the poll once more, and the client notices nothing.
+        while len(client.sessions) == turn:
+            proxy.cut()
+            with contextlib.suppress(AssertionError):
+                await eventually(lambda turn=turn: len(client.sessions) > turn, within=UNIT)
+        assert len(client.sessions) == turn + 1
     over.set()
     await publishing
     await eventually(lambda: client.data()[-1:] == sent[-1:])
