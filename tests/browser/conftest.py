@@ -84,8 +84,10 @@ async def hub_goes(excused: list[str]) -> None:
 
 
 @pytest_asyncio.fixture(loop_scope="module")
-async def page(browser: Browser, complaints: list[str], excused: list[str]) -> AsyncIterator[Page]:
-    """A page of its own; whatever it complained of in the end fails the test."""
+async def page(
+    browser: Browser, complaints: list[str], excused: list[str], start_hub: Callable[..., Hub]
+) -> AsyncIterator[Page]:
+    """A page of its own, closed before the hubs are; whatever it complained of in the end fails the test."""
     page = await browser.new_page(viewport={"width": 1200, "height": 900})
     page.set_default_timeout(15_000 * UNIT)
     page.on("pageerror", lambda error: complaints.append(f"error: {error}"))
