@@ -9,7 +9,8 @@
 --   away, mark             '1': it is away; the clock when it was parked
 --   pos                    its position: everything up to this offset has arrived
 --   r:<room>               '<join offset>:<the room's number then>'
---   parked                 from a park on, a line for each room: '<its newest offset at the park> <its number then> <room>'
+--   parked                 a line for each room that it was in when it was parked: '<the room's newest offset then> <its
+--                          number then> <room>'; removed when it is live again
 --   reset, told            the offsets between which its client has seen more than Redis has; the end of the gaps that
 --                          were reported
 --   foreign                an offset of another session, which came with its last claim
@@ -39,7 +40,8 @@ local function load_session(client)
 end
 
 -- Return {last, n}, where a room was when the session was parked: its newest offset, and its number. Nil: the session was
--- not parked, or has joined the room since. Few returns ask for it, so the field is taken apart when one does.
+-- not parked, or the room's newest join is later than the park. Few returns ask for it, so the field is taken apart when
+-- one does.
 local function room_at_park(session, room)
   if not session.parked or session.rooms[room].join > tonumber(session.mark) then return nil end
   if not session.rooms_at_park then
@@ -51,9 +53,9 @@ local function room_at_park(session, room)
   return session.rooms_at_park[room]
 end
 
--- Return where a room is that has messages after an offset: {n, last, base, conditional}; nil: it has none. Of most rooms of
--- a session nothing came, so a room is asked for its newest offset first, and for the rest only then. `base`: the number
--- where its count began; `conditional`: a message after the offset is not for everybody.
+-- Read a room's numbers, {n, last, base, conditional}, if it has messages after an offset; nil: it has none. `base`: the
+-- number where its count began; `conditional`: whether one of these messages is not for everybody. Most rooms of a session
+-- have nothing new, so a room is asked for its newest offset first, and for the rest only then.
 local function room_after(room, offset)
   local last = redis.call('HGET', meta_key(room), 'last')
   if not last or tonumber(last) <= offset then return nil end

@@ -726,6 +726,19 @@ async def test_going_live_leaves_nothing_behind(node, server, parked):
     assert not server.client.exists(key("room:A:away"), key("room:B:away"))
 
 
+async def test_a_park_says_nothing_of_a_position_before_it(start):
+    """A message from between the position and the park was cut: that is a gap, and nobody knows of how many."""
+    node = await start(log_length=1)
+    claimed = await node.claim("c")
+    await node.join(claimed, "c", "A")
+    position = await node.publish()
+    await node.publish()
+    await node.store.sessions.park(claimed.client_id, "c", 0, gone=False)
+    last = await node.publish()
+    batch = await node.store.sessions.replay(claimed.client_id, "c", position)
+    assert [(gap.after, gap.before, gap.dropped) for gap in batch.gaps] == [(position, last, None)]
+
+
 async def test_what_was_missed_of_rooms_that_are_not_read(start, monkeypatch):
     """It is counted from the park on, and in a room that was joined again since, from that join on."""
     scripts = Mutation(MOST_PEEKED=-1).apply(read_all())
