@@ -72,7 +72,7 @@ docs: setup-dev ## Write the pages of docs/ that are made from the code
 test: lint ## Lint, types, import rules and every test but the long ones, two at a time; lists the slowest
 	$(PYTEST) $(PARALLEL) $(ARGS)
 
-test-long: setup-dev ## What takes longer, or repeats tests in another set-up: more walks, all chaos rules, Redis
+test-long: setup-dev ## What takes longer, or repeats tests in another set-up: more walks, all chaos rules, the image, Redis
 	$(PYTEST) $(PARALLEL) -m long $(ARGS)
 	@if command -v redis-server >/dev/null; then $(MAKE) test-redis; else echo "No redis-server here: nothing is repeated on it."; fi
 
