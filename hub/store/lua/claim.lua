@@ -47,8 +47,8 @@ if not how then
   if by_name then
     local room = '@' .. client
     local n = redis.call('HGET', meta_key(room), 'n') or '0'
-    redis.call('HSET', key, 'r:' .. room, gen .. ':' .. n)
-    session.rooms[room] = { join = tonumber(gen), n = tonumber(n) }
+    session.rooms[room] = gen .. ':' .. n
+    redis.call('HSET', key, 'r:' .. room, session.rooms[room])
   end
 elseif how == 'name' then
   -- The version is a time, so that one that a failover has lost is not given out again, with another secret.
@@ -80,6 +80,7 @@ if how then
   end
 end
 session.anon = session.anon or (by_name and '0' or '1')
+local life_before = session.life
 session.life = session.anon == '1' and ARGV[12] or ARGV[13]
 if how then
   redis.call('HSET', key, 'owner', owner, 'anon', session.anon, 'life', session.life)
@@ -93,7 +94,7 @@ expire_not_before(served, life)
 redis.call('PEXPIRE', key, text(life))  -- rule: ttl_connected
 if session.away == '1' then
   redis.call('PEXPIRE', inbox_key(client, session.gen), text(life))
-  for room in pairs(session.rooms) do expire_not_before(away_key(room), life) end
+  keep_away_sets(session, life, session.life ~= life_before)
 end
 
 local epoch = how and text(redis.call('HINCRBY', key, 'takes', 1)) or '1'
@@ -102,20 +103,21 @@ local answer = { how or 'new', client, session.gen, session.serial, session.sid,
 -- to count only those that are for this client: so many entries and KiB of it, and all after that counts. No more bytes
 -- than MOST_PEEKED are read: in the rooms left then, everything since the park or the join counts.
 local missed, now, may_read, peeked = 0, how and microseconds(), MOST_PASSED_OVER, 0
-for room, joined in pairs(session.rooms) do
+local position = tonumber(session.pos)
+for room, field in pairs(session.rooms) do
   answer[#answer + 1] = room
-  answer[#answer + 1] = text(joined.join)
+  answer[#answer + 1] = string.match(field, '^%d+')
   if how then
-    local after = math.max(tonumber(session.pos), joined.join)
-    local state = room_after(room, after)
+    local state = room_after(session, room, position)
     if state then
       local entry, counted
       if peeked <= MOST_PEEKED then
-        entry = redis.call('XRANGE', log_key(room), '(' .. text(after), '+', 'COUNT', 1)[1]
+        entry = redis.call('XRANGE', log_key(room), '(' .. text(state.from), '+', 'COUNT', 1)[1]
         counted = entry and entry[2][2] - 1 or state.n
         peeked = peeked + (entry and #entry[2][8] or 0)
       else
-        counted = math.max((room_at_park(session, room) or joined).n, state.base)
+        local parked, _, n = room_at_park(session, room), joined(session, room)
+        counted = math.max(parked and parked.n or n, state.base)
       end
       while state.conditional and entry and may_read > 0 do
         if meant_for(client, entry, now) then missed = missed + 1 end

@@ -36,7 +36,7 @@ end
 -- away -> live, from exactly this value of the clock on.
 local function go_live()
   if session.away == '1' then
-    redis.call('HDEL', key, 'mark', 'parked')
+    redis.call('HDEL', key, 'mark', 'parked', 'sets')
     redis.call('DEL', session.inbox)  -- rule: park_from_live/1
     for room in pairs(session.rooms) do redis.call('SREM', away_key(room), session.inbox) end
     redis.call('HSET', key, 'away', '0')
@@ -70,11 +70,10 @@ local in_cache = #ARGV > 8
   and #resets == 0
 local complete_from = {}
 for i = 9, #ARGV, 2 do complete_from[ARGV[i]] = tonumber(ARGV[i + 1]) end
-for room, joined in pairs(session.rooms) do
+for room in pairs(session.rooms) do
   if not in_cache then break end
-  local from = math.max(after, joined.join)
-  local last = redis.call('HGET', meta_key(room), 'last')
-  in_cache = not last or tonumber(last) <= from or (complete_from[room] ~= nil and complete_from[room] <= from)
+  local state = room_after(session, room, after)
+  in_cache = not state or (complete_from[room] ~= nil and complete_from[room] <= state.from)
 end
 if in_cache then
   go_live()
@@ -97,10 +96,10 @@ local cursor = ARGV[8]  -- rule: lost_answer/1
 if cursor ~= '' then
   local by_name
   by_name, reported = unpack(cmsgpack.unpack(cursor))
-  for room, joined in pairs(session.rooms) do
+  for room in pairs(session.rooms) do
     local known = by_name[name_in_cursor(room)]
     if known
-      and known[1] >= joined.join  -- rule: count_from_join
+      and known[1] >= joined(session, room)  -- rule: count_from_join
     then
       counted[room] = known
     end
@@ -123,9 +122,10 @@ if session.away == '1' then
 end
 
 -- Return a room's running number at a position; nil: nobody can know it any more. `n`, `p`: of the first entry after it.
-local function number_at(room, joined, position, n, p)
+local function number_at(room, position, n, p)
   if counted[room] then return counted[room][2] end
-  if position <= joined.join then return joined.n end
+  local join, n_at_join = joined(session, room)
+  if position <= join then return n_at_join end
   if p and p <= position then return n - 1 end
   local before = redis.call('XREVRANGE', log_key(room), text(position), '-', 'COUNT', 1)[1]
   if before then return tonumber(before[2][2]) end
@@ -138,10 +138,9 @@ end
 -- begins with that entry; its `entries` are nil if only the entry's offset is known.
 local gaps, read_after, conditional, now, source, peeked = {}, {}, {}, microseconds(), 'logs', 0
 local function find_first(room)
-  local joined = session.rooms[room]
-  local from = math.max(after, joined.join)
-  local state = room_after(room, from)
+  local state = room_after(session, room, after)
   if not state then return nil end
+  local from = state.from
   conditional[room] = state.conditional
   local known = counted[room]
   if known and known[4] then
@@ -153,7 +152,7 @@ local function find_first(room)
   if entry then
     first, number, p = tonumber(entry_offset(entry)), tonumber(entry[2][2]), tonumber(entry[2][4])
   end
-  local n = number_at(room, joined, from, number, p)
+  local n = number_at(room, from, number, p)
   -- If the room was forgotten in between, the count began anew: numbers from before say nothing about those after.
   if n and n < state.base then n = state.base end
   local n_before = first and number - 1 or state.n
@@ -208,9 +207,10 @@ end
 for i = #resets, 1, -1 do
   local from, before, since, spare = unpack(resets[i])
   if not reported[text(before)] then
-    for room, joined in pairs(session.rooms) do
+    for room in pairs(session.rooms) do
+      local join = joined(session, room)
       local kept = redis.call('XREVRANGE', log_key(room), text(before - 1), '-', 'COUNT', 1)[1]
-      local start = math.max(from, since, joined.join, kept and tonumber(entry_offset(kept)) or 0)
+      local start = math.max(from, since, join, kept and tonumber(entry_offset(kept)) or 0)
       if start < before - spare then
         gaps[#gaps + 1] = { room, 'reset', text(start), text(before), '' }
         source = 'part'

@@ -11,6 +11,7 @@
 --   r:<room>               '<join offset>:<the room's number then>'
 --   parked                 a line for each room that it was in when it was parked: '<the room's newest offset then> <its
 --                          number then> <room>'; removed when it is live again
+--   sets                   while it is away: until this time, in milliseconds, the away sets of its rooms exist at least
 --   reset, told            the offsets between which its client has seen more than Redis has; the end of the gaps that
 --                          were reported
 --   foreign                an offset of another session, which came with its last claim
@@ -20,7 +21,7 @@
 -- Milliseconds after which an owned session expires if nobody renews it, because every node has died.
 local function owned_life(session) return 3 * tonumber(session.life) end
 
--- Read a session; nil: there is none. `rooms`: {join, n} of each room.
+-- Read a session; nil: there is none. `rooms`: the field of each room, which `joined` takes apart.
 local function load_session(client)
   local flat = redis.call('HGETALL', session_key(client))
   if #flat == 0 then return nil end
@@ -29,8 +30,7 @@ local function load_session(client)
     local field, value = flat[i], flat[i + 1]
     local kind = string.sub(field, 1, 2)
     if kind == 'r:' then
-      local join, n = split(value)
-      session.rooms[string.sub(field, 3)] = { join = join, n = n }
+      session.rooms[string.sub(field, 3)] = value
     else
       session[field] = value
     end
@@ -39,11 +39,14 @@ local function load_session(client)
   return session
 end
 
+-- Return where a session joined a room: the offset, and the room's number then.
+local function joined(session, room) return split(session.rooms[room]) end
+
 -- Return {last, n}, where a room was when the session was parked: its newest offset, and its number. Nil: the session was
 -- not parked, or the room's newest join is later than the park. Few returns ask for it, so the field is taken apart when
 -- one does.
 local function room_at_park(session, room)
-  if not session.parked or session.rooms[room].join > tonumber(session.mark) then return nil end
+  if not session.parked or joined(session, room) > tonumber(session.mark) then return nil end
   if not session.rooms_at_park then
     session.rooms_at_park = {}
     for last, n, name in string.gmatch(session.parked, '(%d+) (%d+) ([^\n]*)\n') do
@@ -53,14 +56,17 @@ local function room_at_park(session, room)
   return session.rooms_at_park[room]
 end
 
--- Read a room's numbers, {n, last, base, conditional}, if it has messages after an offset; nil: it has none. `base`: the
--- number where its count began; `conditional`: whether one of these messages is not for everybody. Most rooms of a session
--- have nothing new, so a room is asked for its newest offset first, and for the rest only then.
-local function room_after(room, offset)
-  local last = redis.call('HGET', meta_key(room), 'last')
-  if not last or tonumber(last) <= offset then return nil end
+-- Read a room's numbers, {from, n, last, base, conditional}, if it has messages after an offset and after the session has
+-- joined it; nil: it has none. `from`: the later one of the two; `base`: the number where its count began; `conditional`:
+-- whether one of these messages is not for everybody. Most rooms of a session have nothing new, so a room is asked for its
+-- newest offset first, and for the rest only then.
+local function room_after(session, room, offset)
+  local last = tonumber(redis.call('HGET', meta_key(room), 'last') or '0')
+  if last <= offset then return nil end
+  local from = math.max(offset, (joined(session, room)))
+  if last <= from then return nil end
   local n, base_n, odd = unpack(redis.call('HMGET', meta_key(room), 'n', 'base', 'odd'))
-  return { n = tonumber(n), last = tonumber(last), base = tonumber(base_n), conditional = odd and tonumber(odd) > offset }
+  return { from = from, n = tonumber(n), last = last, base = tonumber(base_n), conditional = odd and tonumber(odd) > from }
 end
 
 -- Read of a session only what joining some of its rooms takes: most rooms of a session in many are not of interest then.
@@ -70,11 +76,7 @@ local function load_part(client, rooms)
   if not flat[1] then return nil end
   local session = { client = client, gen = flat[1], owner = flat[2], away = flat[3], life = flat[4], rooms = {} }
   for _, room in ipairs(rooms) do
-    local joined = redis.call('HGET', key, 'r:' .. room)
-    if joined then
-      local join, n = split(joined)
-      session.rooms[room] = { join = join, n = n }
-    end
+    session.rooms[room] = redis.call('HGET', key, 'r:' .. room) or nil
   end
   session.inbox = inbox_key(client, session.gen)
   return session
@@ -92,12 +94,27 @@ end
 
 local function node_of(owner) return string.match(owner, '^[^/]*') end
 
+-- Milliseconds that an away set is kept where a session enters it or renews it. A claim within the session's life finds
+-- the sets there for as long as it needs them, and need not ask for that of each room.
+local function away_set_life(session) return owned_life(session) + tonumber(session.life) end
+
+-- Let the away sets of an away session's rooms exist for as long as its inbox, which lives for so many milliseconds. `all`:
+-- it has just entered them.
+local function keep_away_sets(session, life, all)
+  local now = microseconds() / 1000
+  if not all and tonumber(session.sets or '0') >= now + life then return end
+  local kept = away_set_life(session)
+  for room in pairs(session.rooms) do expire_not_before(away_key(room), kept) end
+  redis.call('HSET', session_key(session.client), 'sets', text(now + kept))
+end
+
 -- live -> away: set the flag, begin an inbox with the clock, enter the away sets of the rooms. An away session keeps its
 -- inbox. `disconnected`: its connection or its node has ended, so its life begins to run.
 local function park(session, disconnected)
   local key = session_key(session.client)
   redis.call('HDEL', key, 'progress')                          -- a removal first: passes when Redis is full
-  if session.away ~= '1' then
+  local was_live = session.away ~= '1'
+  if was_live then
     local mark = text(clock())
     redis.call('DEL', session.inbox)  -- rule: park_from_live/1
     redis.call('RPUSH', session.inbox, mark)  -- rule: park_from_live/2
@@ -117,5 +134,5 @@ local function park(session, disconnected)
   end
   redis.call('PEXPIRE', key, text(life))
   redis.call('PEXPIRE', session.inbox, text(life))
-  for room in pairs(session.rooms) do expire_not_before(away_key(room), life) end
+  keep_away_sets(session, life, was_live)
 end

@@ -21,7 +21,7 @@ if count + #rooms > most then
   end
 end
 
-local answer = {}
+local answer, is_new = {}, {}
 local function joined_at(join, now)
   answer[#answer + 1] = join
   answer[#answer + 1] = now
@@ -29,20 +29,20 @@ end
 
 for at = 4, #ARGV, 2 do
   local room = ARGV[at]
-  local joined = session.rooms[room]
-  if joined and (ARGV[at + 1] == '1' or joined.now) then  -- rule: resub_keeps_join, lost_join
-    joined_at(text(joined.join), '0')
-  elseif not joined and count >= most then
+  local field = session.rooms[room]
+  if field and (ARGV[at + 1] == '1' or is_new[room]) then  -- rule: resub_keeps_join, lost_join
+    joined_at(string.match(field, '^%d+'), '0')
+  elseif not field and count >= most then
     joined_at('', '0')
   else
-    if not joined then count = count + 1 end
+    if not field then count = count + 1 end
     local n = redis.call('HGET', meta_key(room), 'n') or '0'
-    redis.call('HSET', key, 'r:' .. room, text(offset) .. ':' .. n)
+    session.rooms[room], is_new[room] = text(offset) .. ':' .. n, true
+    redis.call('HSET', key, 'r:' .. room, session.rooms[room])
     if session.away == '1' then  -- rule: sub_adds_away
       redis.call('SADD', away_key(room), session.inbox)
-      expire_not_before(away_key(room), owned_life(session))
+      expire_not_before(away_key(room), away_set_life(session))
     end
-    session.rooms[room] = { join = offset, n = tonumber(n), now = true }
     joined_at(text(offset), '1')
   end
 end

@@ -15,7 +15,7 @@ for i = 2, #ARGV, 2 do
     expire_not_before(served_key(node), life)
     if session.away == '1' then
       redis.call('PEXPIRE', session.inbox, text(life))
-      for room in pairs(session.rooms) do expire_not_before(away_key(room), life) end
+      keep_away_sets(session, life)
     end
   end
 end

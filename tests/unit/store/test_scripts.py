@@ -1145,6 +1145,7 @@ async def test_touching_keeps_alive_what_is_owned(start, server):
     await one.store.sessions.end_session(gone.client_id, "c")
     for name in server.client.scan_iter("t:*"):
         server.client.pexpire(name, 5000)
+    server.client.hset(key(f"session:{mine.client_id}"), "sets", int(time.time() * 1000) + 5000)
     everybody = [(mine.client_id, "a"), (claimed_away.client_id, "b"), (gone.client_id, "c")]
     assert await one.store.sessions.touch(everybody) == 1
     assert server.client.pttl(key(f"session:{mine.client_id}")) > 5000
@@ -1156,7 +1157,10 @@ async def test_touching_keeps_alive_what_is_owned(start, server):
 
 
 async def test_a_claim_keeps_the_away_sets_as_long_as_the_session(start, server):
-    """It comes back at the end of its life, and every hub dies before its first batch. One that starts later publishes."""
+    """It comes back at the end of its life, and every hub dies before its first batch. One that starts later publishes.
+
+    And once more: the set is renewed by a claim that it would not outlive.
+    """
     node, later = await start(anonymous_life=600), await start(anonymous_life=600)
     mine = await node.claim("a")
     await node.join(mine, "a", "A")
@@ -1167,13 +1171,41 @@ async def test_a_claim_keeps_the_away_sets_as_long_as_the_session(start, server)
     def pass_time(seconds: int) -> None:
         for name in names:
             server.client.pexpire(name, server.client.pttl(name) - seconds * 1000)
+        server.client.hincrby(key(f"session:{mine.client_id}"), "sets", -seconds * 1000)
 
     pass_time(590)
     await node.claim("b", pid=mine.pid)
     pass_time(1500)
-    offset = await later.publish()
-    back = await later.claim("c", pid=mine.pid)
-    assert (await later.all(back.client_id, "c", back.position))[0] == [offset]
+    offsets = [await later.publish()]
+    await node.claim("c", pid=mine.pid)
+    pass_time(1790)
+    offsets.append(await later.publish())
+    assert server.client.llen(key(inbox)) == 3
+    back = await later.claim("d", pid=mine.pid)
+    assert (await later.all(back.client_id, "d", back.position))[0] == offsets
+
+
+async def test_a_longer_life_renews_the_away_sets(start, server):
+    """The hub is started anew with a longer life of sessions: the sets that a claim finds are too short-lived."""
+    node, later = await start(anonymous_life=600), await start(anonymous_life=6000)
+    mine = await node.claim("a")
+    await node.join(mine, "a", "A")
+    await node.store.sessions.park(mine.client_id, "a", 0, gone=True)
+    await later.claim("b", pid=mine.pid)
+    session_life = server.client.pttl(key(f"session:{mine.client_id}"))
+    assert session_life > 17_000_000
+    assert server.client.pttl(key("room:A:away")) >= session_life
+
+
+async def test_a_claim_asks_no_away_set(start, server):
+    """A session may be in a thousand rooms: what a park has written lasts for its next claim."""
+    node = await start()
+    mine = await node.claim("a")
+    await node.join(mine, "a", *(f"r{number}" for number in range(20)))
+    await node.store.sessions.park(mine.client_id, "a", 0, gone=True)
+    server.client.config_resetstat()
+    await node.claim("b", pid=mine.pid)
+    assert server.client.info("commandstats")["cmdstat_pttl"]["calls"] < 5
 
 
 async def test_a_rollback_is_told_to_everybody(start):
