@@ -120,7 +120,9 @@ class Rooms:
     async def wait_subscribed(self, session: Session) -> None:
         """Wait until the channel of every room of a session is subscribed."""
         for name in list(session.joins):
-            await self._store.bus.wait_subscribed(self._channel(name))
+            channel = self._channel(name)
+            if not self._store.bus.is_subscribed(channel):
+                await self._store.bus.wait_subscribed(channel)
 
     def on_bus_lost(self) -> None:
         """Forget what the bus brought: what it brings next does not follow on it."""

@@ -19,7 +19,7 @@ from hub.errors import HubError, Unavailable
 from hub.pid import Pid
 from hub.pubsub.arrival_pings import ArrivalPings
 from hub.pubsub.replay import Replayer
-from hub.pubsub.rooms import Rooms
+from hub.pubsub.rooms import Room, Rooms
 from hub.pubsub.session import Session, SessionState, SlowReaders
 from hub.pubsub.session_observers import SessionObservers
 from hub.refusals import RefusalLog
@@ -121,7 +121,8 @@ class Sessions(SlowReaders):
             for room in rooms:
                 if connection.closed:
                     break  # parked at once: nobody waits for the bus
-                await self._store.bus.wait_subscribed(room.channel, self._timeout)
+                if not self._store.bus.is_subscribed(room.channel):
+                    await self._store.bus.wait_subscribed(room.channel, self._timeout)
             if connection.closed:
                 raise Unavailable("the connection is gone")
             older = self._by_client.get(claim.client_id)
@@ -138,6 +139,7 @@ class Sessions(SlowReaders):
                 connection,
                 connection_id,
                 claim,
+                rooms,
                 data_only=data_only,
                 manual_acks=manual_acks,
                 offsetless=offsetless,
@@ -147,21 +149,22 @@ class Sessions(SlowReaders):
         except BaseException:
             # The session is this connection's already: park it in its name.
             self._tasks.spawn(self._park(claim.client_id, connection_id, claim.position))
-            raise
-        finally:
             for room in rooms:
                 self._rooms.release(room)
+            raise
 
     def _add(
         self,
         connection: Connection,
         connection_id: str,
         claim: SessionClaim,
+        rooms: Iterable[Room],
         *,
         data_only: bool,
         manual_acks: bool,
         offsetless: bool,
     ) -> Session:
+        """Serve a session from now on; `rooms`: its rooms, acquired for it."""
         if (older := self._by_client.get(claim.client_id)) is not None:
             self.on_replaced(older)
         session = Session(
@@ -179,7 +182,7 @@ class Sessions(SlowReaders):
         if offsetless:
             self._arrival_pings.add(session)
         self._store.loss_detector.on_claimed(session)
-        for room in self._rooms.acquire_all(claim.rooms):
+        for room in rooms:
             room.members[session] = claim.rooms[room.name]
         self._observers.on_claimed(session)
         return session

@@ -103,6 +103,9 @@ class Rooms:
 
 
 class Bus:
+    def is_subscribed(self, channel: bytes) -> bool:
+        return False
+
     async def wait_subscribed(self, channel: bytes, within: float) -> None: ...
 
 
