@@ -54,7 +54,7 @@ local function pop_first(key)
 end
 """
 # What would have expired by then is gone; everything else has so much less to live.
-_LEAP = """
+LEAP = """
 for _, key in ipairs(redis.call('KEYS', '*')) do
   local left = redis.call('PTTL', key)
   if left >= 0 then
@@ -585,7 +585,7 @@ class Lab:
     def leap(self, seconds: float) -> None:
         """Let time pass in Redis."""
         self.elapsed += seconds
-        reply = self.admin.call("EVAL", _LEAP, 0, int(seconds * 1000))
+        reply = self.admin.call("EVAL", LEAP, 0, int(seconds * 1000))
         assert not isinstance(reply, Exception), reply
 
     def all_keys(self) -> Iterator[str]:

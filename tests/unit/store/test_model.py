@@ -19,13 +19,14 @@ from hypothesis import strategies as st
 from hypothesis.stateful import (
     RuleBasedStateMachine,
     initialize,
+    invariant,
     precondition,
     rule,
     run_state_machine_as_test,
 )
 
 from hub.store.scripts import read_all
-from tests.integration.walk.lab import START, Raw, predictable
+from tests.integration.walk.lab import LEAP, START, Raw, predictable
 from tests.support.redis import RedisServer
 from tests.support.switches import Mutation
 
@@ -39,6 +40,7 @@ SCRIPTS = {
     for few, mutation in ((False, Mutation()), (True, FEW))
 }
 LIFE, AGE = 1000, 2000  # seconds
+ROOM_LIFE = 10**7  # seconds: however time leaps, a room is not forgotten before its sessions
 
 _server: list[RedisServer] = []
 
@@ -71,6 +73,7 @@ class Session(RuleBasedStateMachine):
     def begin(self, log: int, inbox: int, batch: int, rooms: set[str], few: bool) -> None:
         self.scripts = SCRIPTS[few]
         self.log, self.inbox, self.batch = log, inbox, batch
+        self.life = LIFE
         self.connections = 1
         answer = self.claim("", "", "", "")
         self.client, self.generation, self.secret = answer[1], answer[2], "h"
@@ -106,7 +109,7 @@ class Session(RuleBasedStateMachine):
     def claim(self, client: str, generation: str, secret: str, offset: str) -> list[str]:
         reply = self.run(
             "claim", client, "0", generation, "0" if generation else "", secret, "anon", "h", "sid", self.owner, offset,
-            "0", LIFE * 1000, LIFE * 1000, "w:{0}:bus:node:",
+            "0", self.life * 1000, self.life * 1000, "w:{0}:bus:node:",
         )  # fmt: skip
         return [part.decode() for part in reply]
 
@@ -118,8 +121,8 @@ class Session(RuleBasedStateMachine):
         header = f"3 5 5 {self.client if own else '*'} 0 *"
         words = [("c" if own else "", room, header, '"m",1', "") for room in rooms]
         offsets = self.raw.call(
-            "EVALSHA", self.scripts["publish"].sha, 1, "w:{0}:clock", "0", self.log, AGE * 10**6, AGE * 1000,
-            (AGE + 2 * LIFE + 120) * 1000, self.inbox, "120000", "w:{0}:bus:room:", *itertools.chain(*words),
+            "EVALSHA", self.scripts["publish"].sha, 1, "w:{0}:clock", "0", self.log, AGE * 10**6, ROOM_LIFE * 1000,
+            ROOM_LIFE * 1000, self.inbox, "120000", "w:{0}:bus:room:", *itertools.chain(*words),
         )  # fmt: skip
         for room, offset in zip(rooms, map(int, offsets), strict=True):
             if own:
@@ -137,6 +140,24 @@ class Session(RuleBasedStateMachine):
     )
     def fail(self, what: str, room: str) -> None:
         getattr(self, what)(room)
+
+    @rule(share=st.integers(1, 99))
+    def leap(self, share: int) -> None:
+        """Let a share of the time pass that the session has to live if nobody touches it."""
+        left = self.raw.call("PTTL", f"w:{{0}}:session:{self.client}")
+        self.raw.call("EVAL", LEAP, 0, max(left - 5000, 0) * share // 100)
+
+    @invariant()
+    def outlives_its_inbox(self) -> None:
+        """The away sets of an away session's rooms are there for as long as its inbox is."""
+        if not hasattr(self, "got"):
+            return
+        inbox = f"w:{{0}}:inbox:{self.client}:{self.generation}"
+        fields = self.raw.call("HGETALL", f"w:{{0}}:session:{self.client}")
+        session = dict(zip(fields[::2], fields[1::2], strict=True))
+        if session[b"away"] == b"1" and (left := self.raw.call("PTTL", inbox)) > 0:
+            for room in (field[2:].decode() for field in session if field.startswith(b"r:")):
+                assert self.raw.call("PTTL", f"w:{{0}}:room:{room}:away") >= left, room
 
     def wait(self, _: str) -> None:
         """What comes next finds older messages of its room past the log's age."""
@@ -168,6 +189,11 @@ class Session(RuleBasedStateMachine):
 
     # -- what its node does
 
+    @rule()
+    def touch(self) -> None:
+        """The node keeps what it serves from expiring."""
+        self.run("touch", "n", self.client, self.owner)
+
     @rule(count=st.integers(1, 9))
     def hear(self, count: int) -> None:
         """The bus brings some messages."""
@@ -189,9 +215,14 @@ class Session(RuleBasedStateMachine):
         self.live = False
         self.gone = gone
 
-    @rule(back=st.none() | st.integers(0, 5), elsewhere=SELDOM)
-    def come_back(self, back: int | None, elsewhere: bool) -> None:
+    @rule(
+        back=st.none() | st.integers(0, 5),
+        elsewhere=SELDOM,
+        life=st.sampled_from([LIFE // 4, LIFE, LIFE]),
+    )
+    def come_back(self, back: int | None, elsewhere: bool, life: int = LIFE) -> None:
         """Return, whether noticed or not, all but the last few things handled; None: without an offset."""
+        self.life = life
         if back is not None:
             self.acked = max(0, len(self.got) - back)
         self.got = self.got[: self.acked]
