@@ -87,10 +87,10 @@ class Member:
         return ""
 
     async def began(self) -> None:
-        """Wait for its first session."""
+        """Wait for its first session: one fault lasts half a minute, and others follow on it."""
         await eventually(
             lambda: any(isinstance(event, Began) for event in self.record.events),
-            60 * UNIT,
+            120 * UNIT,
             self.name,
         )
 
